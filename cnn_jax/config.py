@@ -1,0 +1,436 @@
+"""Frozen dataclasses that say what is to be done: layers, models, data, training, trials. Every default lives here.
+
+A network is data: a tuple of the layer specs below. `geometry` reads it with integers, `models.CNN` builds the linen module
+from it, and an entry of `zoo` is a short function that returns one. Nothing here imports JAX.
+
+A size (`kernel_size`, `strides`, `dilation`, `window`) is an int for all spatial axes or a tuple with an int per axis.
+A padding amount is one of `PADDING_AMOUNTS`, an int, or a (low, high) pair per spatial axis; the padding mode says what
+fills it. The flag `--padding` names both at once: see `PADDINGS`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from typing import Any, ClassVar, Union
+
+Size = Union[int, tuple[int, ...]]
+Padding = Union[str, int, tuple[tuple[int, int], ...]]
+
+PADDING_AMOUNTS = ("valid", "same", "same_lower", "full", "causal")
+PADDING_MODES = ("zeros", "reflect", "symmetric", "replicate", "circular")
+# Value of the flag --padding -> (amount, mode). The last four fill the 'same' amount.
+PADDINGS = {
+    "valid": ("valid", "zeros"),
+    "same": ("same", "zeros"),
+    "full": ("full", "zeros"),
+    "reflect": ("same", "reflect"),
+    "symmetric": ("same", "symmetric"),
+    "replicate": ("same", "replicate"),
+    "circular": ("same", "circular"),
+}
+ACTIVATIONS = (
+    "linear", "relu", "leaky_relu", "relu6", "elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh", "scaled_tanh",
+)  # fmt: skip
+INITIALIZERS = (
+    "zeros", "ones", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "normal",
+)  # fmt: skip
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+
+
+class UsageError(ValueError):
+    """What the user asked for cannot be done. The message is one line that names the culprit and the legal values."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """Convolution (cross-correlation, as in every deep-learning library), then bias, then activation."""
+
+    kind: ClassVar[str] = "conv"
+    filters: int
+    kernel_size: Size = 3
+    strides: Size = 1
+    padding: Padding = "valid"
+    padding_mode: str = "zeros"
+    dilation: Size = 1
+    groups: int = 1
+    activation: str = "linear"
+    use_bias: bool = True
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    # Per filter the input channels that it sees; None: all. LeNet-5's layer C3 is the classic use.
+    connections: tuple[tuple[int, ...], ...] | None = None
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthwiseConv:
+    """A convolution per input channel: `multiplier` filters each."""
+
+    kind: ClassVar[str] = "depthwise"
+    kernel_size: Size = 3
+    multiplier: int = 1
+    strides: Size = 1
+    padding: Padding = "valid"
+    padding_mode: str = "zeros"
+    dilation: Size = 1
+    activation: str = "linear"
+    use_bias: bool = True
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparableConv:
+    """A depthwise convolution, then a 1x1 convolution over its channels (Keras's SeparableConv2D): one bias, at the end."""
+
+    kind: ClassVar[str] = "separable"
+    filters: int
+    kernel_size: Size = 3
+    multiplier: int = 1
+    strides: Size = 1
+    padding: Padding = "valid"
+    padding_mode: str = "zeros"
+    dilation: Size = 1
+    activation: str = "linear"
+    use_bias: bool = True
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvTranspose:
+    """The gradient of a convolution with respect to its input, used as a layer that enlarges."""
+
+    kind: ClassVar[str] = "conv_transpose"
+    filters: int
+    kernel_size: Size = 3
+    strides: Size = 1
+    padding: Padding = "valid"
+    output_padding: Size = 0
+    dilation: Size = 1
+    groups: int = 1
+    activation: str = "linear"
+    use_bias: bool = True
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows; padding never wins. `strides` None: the window."""
+
+    kind: ClassVar[str] = "pool"
+    window: Size = 2
+    strides: Size | None = None
+    padding: Padding = "valid"
+    dilation: Size = 1
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class AvgPool:
+    """Mean over windows. `strides` None: the window."""
+
+    kind: ClassVar[str] = "pool"
+    window: Size = 2
+    strides: Size | None = None
+    padding: Padding = "valid"
+    count_include_pad: bool = False
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalMaxPool:
+    """Maximum over all positions: (N, *S, C) -> (N, C)."""
+
+    kind: ClassVar[str] = "global_pool"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalAvgPool:
+    """Mean over all positions: (N, *S, C) -> (N, C)."""
+
+    kind: ClassVar[str] = "global_pool"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subsample:
+    """LeNet-5's pooling (LeCun et al. 1998): window sum times a trained coefficient per channel, plus a bias, activation."""
+
+    kind: ClassVar[str] = "subsample"
+    window: Size = 2
+    activation: str = "linear"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation over all axes but channels; running statistics at evaluation."""
+
+    kind: ClassVar[str] = "norm"
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    use_bias: bool = True
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupNorm:
+    """Group normalisation: `groups` groups of channels."""
+
+    kind: ClassVar[str] = "norm"
+    groups: int = 8
+    epsilon: float = 1e-5
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation over channels."""
+
+    kind: ClassVar[str] = "norm"
+    epsilon: float = 1e-6
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """An activation function on its own."""
+
+    kind: ClassVar[str] = "activation"
+    activation: str = "relu"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """Drops each value with probability `rate` in training, and scales the rest by 1 / (1 - rate)."""
+
+    kind: ClassVar[str] = "dropout"
+    rate: float = 0.5
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten:
+    """(N, *S, C) -> (N, prod(S) * C)."""
+
+    kind: ClassVar[str] = "flatten"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """Matrix product over the last axis, then bias, then activation."""
+
+    kind: ClassVar[str] = "dense"
+    units: int
+    activation: str = "linear"
+    use_bias: bool = True
+    kernel_init: str = "glorot_uniform"
+    bias_init: str = "zeros"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RBF:
+    """LeNet-5's output layer: minus half the squared distance to a fixed code of +1 and -1 per class. No parameters.
+
+    `codes` has a tuple of length (input features) per class.
+    """
+
+    kind: ClassVar[str] = "rbf"
+    codes: tuple[tuple[int, ...], ...]
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class PadChannels:
+    """ResNet's parameter-free shortcut "A" (He et al. 2016): every `strides`-th position, zeros for the new channels."""
+
+    kind: ClassVar[str] = "pad_channels"
+    filters: int
+    strides: Size = 1
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """activation(body(x) + shortcut(x)); an empty shortcut is the identity."""
+
+    kind: ClassVar[str] = "residual"
+    body: tuple["Layer", ...]
+    shortcut: tuple["Layer", ...] = ()
+    activation: str = "relu"
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """Branches over the same input, joined along channels ('concat') or added ('add')."""
+
+    kind: ClassVar[str] = "branch"
+    branches: tuple[tuple["Layer", ...], ...]
+    merge: str = "concat"
+    name: str = ""
+
+
+Layer = Union[
+    Conv, DepthwiseConv, SeparableConv, ConvTranspose, MaxPool, AvgPool, GlobalMaxPool, GlobalAvgPool, Subsample, BatchNorm,
+    GroupNorm, LayerNorm, Activation, Dropout, Flatten, Dense, RBF, PadChannels, Residual, Branch,
+]  # fmt: skip
+Spec = tuple[Layer, ...]
+
+
+def named(spec: Spec) -> Spec:
+    """The same network with a unique name for every layer: conv1, pool1, ...; numbered per kind in order of depth.
+
+    Layers inside `Residual` and `Branch` take part in the same numbering, so a name is unique in the whole network: it is
+    the key of the layer's parameters and of its features. Raises UsageError if two layers were given one name.
+    """
+    counts: dict[str, int] = {}
+    taken: set[str] = set()
+
+    def visit(layers: Spec) -> Spec:
+        out = []
+        for layer in layers:
+            name = layer.name
+            if not name:
+                counts[layer.kind] = counts.get(layer.kind, 0) + 1
+                name = f"{layer.kind}{counts[layer.kind]}"
+            if name in taken:
+                raise UsageError(f"two layers are named {name!r}: layer names must be unique in a network")
+            taken.add(name)
+            nested: dict[str, Any] = {}
+            if isinstance(layer, Residual):
+                nested = {"body": visit(layer.body), "shortcut": visit(layer.shortcut)}
+            elif isinstance(layer, Branch):
+                nested = {"branches": tuple(visit(b) for b in layer.branches)}
+            out.append(dataclasses.replace(layer, name=name, **nested))
+        return tuple(out)
+
+    return visit(tuple(spec))
+
+
+# ---------------------------------------------------------------------------------------------------------------- trials
+
+Stack = tuple[int, ...]  # one value per conv block, as in --filters=16-32
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A model by name (of `zoo.MODELS`, or package.module:attribute) and what the sweep sets of it; None: the model's default.
+
+    `kernel_size` and `strides` hold an int, or a stack with an int per conv block. `options` are (name, value) pairs for
+    parameters that only this model has.
+    """
+
+    name: str = "cnn"
+    filters: Stack | None = None
+    kernel_size: Stack | None = None
+    strides: Stack | None = None
+    padding: str | None = None
+    activation: str | None = None
+    options: tuple[tuple[str, str | int | float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are divided. The split is a function of `split_seed` alone, never of a trial's seed."""
+
+    dataset: str = "digits"
+    validation_fraction: float = 0.1  # of the training images
+    split_seed: int = 0
+    train_examples: int | None = None  # keep only this many training images (before the split); None: all
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained. `epochs` None: the data set's own default, see `default_epochs`."""
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0  # decoupled in adamw, an L2 penalty's gradient in the others
+    momentum: float = 0.9  # of sgd and rmsprop
+    batch_size: int = 128
+    epochs: int | None = None
+
+
+DEFAULT_EPOCHS = 5
+# 1,797 images make 11 steps an epoch: five epochs would show nothing.
+_EPOCHS_OF = {"digits": 60}
+
+
+def default_epochs(dataset: str) -> int:
+    """Epochs where the command line says nothing: 5; 60 for `digits`, which is forty times smaller than MNIST."""
+    return _EPOCHS_OF.get(dataset, DEFAULT_EPOCHS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One training run. Equal trials have equal ids and, on the same machine, equal results."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig(epochs=DEFAULT_EPOCHS)
+    seed: int = 0
+
+    @functools.cached_property
+    def canonical(self) -> str:
+        """JSON with sorted keys: what the id is a hash of, and what a worker is sent."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @functools.cached_property
+    def id(self) -> str:
+        """A readable slug, then 8 hex digits of the SHA-256 of the canonical JSON; safe as a file name."""
+        m = self.model
+        words = [re.sub(r"[^A-Za-z0-9]+", "-", w).strip("-")[-24:] for w in (self.data.dataset, m.name)]
+        for letter, stack in (("f", m.filters), ("k", m.kernel_size), ("s", m.strides)):
+            if stack is not None:
+                words.append(letter + format_stack(stack))
+        words += [w for w in (m.padding, m.activation) if w] + [f"seed{self.seed}"]
+        return "-".join(words)[:96] + "-" + hashlib.sha256(self.canonical.encode()).hexdigest()[:8]
+
+    @property
+    def static(self) -> tuple:
+        """What changes the compiled program."""
+        t = self.train
+        return (self.model, self.data, t.optimizer, t.batch_size, t.epochs)
+
+    @property
+    def dynamic(self) -> dict[str, float | int]:
+        """What is an argument of the compiled program."""
+        t = self.train
+        return {
+            "seed": self.seed,
+            "learning_rate": t.learning_rate,
+            "weight_decay": t.weight_decay,
+            "momentum": t.momentum,
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trial":
+        """The inverse of `canonical`. Raises ValueError on anything else."""
+        try:
+            raw = json.loads(text)
+            model = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["model"].items()}
+            model["options"] = tuple((k, v) for k, v in model["options"])
+            return cls(ModelConfig(**model), DataConfig(**raw["data"]), TrainConfig(**raw["train"]), raw["seed"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a trial: {error}") from error
+
+
+def format_stack(stack: Stack) -> str:
+    """(16, 32) -> '16-32', as on the command line."""
+    return "-".join(str(v) for v in stack)
