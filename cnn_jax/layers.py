@@ -1,0 +1,585 @@
+"""Convolution, transposed convolution, pooling and padding for 1, 2 and 3 spatial axes, and the linen modules on them.
+
+The only file that knows padding. The *amount* is integers from `geometry`; `pad` fills it by the *mode*; then everything runs
+VALID. Arrays are channels last. Shape letters: N images, S spatial axes (`*S` one, two or three of them), C channels in,
+F channels out, K kernel axes, P taps of a window along one axis, I connections of a sparsely connected layer.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+
+from cnn_jax import config, geometry
+from cnn_jax.config import Padding, Size, UsageError
+from cnn_jax.convolution import conv_valid
+
+Initializer = Callable[..., jax.Array]
+Function = Callable[[jax.Array], jax.Array]
+Entry = TypeVar("Entry")
+
+ACTIVATIONS: dict[str, Function] = {
+    "linear": lambda x: x,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,  # slope 0.01 below zero, as in JAX and PyTorch; Keras 3 has 0.3
+    "relu6": jax.nn.relu6,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # exact, as in PyTorch and Keras; JAX's default is the tanh fit
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "scaled_tanh": lambda x: 1.7159 * jnp.tanh(x * (2 / 3)),  # LeCun et al. 1998, appendix A
+}
+INITIALIZERS: dict[str, Initializer] = {
+    "zeros": jax.nn.initializers.zeros,
+    "ones": jax.nn.initializers.ones,
+    "glorot_uniform": jax.nn.initializers.glorot_uniform(),
+    "glorot_normal": jax.nn.initializers.glorot_normal(),
+    "he_uniform": jax.nn.initializers.he_uniform(),
+    "he_normal": jax.nn.initializers.he_normal(),
+    "lecun_uniform": jax.nn.initializers.lecun_uniform(),
+    "lecun_normal": jax.nn.initializers.lecun_normal(),
+    "normal": jax.nn.initializers.normal(),  # standard deviation 0.01
+}
+_NUMPY_PAD_MODES = {"reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
+# Widest pad of an axis of n positions: reflect leaves the edge out, symmetric and circular can use each position once.
+_WIDEST_PAD: dict[str, Callable[[int], float]] = {
+    "zeros": lambda n: math.inf,
+    "reflect": lambda n: n - 1,
+    "symmetric": lambda n: n,
+    "replicate": lambda n: math.inf,
+    "circular": lambda n: n,
+}
+
+# ------------------------------------------------------------------------------------------------------------- functions
+
+
+def pad(x: jax.Array, pads: Sequence[tuple[int, int]], mode: str = "zeros", value: float = 0.0) -> jax.Array:
+    """Pads the spatial axes of x (N, *S, C) by a (low, high) pair each.
+
+    What surrounds `1234`: reflect `43[1234]321` without the edge, symmetric `321[1234]432` shown by two as `21[1234]43`,
+    replicate `11[1234]44`, circular `34[1234]12`, zeros `00[1234]00`. `value` replaces the zero in mode 'zeros' alone.
+    Corners follow from padding one axis after the other. Raises UsageError for a negative pad, for 'reflect' of n positions
+    or more, and for 'symmetric' or 'circular' of more than n, where a single copy of the image does not reach.
+    """
+    if mode not in _WIDEST_PAD:
+        raise UsageError(f"unknown padding_mode {mode!r}: one of {', '.join(config.PADDING_MODES)}")
+    if value != 0 and mode != "zeros":
+        raise UsageError(f"padding_mode {mode!r} takes its values from the image: value={value} is for 'zeros'")
+    spatial = x.shape[1:-1]
+    if len(pads) != len(spatial):
+        raise UsageError(f"pads has {len(pads)} pairs for {len(spatial)} spatial axes: give a (low, high) pair per axis")
+    for n, (low, high) in zip(spatial, pads, strict=True):
+        widest = _WIDEST_PAD[mode](n)
+        if not (0 <= low <= widest and 0 <= high <= widest):
+            raise UsageError(
+                f"padding ({low}, {high}) of an axis of {n} in mode {mode!r}: each side must be from 0 to {widest}"
+            )
+    if not any(map(any, pads)):
+        return x
+    widths = ((0, 0), *pads, (0, 0))
+    if mode == "zeros":
+        return jnp.pad(x, widths, constant_values=value)
+    return jnp.pad(x, widths, mode=_NUMPY_PAD_MODES[mode])
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    strides: Size = 1,
+    padding: Padding = "valid",
+    padding_mode: str = "zeros",
+    dilation: Size = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """Cross-correlates x (N, *S, C) with kernel (*K, C // groups, F) and adds bias (F,): (N, *S', F).
+
+    The kernel is not flipped, as in every deep-learning library. `padding` is the amount, with TensorFlow's 'same'
+    (ceil(n / s) outputs, the odd position at the end); `padding_mode` says what fills it, so that changing the mode never
+    shifts the sampling grid. Raises UsageError for shapes that do not agree and for a kernel larger than the padded image.
+    """
+    rank = _check_kernel(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
+    strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
+    pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
+    x, kernel, bias = promote_dtype(x, kernel, bias)
+    y = conv_valid(pad(x, pads, padding_mode), kernel, strides=strides, dilation=dilation, groups=groups)
+    return y if bias is None else y + bias
+
+
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    strides: Size = 1,
+    padding: Padding = "valid",
+    output_padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> jax.Array:
+    """The gradient of `conv` with respect to its input, as a layer: x (N, *S, C), kernel (*K, F // groups, C) -> (N, *S', F).
+
+    S' is (n - 1) * s + (k - 1) * d + 1 less the pads, as in PyTorch, and n * s for 'same' and 'same_lower', as in Keras.
+    `output_padding` enlarges the end, to tell apart the inputs that a strided `conv` maps to one size; it must be smaller
+    than the stride or the dilation. Raises UsageError for shapes that do not agree and for an empty result.
+    """
+    rank = _check_kernel(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
+    sizes = x.shape[1:-1]
+    strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
+    extra = geometry.as_tuple(output_padding, rank, "output_padding", least=0)
+    whole = tuple(
+        (n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel.shape[:rank], strides, dilation, strict=True)
+    )
+    crops = _crops(sizes, whole, kernel.shape[:rank], strides, dilation, padding, extra)
+    x, kernel, bias = promote_dtype(x, kernel, bias)
+    convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
+    # Not linear_transpose: conv_valid may define its own gradient, which only vjp can use.
+    _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole, kernel.shape[-2] * groups), x.dtype))
+    (y,) = gradient(x)
+    y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *((-low, -high, 0) for low, high in crops), (0, 0, 0)))
+    return y if bias is None else y + bias
+
+
+def max_pool(
+    x: jax.Array, window: Size, *, strides: Size | None = None, padding: Padding = "valid", dilation: Size = 1
+) -> jax.Array:
+    """Maximum over windows of x (N, *S, C); `strides` None: the window.
+
+    Padding never wins, and a NaN always does. Of equal values the first in row-major order gets the gradient, as in PyTorch.
+    Raises UsageError where a window would see nothing but padding.
+    """
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        lowest: Any = -jnp.inf
+    else:
+        lowest = jnp.iinfo(x.dtype).min
+    return _pool(x, window, strides, padding, dilation, _first_maximum, lowest)[0]
+
+
+def avg_pool(
+    x: jax.Array, window: Size, *, strides: Size | None = None, padding: Padding = "valid", count_include_pad: bool = False
+) -> jax.Array:
+    """Mean over windows of x (N, *S, C); `strides` None: the window.
+
+    The mean is over the pixels of the image under the window, as in Keras; with `count_include_pad` over all of the window,
+    as PyTorch does unless told otherwise. Integers and half precision are summed in float32; integers come back as that.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    total, counts = _pool(wide, window, strides, padding, 1, jnp.add, 0)
+    if count_include_pad:
+        size = math.prod(geometry.as_tuple(window, x.ndim - 2, "window"))
+        counts = np.full_like(counts, size)
+    mean = total / counts[..., None].astype(wide.dtype)
+    return mean.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else mean
+
+
+def _pool(
+    x: jax.Array, window: Size, strides: Size | None, padding: Padding, dilation: Size, combine: Callable, fill: Any
+) -> tuple[jax.Array, np.ndarray]:
+    """Windows of x combined, and the number of pixels that are no padding under each window (*S').
+
+    Strided slices, one axis after the other: `lax.reduce_window`'s gradient is twenty times slower on CPU. The last axis goes
+    first, so that the first of equal values is the first in row-major order.
+    """
+    rank = _rank(x)
+    window = geometry.as_tuple(window, rank, "window")
+    strides = window if strides is None else geometry.as_tuple(strides, rank, "strides")
+    dilation = geometry.as_tuple(dilation, rank, "dilation")
+    spatial = x.shape[1:-1]
+    pads = _fitting_pads(spatial, window, strides, dilation, padding, "window")
+    x = pad(x, pads, value=fill)
+    counts = np.ones((), int)
+    for axis, n, k, s, d, (low, _) in zip(range(1, rank + 1), spatial, window, strides, dilation, pads, strict=True):
+        starts = np.arange(0, x.shape[axis] - (k - 1) * d, s) - low
+        taps_SP = starts[:, None] + np.arange(k) * d
+        inside_S = np.sum((taps_SP >= 0) & (taps_SP < n), axis=1)
+        if not inside_S.all():
+            raise UsageError(f"window {k} with padding {pads[axis - 1]} on an axis of {n} would see nothing but padding")
+        counts = counts[..., None] * inside_S
+    for axis, k, s, d in reversed(list(zip(range(1, rank + 1), window, strides, dilation, strict=True))):
+        span = (counts.shape[axis - 1] - 1) * s + 1
+        slices = (lax.slice_in_dim(x, tap * d, tap * d + span, s, axis) for tap in range(k))
+        x = functools.reduce(combine, slices)
+    return x, counts
+
+
+def _first_maximum(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The larger; a if they are equal; NaN if either is. Its gradient is one select, and needs only the mask."""
+    return jnp.where((b > a) | (b != b), b, a)
+
+
+def _rank(x: jax.Array) -> int:
+    if not 3 <= x.ndim <= 5:
+        raise UsageError(f"x has shape {x.shape}: it must be (N, *S, C) with 1, 2 or 3 spatial axes")
+    return x.ndim - 2
+
+
+def _check_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int, channels: int, filters: int) -> int:
+    """The number of spatial axes, once x (N, *S, channels), kernel and bias (filters,) are known to agree."""
+    rank = _rank(x)
+    if kernel.ndim != x.ndim:
+        raise UsageError(f"kernel has shape {kernel.shape}, but x has {rank} spatial axes: they must have equally many axes")
+    _check_groups(groups, x.shape[-1], filters)
+    if channels != x.shape[-1]:
+        raise UsageError(f"kernel {kernel.shape} with groups={groups} takes {channels} channels, but x has {x.shape[-1]}")
+    if bias is not None and bias.shape != (filters,):
+        raise UsageError(f"bias has shape {bias.shape}: it must be ({filters},), one value per filter")
+    return rank
+
+
+def _check_groups(groups: int, channels: int, filters: int) -> None:
+    if filters < 1:
+        raise UsageError(f"filters is {filters}: it must be at least 1")
+    if groups < 1 or channels % groups or filters % groups:
+        raise UsageError(f"groups={groups} must divide both the {channels} channels and the {filters} filters")
+
+
+def _fitting_pads(
+    spatial: Sequence[int], kernel: Size, strides: Size, dilation: tuple[int, ...], padding: Padding, what: str
+) -> tuple[tuple[int, int], ...]:
+    """The pads of `geometry`, refused where the kernel (`what` in the message) is larger than the padded image."""
+    pads = geometry.resolve_pads(spatial, kernel, strides, dilation, padding)
+    sizes = geometry.as_tuple(kernel, len(pads), what)
+    for n, k, d, (low, high) in zip(spatial, sizes, dilation, pads, strict=True):
+        if geometry.output_size(n, k, 1, d, low, high) == 0:
+            raise UsageError(
+                f"{what} of {k} with dilation {d} spans {(k - 1) * d + 1} positions, but an axis of {n} padded by"
+                f" ({low}, {high}) has {n + low + high}: use a smaller {what} or more padding"
+            )
+    return pads
+
+
+def _crops(
+    sizes: tuple[int, ...],
+    whole: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: Padding,
+    extra: tuple[int, ...],
+) -> list[tuple[int, int]]:
+    """What `conv_transpose` cuts off (low, high) of its `whole` result per axis; a negative number adds zeros."""
+    same = padding in ("same", "same_lower")
+    if same:
+        sizes = tuple(n * s for n, s in zip(sizes, strides, strict=True))
+    pads = geometry.resolve_pads(sizes, kernel, strides, dilation, padding)
+    crops = []
+    for n, full, s, d, more, (low, high) in zip(sizes, whole, strides, dilation, extra, pads, strict=True):
+        if more and (same or more >= max(s, d)):
+            raise UsageError(
+                f"output_padding={more} must be smaller than the stride {s} or the dilation {d}, and 0 with padding 'same':"
+                " that output is n * stride already"
+            )
+        # A kernel shorter than the stride leaves 'same' short of n * s: high is negative then.
+        high = full - n - low if same else high - more
+        if full - low - high < 1:
+            raise UsageError(
+                f"padding {padding!r} leaves nothing of an axis of {full}: use a larger kernel_size or less padding"
+            )
+        crops.append((low, high))
+    return crops
+
+
+# --------------------------------------------------------------------------------------------------------------- modules
+
+
+def lookup(table: dict[str, Entry], what: str, name: str | Entry) -> Entry:
+    """The table's entry, or `name` itself if it is a function already. Raises UsageError listing the legal names."""
+    if callable(name):
+        return name
+    if name not in table:
+        raise UsageError(f"unknown {what} {name!r}: one of {', '.join(table)}")
+    return table[name]
+
+
+@contextlib.contextmanager
+def refusals_named(name: str | None) -> Iterator[None]:
+    """Puts the layer's name before whatever is refused inside."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"layer {name!r}: {error}") from error
+
+
+def connection_indices(connections: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Channel and filter of every connection, in the order in which a sparsely connected `Conv` packs its kernel."""
+    pairs = [(channel, filter_) for filter_, channels in enumerate(connections) for channel in channels]
+    channels_I, filters_I = np.array(pairs, int).reshape(-1, 2).T
+    return channels_I, filters_I
+
+
+def packed_initializer(init: Initializer, connections: Sequence[Sequence[int]]) -> Initializer:
+    """Draws a packed kernel (*K, I) as the connected entries of a dense one, over the channels that any filter sees."""
+    channels_I, filters_I = connection_indices(connections)
+
+    def draw(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return init(key, (*shape[:-1], channels_I.max() + 1, len(connections)), dtype)[..., channels_I, filters_I]
+
+    return draw
+
+
+class _Named(nn.Module):
+    """A layer whose refusals name it. Subclasses say what they do in `transform`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        with refusals_named(self.name or type(self).__name__):
+            return self.transform(x)
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+
+class _Parametric(_Named, kw_only=True):
+    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function). Subclasses define `affine`.
+
+    Parameters are float32 even where half precision is computed in, and float64 where that is asked for.
+    """
+
+    activation: str | Function = config.Conv.activation
+    dtype: Any = None  # to compute in; None: what input and parameters promote to
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        y = self.affine(x if self.dtype is None else x.astype(self.dtype))
+        return lookup(ACTIVATIONS, "activation", self.activation)(y)
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def parameter(self, name: str, init: str | Initializer, shape: tuple[int, ...]) -> jax.Array:
+        initializer = lookup(INITIALIZERS, "initializer", init)
+        value = self.param(name, initializer, shape, jnp.promote_types(self.dtype or jnp.float32, jnp.float32))
+        return value if self.dtype is None else value.astype(self.dtype)
+
+
+class _Weighted(_Parametric, kw_only=True):
+    """A layer with a kernel and a bias; the initializers are a name of `INITIALIZERS` or a function."""
+
+    use_bias: bool = config.Conv.use_bias
+    kernel_init: str | Initializer = config.Conv.kernel_init
+    bias_init: str | Initializer = config.Conv.bias_init
+    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision(self.precision) if self.precision else contextlib.nullcontext():
+            return super().transform(x)
+
+    def kernel(self, *shape: int, name: str = "kernel") -> jax.Array:
+        return self.parameter(name, self.kernel_init, shape)
+
+    def bias(self, filters: int) -> jax.Array | None:
+        return self.parameter("bias", self.bias_init, (filters,)) if self.use_bias else None
+
+
+class _Sliding(_Weighted, kw_only=True):
+    """A layer whose kernel slides over the spatial axes."""
+
+    strides: Size = config.Conv.strides
+    padding: Padding = config.Conv.padding
+    dilation: Size = config.Conv.dilation
+
+
+class _Padded(_Sliding, kw_only=True):
+    """A sliding layer whose padding has a mode."""
+
+    padding_mode: str = config.Conv.padding_mode
+
+    def convolve(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int) -> jax.Array:
+        return conv(
+            x,
+            kernel,
+            bias,
+            strides=self.strides,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            dilation=self.dilation,
+            groups=groups,
+        )
+
+
+class Conv(_Padded):
+    """`conv` with parameters kernel (*K, C // groups, filters) and bias (filters,).
+
+    `connections` lists the input channels that each filter sees; only those entries are parameters, packed as (*K, I).
+    """
+
+    filters: int
+    kernel_size: Size = config.Conv.kernel_size
+    groups: int = dataclasses.field(default=config.Conv.groups, kw_only=True)
+    connections: Sequence[Sequence[int]] | None = dataclasses.field(default=None, kw_only=True)
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        sizes = geometry.as_tuple(self.kernel_size, _rank(x), "kernel_size")
+        _check_groups(self.groups, x.shape[-1], self.filters)
+        if self.connections is None:
+            kernel = self.kernel(*sizes, x.shape[-1] // self.groups, self.filters)
+        else:
+            kernel = self.sparse_kernel(sizes, x.shape[-1], self.connections)
+        return self.convolve(x, kernel, self.bias(self.filters), self.groups)
+
+    def sparse_kernel(self, sizes: tuple[int, ...], channels: int, connections: Sequence[Sequence[int]]) -> jax.Array:
+        """The dense kernel (*K, C, F): the packed parameters in their places, zeros elsewhere."""
+        seen = [set(c) for c in connections]
+        whole = all(len(s) == len(c) and s and s <= set(range(channels)) for s, c in zip(seen, connections, strict=True))
+        if self.groups != 1 or len(connections) != self.filters or not whole:
+            raise UsageError(
+                f"connections must list, for each of the {self.filters} filters, one or more different channels"
+                f" below {channels}; and groups must be 1"
+            )
+        channels_I, filters_I = connection_indices(connections)
+        init = packed_initializer(lookup(INITIALIZERS, "initializer", self.kernel_init), connections)
+        packed = self.parameter("kernel", init, (*sizes, len(filters_I)))
+        dense = jnp.zeros((*sizes, channels, self.filters), packed.dtype)
+        return dense.at[..., channels_I, filters_I].set(packed, unique_indices=True)
+
+
+class DepthwiseConv(_Padded):
+    """A convolution per channel: kernel (*K, 1, C * multiplier), whose filter i sees channel i // multiplier."""
+
+    kernel_size: Size = config.DepthwiseConv.kernel_size
+    multiplier: int = config.DepthwiseConv.multiplier
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        sizes = geometry.as_tuple(self.kernel_size, _rank(x), "kernel_size")
+        kernel = self.kernel(*sizes, 1, channels * self.multiplier)
+        return self.convolve(x, kernel, self.bias(channels * self.multiplier), groups=channels)
+
+
+class SeparableConv(_Padded):
+    """A depthwise convolution (depthwise_kernel), a 1x1 convolution over its channels (pointwise_kernel), and one bias."""
+
+    filters: int
+    kernel_size: Size = config.SeparableConv.kernel_size
+    multiplier: int = dataclasses.field(default=config.SeparableConv.multiplier, kw_only=True)
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        rank, channels = _rank(x), x.shape[-1]
+        sizes = geometry.as_tuple(self.kernel_size, rank, "kernel_size")
+        depthwise = self.kernel(*sizes, 1, channels * self.multiplier, name="depthwise_kernel")
+        pointwise = self.kernel(*(1,) * rank, channels * self.multiplier, self.filters, name="pointwise_kernel")
+        return conv(self.convolve(x, depthwise, None, groups=channels), pointwise, self.bias(self.filters))
+
+
+class ConvTranspose(_Sliding):
+    """`conv_transpose` with parameters kernel (*K, filters // groups, C) and bias (filters,)."""
+
+    filters: int
+    kernel_size: Size = config.ConvTranspose.kernel_size
+    output_padding: Size = dataclasses.field(default=config.ConvTranspose.output_padding, kw_only=True)
+    groups: int = dataclasses.field(default=config.ConvTranspose.groups, kw_only=True)
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        sizes = geometry.as_tuple(self.kernel_size, _rank(x), "kernel_size")
+        _check_groups(self.groups, x.shape[-1], self.filters)
+        return conv_transpose(
+            x,
+            self.kernel(*sizes, self.filters // self.groups, x.shape[-1]),
+            self.bias(self.filters),
+            strides=self.strides,
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+
+class Dense(_Weighted):
+    """Matrix product over the last axis with kernel (inputs, units), then bias, then activation."""
+
+    units: int
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        x, kernel, bias = promote_dtype(x, self.kernel(x.shape[-1], self.units), self.bias(self.units))
+        return x @ kernel if bias is None else x @ kernel + bias
+
+
+class Subsample(_Parametric):
+    """LeNet-5's pooling (LeCun et al. 1998): window sum times `scale` plus `bias`, both trained per channel, then activation.
+
+    `scale` starts at one over the window's size, that is as average pooling.
+    """
+
+    window: Size = config.Subsample.window
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        size = math.prod(geometry.as_tuple(self.window, _rank(x), "window"))
+        scale = self.parameter("scale", jax.nn.initializers.constant(1 / size), (x.shape[-1],))
+        return avg_pool(x, self.window) * (size * scale) + self.parameter("bias", "zeros", (x.shape[-1],))
+
+
+class MaxPool(_Named):
+    """`max_pool` as a module."""
+
+    window: Size = config.MaxPool.window
+    strides: Size | None = config.MaxPool.strides
+    padding: Padding = config.MaxPool.padding
+    dilation: Size = config.MaxPool.dilation
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return max_pool(x, self.window, strides=self.strides, padding=self.padding, dilation=self.dilation)
+
+
+class AvgPool(_Named):
+    """`avg_pool` as a module."""
+
+    window: Size = config.AvgPool.window
+    strides: Size | None = config.AvgPool.strides
+    padding: Padding = config.AvgPool.padding
+    count_include_pad: bool = config.AvgPool.count_include_pad
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return avg_pool(x, self.window, strides=self.strides, padding=self.padding, count_include_pad=self.count_include_pad)
+
+
+class GlobalMaxPool(_Named):
+    """Maximum over all positions: (N, *S, C) -> (N, C)."""
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return jnp.max(x, axis=tuple(range(1, 1 + _rank(x))))
+
+
+class GlobalAvgPool(_Named):
+    """Mean over all positions: (N, *S, C) -> (N, C)."""
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return jnp.mean(x, axis=tuple(range(1, 1 + _rank(x))))
+
+
+class RBF(_Named):
+    """LeNet-5's output layer: minus half the squared distance of x (N, features) to the code of each class. No parameters."""
+
+    codes: Sequence[Sequence[int]]
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        codes_KC = np.array(self.codes)
+        if codes_KC.shape[1:] != x.shape[1:]:
+            raise UsageError(f"codes have length {codes_KC.shape[1:]}, but x has {x.shape[1:]} features")
+        return -0.5 * jnp.sum((x[:, None] - codes_KC.astype(x.dtype)) ** 2, axis=-1)
+
+
+class PadChannels(_Named):
+    """ResNet's shortcut "A" (He et al. 2016): every `strides`-th position, and zeros as channels C to `filters`."""
+
+    filters: int
+    strides: Size = config.PadChannels.strides
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        rank, channels = _rank(x), x.shape[-1]
+        strides = geometry.as_tuple(self.strides, rank, "strides")
+        if self.filters < channels:
+            raise UsageError(f"filters={self.filters} must be at least the {channels} channels of the input")
+        x = x[(slice(None), *(slice(None, None, s) for s in strides))]
+        return jnp.pad(x, ((0, 0),) * (rank + 1) + ((0, self.filters - channels),))
