@@ -1,0 +1,84 @@
+"""Tables, plots and one HTML file, from recorded results only. Everything here reads files; nothing imports JAX."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cnn_jax import stats, store
+from cnn_jax.config import Trial
+from cnn_jax.report import html as _html
+from cnn_jax.report import table
+from cnn_jax.report import terminal as _terminal
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What the folders of one or more sweeps hold, each trial once."""
+
+    records: list[stats.Record]
+    plan: list[Trial]
+    commands: list[dict[str, Any]]
+    damaged: list[str]
+
+    @property
+    def missing(self) -> list[Trial]:
+        """Planned trials without a record."""
+        known = {r["trial"] for r in self.records}
+        return [t for t in self.plan if t.id not in known]
+
+
+def load(dirs: Sequence[str | Path]) -> Sweep:
+    """Reads folders that `store` wrote. A trial in several of them counts once, finished rather than failed.
+
+    Raises UsageError naming a folder that holds no sweep.
+    """
+    records: dict[str, stats.Record] = {}
+    for record in (r for d in dirs for r in store.read(d)):
+        if record["trial"] not in records or records[record["trial"]]["status"] != "done":
+            records[record["trial"]] = record
+    plan = {t.id: t for d in dirs for t in store.plan(d)}
+    return Sweep(
+        list(records.values()),
+        list(plan.values()),
+        [command for d in dirs for command in store.commands(d)],
+        [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)],
+    )
+
+
+def write_results(dir: str | Path) -> Path:
+    """Writes DIR/results.csv alone, a row per trial, and returns its path: cheap enough for the end of every sweep."""
+    return _replace(Path(dir) / "results.csv", table.results_csv(store.read(dir)))
+
+
+def write(dir: str | Path) -> Path:
+    """Writes DIR/results.csv and DIR/report.html, and returns the latter's path."""
+    return merge([dir], dir)
+
+
+def merge(dirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Writes results.csv and report.html of several sweeps together into `out`, and returns the report's path."""
+    sweep = load(dirs)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    _replace(Path(out) / "results.csv", table.results_csv(sweep.records))
+    return _replace(Path(out) / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
+
+
+def terminal(dir: str | Path, console: Console | None = None) -> None:
+    """Prints the answer and a table of the cells: mean, spread, n; one screen."""
+    sweep = load([dir])
+    _terminal.show(stats.analyse(sweep.records), len(sweep.missing), console or Console())
+
+
+def _replace(path: Path, content: str) -> Path:
+    """Writes a file whole or not at all: a reader never sees half a report."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,53 @@
+"""results.csv: a row per trial, readable by any program."""
+
+import csv
+import io
+from typing import Any
+
+from cnn_jax import stats
+
+# Name of the column -> where the record holds it; the rest comes from the configuration under the names of the flags.
+# Outside scripts rely on the first group.
+_RECORD = (
+    "params", "macs", "receptive_field", "train_loss", "val_accuracy", "test_accuracy", "test_loss", "train_seconds",
+    "compile_seconds",
+)  # fmt: skip
+_MORE = ("reason", "val_loss", "test_examples", "images_per_second", "device", "finished", "command")
+_CONFIG = (
+    "dataset", "model", "filters", "kernel_size", "strides", "padding", "activation", "learning_rate", "batch_size", "epochs",
+)  # fmt: skip
+
+
+def row(record: stats.Record) -> dict[str, Any]:
+    """One trial under the columns of results.csv. What is not known, or left to the model, is empty."""
+    config = stats.flat(record["config"])
+    code, versions = record["code"] or {}, record["versions"] or {}
+    out: dict[str, Any] = {"trial": record["trial"], "status": record["status"]}
+    out |= {name: config.pop(name) for name in _CONFIG}
+    out |= {"seed": record["config"]["seed"]} | {name: record.get(name) for name in _RECORD}
+    out |= config | {name: record.get(name) for name in _MORE}
+    out |= {"jax": versions.get("jax"), "commit": code.get("commit"), "dirty": code.get("dirty")}
+    out["data_checksum"] = (record["data"] or {}).get("checksum")
+    return {name: cell(value) for name, value in out.items()}
+
+
+def cell(value: Any) -> Any:
+    """A value as a CSV cell: stacks and sizes joined by '-', None empty, numbers in full precision."""
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(str, value))
+    return "" if value is None else value
+
+
+def results_csv(records: list[stats.Record]) -> str:
+    """The text of results.csv; options that only some models have are columns that the others leave empty."""
+    return to_csv([row(r) for r in records], ("trial", "status", *_CONFIG, "seed", *_RECORD))
+
+
+def to_csv(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
+    """Rows as CSV; the header is `columns` and then every other key in order of first appearance."""
+    columns = tuple(dict.fromkeys([*columns, *(name for r in rows for name in r)]))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,34 @@
+"""Numbers in words: the same in the terminal and in the page."""
+
+import math
+
+from cnn_jax.stats import Estimate
+
+METRICS = {"val_accuracy": "validation accuracy", "test_accuracy": "test accuracy"}
+
+
+def percent(value: float) -> str:
+    """0.98153 -> '98.15 %'; a dash for what is not known."""
+    return f"{100 * value:.2f} %" if math.isfinite(value) else "–"
+
+
+def points(value: float) -> str:
+    """A difference of accuracies in percentage points, signed: 0.012 -> '+1.20'."""
+    return f"{100 * value:+.2f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def spread(value: float) -> str:
+    """A standard deviation in percentage points, unsigned."""
+    return f"{100 * value:.2f}" if math.isfinite(value) else "–"
+
+
+def interval(e: Estimate) -> str:
+    """'98.15 % (97.90 to 98.40)', or why there is no interval."""
+    if not e.known:
+        return f"{percent(e.value)} (one run: no interval)" if e.n == 1 else percent(e.value)
+    return f"{percent(e.value)} ({100 * e.low:.2f} to {100 * e.high:.2f})"
+
+
+def count(n: int, noun: str) -> str:
+    """'1 seed', '2 seeds'."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

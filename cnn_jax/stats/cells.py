@@ -1,0 +1,151 @@
+"""Cells and factors: how a list of records becomes a design. A cell is everything of a trial's configuration but its seed."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.config import ACTIVATIONS, OPTIMIZERS, PADDINGS
+
+Record = dict[str, Any]  # one trial's record, as `store.read` returns it
+Level = Any  # what a factor may be set to: int, float, str, None (the model's default) or a stack (16, 32)
+
+
+def flat(config: dict[str, Any]) -> dict[str, Level]:
+    """A trial's configuration under the names of the flags, without its seed; a model's own options stand by their names.
+
+    A stack of one is its only entry: [3] -> 3, so that it reads as on the command line.
+    """
+    out = {"model": config["model"]["name"]}
+    for section in ("model", "data", "train"):
+        for key, value in config[section].items():
+            if key == "options":
+                out |= {name: _level(v) for name, v in value}
+            elif key != "name":
+                out[key] = _level(value)
+    return out
+
+
+def _level(value: Any) -> Level:
+    if isinstance(value, (list, tuple)):
+        return value[0] if len(value) == 1 else tuple(value)
+    return value
+
+
+def text(level: Level) -> str:
+    """A level as the command line spells it: (16, 32) -> '16-32', None -> 'default'."""
+    if level is None:
+        return "default"
+    if isinstance(level, tuple):
+        return "-".join(map(str, level))
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def numeric(levels: Iterable[Level]) -> bool:
+    """Whether levels have an order of their own: numbers, or stacks of numbers."""
+    return all(isinstance(x, (int, float)) for level in levels for x in (level if isinstance(level, tuple) else (level,)))
+
+
+_WORDS = {word: place for place, word in enumerate((*PADDINGS, *ACTIVATIONS, *OPTIMIZERS))}
+
+
+def _in_order(levels: Sequence[Level]) -> tuple[Level, ...]:
+    """Numbers by size, words in the vocabulary's order, so that 'valid' is what the other paddings are held against."""
+    unique = list(dict.fromkeys(levels))
+    if numeric(unique):
+        return tuple(sorted(unique, key=lambda v: v if isinstance(v, tuple) else (v,)))
+    return tuple(sorted(unique, key=lambda v: (_WORDS.get(text(v), len(_WORDS)), text(v))))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The runs that share one configuration and differ by seed. `levels` holds the design's factors only."""
+
+    levels: dict[str, Level]
+    records: tuple[Record, ...]
+
+    @property
+    def label(self) -> str:
+        """What tells this cell from the others, readable: 'filters=32 padding=same'."""
+        return " ".join(f"{k}={text(v)}" for k, v in self.levels.items()) or text(self.config["model"]["name"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration without its seed."""
+        return {k: v for k, v in self.records[0]["config"].items() if k != "seed"}
+
+    @functools.cached_property
+    def done(self) -> tuple[Record, ...]:
+        """The runs that finished."""
+        return tuple(r for r in self.records if r["status"] == "done")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Every seed that was tried, failed ones too."""
+        return tuple(sorted(r["config"]["seed"] for r in self.records))
+
+    def count(self, status: str) -> int:
+        """How many runs ended as `status`: done, diverged or failed."""
+        return sum(r["status"] == status for r in self.records)
+
+    def values(self, metric: str) -> np.ndarray:
+        """(n,) the metric of every finished run that has it, in order of seed."""
+        runs = sorted(self.done, key=lambda r: r["config"]["seed"])
+        return np.array([r[metric] for r in runs if r.get(metric) is not None], dtype=float)
+
+    def mean(self, metric: str) -> float:
+        """Mean of the metric over the runs that have it; nan without any."""
+        values = self.values(metric)
+        return float(values.mean()) if values.size else float("nan")
+
+    def fact(self, name: str) -> Any:
+        """What all runs of a cell share and the record states: params, macs, receptive_field; None if no run knows."""
+        return next((r[name] for r in self.records if r.get(name) is not None), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """The cells of a sweep, its factors with their levels in order, and what changes together with a factor.
+
+    `aliases` maps a configuration entry that a factor determines (epochs that follow from the data set) to that factor:
+    their effects cannot be told apart, and the report says so.
+    """
+
+    cells: tuple[Cell, ...]
+    factors: dict[str, tuple[Level, ...]]
+    aliases: dict[str, str]
+
+    @functools.cached_property
+    def crossed(self) -> bool:
+        """Whether every combination of levels is a cell: then effects need no model to be estimated."""
+        return len(self.cells) == int(np.prod([len(v) for v in self.factors.values()], dtype=np.int64))
+
+
+def design(records: Sequence[Record]) -> Design:
+    """Groups records into cells, in order of appearance, and finds the factors: entries that take more than one value."""
+    runs: dict[str, list[Record]] = {}
+    for record in records:
+        key = json.dumps({k: v for k, v in record["config"].items() if k != "seed"}, sort_keys=True)
+        runs.setdefault(key, []).append(record)
+    configs = [flat(group[0]["config"]) for group in runs.values()]
+    names = list(dict.fromkeys(name for config in configs for name in config))
+    columns = {name: [config.get(name) for config in configs] for name in names}
+    varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
+    aliases: dict[str, str] = {}
+    for name, column in varied.items():
+        for other, finer in varied.items():
+            determines = len(set(zip(finer, column, strict=True))) == len(set(finer))
+            # Numbers drawn at random differ in every cell and so determine everything, by chance.
+            by_chance = len(set(finer)) == len(configs) and numeric(finer)
+            if other != name and other not in aliases and determines and not by_chance:
+                aliases[name] = other
+                break
+    factors = {name: _in_order(column) for name, column in varied.items() if name not in aliases}
+    cells = tuple(
+        Cell({name: config.get(name) for name in factors}, tuple(group))
+        for config, group in zip(configs, runs.values(), strict=True)
+    )
+    return Design(cells, factors, aliases)
