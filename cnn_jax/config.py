@@ -389,18 +389,13 @@ class Trial:
     @functools.cached_property
     def canonical(self) -> str:
         """JSON with sorted keys: what the id is a hash of, and what a worker is sent."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        data, model, train = _json(self.data), _json(self.model), _json(self.train)
+        return f'{{"data":{data},"model":{model},"seed":{self.seed},"train":{train}}}'
 
     @functools.cached_property
     def id(self) -> str:
         """A readable slug, then 8 hex digits of the SHA-256 of the canonical JSON; safe as a file name."""
-        m = self.model
-        words = [re.sub(r"[^A-Za-z0-9]+", "-", w).strip("-")[-24:] for w in (self.data.dataset, m.name)]
-        for letter, stack in (("f", m.filters), ("k", m.kernel_size), ("s", m.strides)):
-            if stack is not None:
-                words.append(letter + format_stack(stack))
-        words += [w for w in (m.padding, m.activation) if w] + [f"seed{self.seed}"]
-        return "-".join(words)[:96] + "-" + hashlib.sha256(self.canonical.encode()).hexdigest()[:8]
+        return f"{_slug(self.data.dataset, self.model)}-seed{self.seed}-{hashlib.sha256(self.canonical.encode()).hexdigest()[:8]}"
 
     @property
     def static(self) -> tuple:
@@ -429,6 +424,21 @@ class Trial:
             return cls(ModelConfig(**model), DataConfig(**raw["data"]), TrainConfig(**raw["train"]), raw["seed"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a trial: {error}") from error
+
+
+# A sweep of 100,000 trials has few different models: their text is made once, not per trial.
+@functools.lru_cache(maxsize=4096)
+def _json(part: ModelConfig | DataConfig | TrainConfig) -> str:
+    return json.dumps(dataclasses.asdict(part), sort_keys=True, separators=(",", ":"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _slug(dataset: str, m: ModelConfig) -> str:
+    words = [re.sub(r"[^A-Za-z0-9]+", "-", w).strip("-")[-24:] for w in (dataset, m.name)]
+    for letter, stack in (("f", m.filters), ("k", m.kernel_size), ("s", m.strides)):
+        if stack is not None:
+            words.append(letter + format_stack(stack))
+    return "-".join(words + [w for w in (m.padding, m.activation) if w])[:80]
 
 
 def format_stack(stack: Stack) -> str:

@@ -1,0 +1,51 @@
+# make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
+# make check   lint and types                                   make bench   ours against PyTorch, Keras and a plain Flax loop
+PYTHON ?= python3
+VENV := .venv
+PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: sweep test test-all test-colab check oracle clean
+
+sweep: $(VENV)/.ready
+	$(VENV)/bin/python launch.py $(ARGS)
+
+test: $(VENV)/.ready-dev
+	$(VENV)/bin/python -m pytest -m "not slow and not oracle" $(ARGS)
+
+test-all: $(VENV)/.ready-dev
+	$(VENV)/bin/python -m pytest -m "not oracle" $(ARGS)
+
+# The quick tests once more, under the versions of Colab's TPU runtime.
+test-colab: .venv-colab/.ready
+	.venv-colab/bin/python -m pytest -m "not slow and not oracle" $(ARGS)
+
+# Convolution, pooling and gradients against PyTorch and Keras.
+oracle: .venv-oracle/.ready
+	KERAS_BACKEND=torch .venv-oracle/bin/python -m pytest -m oracle tests/oracle $(ARGS)
+
+check: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/.ready: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(call PIP,$(VENV)) -r requirements.txt
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+	$(call PIP,$(VENV)) -r requirements-dev.txt
+	touch $@
+
+.venv-colab/.ready: requirements.txt requirements-dev.txt constraints-colab.txt
+	$(PYTHON) -m venv .venv-colab
+	$(call PIP,.venv-colab) -r requirements-dev.txt -c constraints-colab.txt
+	touch $@
+
+.venv-oracle/.ready: requirements.txt requirements-dev.txt requirements-oracle.txt constraints-oracle.txt
+	$(PYTHON) -m venv .venv-oracle
+	$(call PIP,.venv-oracle) -r requirements-dev.txt -r requirements-oracle.txt -c constraints-oracle.txt
+	touch $@
+
+clean:
+	rm -rf .venv .venv-colab .venv-oracle

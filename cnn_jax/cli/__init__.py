@@ -1,0 +1,109 @@
+"""The command line: flags -> trials -> plan -> run -> report. Exit status 0 done, 1 failures, 2 bad input, 130 interrupted.
+
+An experiment is a module with a docstring, `DEFAULTS` (flag texts that differ from the general defaults) and
+`trials(request) -> list[Trial]`.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags as absl_flags
+
+from cnn_jax import sweep
+from cnn_jax.cli import commands, experiments, flags
+from cnn_jax.config import UsageError
+
+
+def launch(argv: Sequence[str], usage: str) -> int:
+    """`launch.py`: the first word names an experiment or a command, the rest are its flags; returns the exit status."""
+    sys.path.insert(0, os.getcwd())  # a fork's modules are found where the command is given
+    words = list(argv[1:])
+    if {"-h", "--help", "--helpfull", "--helpshort"} & set(words):
+        names = "\n".join(f"  {name:<14} {line}" for name, line in experiments.known().items())
+        print(f"{usage}\nexperiments:\n{names}\n\nflags:\n{flags.help_text()}")
+        return 0
+    name = words.pop(0) if words and not words[0].startswith("-") else "grid"
+    if name in commands.COMMANDS:
+        return guarded(lambda: commands.COMMANDS[name](words))
+    return guarded(lambda: _sweep(experiments.find(name), words, shlex.join(["python", *argv])))
+
+
+def main(experiment: str) -> None:
+    """`python -m experiments.NAME`: runs one experiment with the flags of the process, and exits."""
+    module = sys.modules[experiment]
+    name = experiments.name_of(module)
+    sys.exit(guarded(lambda: _sweep(module, sys.argv[1:], shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]]))))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Runs a command; what the user can mend becomes one line on stderr and status 2."""
+    try:
+        return action()
+    except UsageError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
+    values = absl_flags.FLAGS  # the global ones: a fork's experiment may have defined its own beside ours
+    flags.define_sweep_flags(values)
+    if rest := flags.parse(values, ["launch.py", *words]):
+        raise UsageError(f"{rest[0]!r}: one experiment at a time; flags begin with --")
+    out = Path(values.out or f"runs/{experiments.name_of(experiment)}")
+    workers = flags.one(values, "workers", sweep.positive_int)
+    checkpoint_seconds = flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0)
+    iso = flags.one(values, "iso", sweep.one_of(("params", "macs")))
+
+    from rich.console import Console
+
+    from cnn_jax import plan, store
+
+    trials = experiment.trials(flags.request(values, getattr(experiment, "DEFAULTS", {})))
+    if iso:
+        trials = plan.equal_cost(trials, iso)
+    planned = plan.preflight(trials)
+    store.check(out)
+    console = Console()
+    if values.dry_run:
+        plan.show(planned, console, str(out))
+        return 0
+    return _run(planned, console, out, command, workers, values.keep_params, checkpoint_seconds)
+
+
+def _run(planned, console, out, command, workers, keep_params, checkpoint_seconds) -> int:  # type: ignore[no-untyped-def]
+    from cnn_jax import report, runner, store
+    from cnn_jax.runner.progress import Progress
+
+    try:
+        outcome = runner.run(
+            planned.trials, out, command=command, cost=planned.cost, workers=workers, keep_params=keep_params,
+            checkpoint_seconds=checkpoint_seconds, progress=Progress(console, planned.training_images),
+        )  # fmt: skip
+        if outcome.counts:
+            page = report.write(out)
+            report.terminal(out, console)
+            console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    except store.StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    total, there = len(planned.trials), sum(outcome.counts.values())
+    if outcome.broken:
+        print(f"error: {outcome.broken}", file=sys.stderr)
+    elif outcome.interrupted:
+        print(f"interrupted with {there} of {total} trials done: the same command goes on from here", file=sys.stderr)
+        return 130
+    for problem in outcome.problems:
+        print(problem, file=sys.stderr)
+    if there < total:
+        print(f"{total - there} of {total} trials have no record: the same command runs them", file=sys.stderr)
+    return 0 if outcome.counts.get("done", 0) == total else 1

@@ -1,0 +1,87 @@
+"""What launch.py does besides sweeping: describe, report, compare."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from cnn_jax import sweep
+from cnn_jax.cli import flags
+from cnn_jax.config import ModelConfig, UsageError
+
+_MODEL_AXES = tuple(name for name, axis in sweep.AXES.items() if axis.part == "model")
+
+
+def describe(words: Sequence[str]) -> int:
+    """Prints a model's layers."""
+    values = absl_flags.FlagValues()
+    texts = {name: sweep.AXES[name].help for name in _MODEL_AXES}
+    texts |= {"input_shape": "as 28,28,1; default the model's own", "num_classes": "default the model's own"}
+    flags.define(values, texts, {"json": (False, "print JSON")})
+    if rest := flags.parse(values, ["describe", *words]):
+        raise UsageError(f"{rest[0]!r}: name the model with --model")
+    given = flags.axes(values, _MODEL_AXES) | {f"option {name}": found for name, found in flags.options(values).items()}
+    for name, found in given.items():
+        if len(found) > 1:
+            raise UsageError(f"--{name}: describe takes one value")
+    options = tuple((name.split()[1], found[0]) for name, found in given.items() if name.startswith("option "))
+    fields = {("name" if name == "model" else name): given[name][0] for name in _MODEL_AXES if name in given}
+    shape = None
+    if values.input_shape is not None:
+        try:
+            shape = tuple(sweep.positive_int(part.strip()) for part in values.input_shape.split(","))
+        except ValueError:
+            shape = ()
+        if not 2 <= len(shape) <= 4:
+            raise UsageError(f"--input_shape: {values.input_shape!r} is not legal: use positive integers, channels last, as 28,28,1")
+
+    from cnn_jax import summary
+
+    found = summary.describe(
+        ModelConfig(**fields, options=options), shape, flags.one(values, "num_classes", sweep.positive_int)
+    )
+    print(json.dumps(summary.to_json(found), indent=1) if values.json else summary.to_text(found))
+    return 0
+
+
+def report(words: Sequence[str]) -> int:
+    """Rebuilds the report of a folder, or merges several folders into one."""
+    from rich.console import Console
+
+    from cnn_jax import report as reports
+
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("out", None, "where several folders are merged", flag_values=values)
+    folders = [Path(word) for word in flags.parse(values, ["report", *words])]
+    if not folders:
+        raise UsageError("report: name the folder of a sweep")
+    folder = folders[0]
+    if len(folders) > 1:
+        if values.out is None:
+            raise UsageError("--out: name the folder that several sweeps are merged into")
+        folder = Path(values.out)
+        reports.merge(folders, folder)
+    elif values.out is not None:
+        raise UsageError("--out: only for merging several folders; one folder's report is written into it")
+    page = reports.write(folder)
+    console = Console()
+    reports.terminal(folder, console)
+    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def compare(words: Sequence[str]) -> int:
+    """Prints two sweeps side by side, cell by cell."""
+    from rich.console import Console
+
+    from cnn_jax import report as reports
+
+    folders = flags.parse(absl_flags.FlagValues(), ["compare", *words])
+    if len(folders) != 2:
+        raise UsageError(f"compare: takes two folders, not {len(folders)}")
+    reports.compare(Path(folders[0]), Path(folders[1]), Console())
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"describe": describe, "report": report, "compare": compare}

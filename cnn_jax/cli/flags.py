@@ -1,0 +1,110 @@
+"""absl flags -> what they ask for. A comma makes a sweep; bad text becomes one line that names the flag and the legal values."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from cnn_jax import sweep
+from cnn_jax.config import Trial, UsageError
+
+SEEDS = "3"
+# Every flag is read as text and parsed by us: absl's own parsers say less, and say it on many lines.
+SWEEP_FLAGS = {
+    "seeds": f"trials per cell, a count; default {SEEDS}",
+    "out": "folder of the results; default runs/EXPERIMENT",
+    "workers": "worker processes at most; default one per core",
+    "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
+    "iso": "params or macs: solve the filters so that every cell costs what it costs with the first kernel size and padding",
+}
+BOOLEANS = {
+    "dry_run": (False, "show the plan, train nothing"),
+    "keep_params": (True, "keep the trained parameters of every trial"),
+}
+OPTION = "NAME=VALUE[,VALUE]: an option that only this model has, as in --option=shortcut=A,projection; may be repeated"
+
+
+def define(values: flags.FlagValues, texts: Mapping[str, str], booleans: Mapping[str, tuple[bool, str]]) -> None:
+    """Defines text flags (name -> help), boolean flags (name -> (default, help)) and --option."""
+    for name, help in texts.items():
+        flags.DEFINE_string(name, None, help, flag_values=values)
+    for name, (default, help) in booleans.items():
+        flags.DEFINE_boolean(name, default, help, flag_values=values)
+    flags.DEFINE_multi_string("option", [], OPTION, flag_values=values)
+
+
+def define_sweep_flags(values: flags.FlagValues) -> None:
+    """The flags of a sweep: every axis, and how to run it."""
+    define(values, {name: axis.help + "; a comma makes a sweep" for name, axis in sweep.AXES.items()} | SWEEP_FLAGS, BOOLEANS)
+
+
+def help_text() -> str:
+    """A line per flag of a sweep."""
+    values = flags.FlagValues()
+    define_sweep_flags(values)
+    return "\n".join(f"  --{name:<20} {values[name].help}" for name in [*sweep.AXES, "option", *SWEEP_FLAGS, *BOOLEANS])
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    """Parses `argv` (argv[0] is the program) and returns what are no flags. Raises UsageError in one line."""
+    try:
+        return values(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        known = ", ".join(f"--{name}" for name in values if name not in ("flagfile", "undefok"))
+        raise UsageError(f"--{error.flagname}: no such flag: one of {known}") from None
+    except flags.Error as error:
+        raise UsageError(" ".join(str(error).split())) from None
+
+
+def one(values: flags.FlagValues, flag: str, parser: Callable[[str], Any], default: Any = None) -> Any:
+    """The single value of a flag, or the default where it is not given."""
+    text = values[flag].value
+    if text is None:
+        return default
+    parsed = sweep.parse_list(flag, text, parser)
+    if len(parsed) > 1:
+        raise UsageError(f"--{flag}: takes one value, not {text!r}")
+    return parsed[0]
+
+
+def axes(values: flags.FlagValues, names: Sequence[str] = tuple(sweep.AXES)) -> dict[str, list[Any]]:
+    """The values of the axes whose flags are given."""
+    return {name: sweep.parse_values(name, values[name].value) for name in names if values[name].value is not None}
+
+
+def options(values: flags.FlagValues) -> dict[str, list[Any]]:
+    """The values of the models' own options."""
+    found: dict[str, list[Any]] = {}
+    for text in values["option"].value:
+        name, equals, listed = text.partition("=")
+        if not name.isidentifier() or not equals:
+            raise UsageError(f"--option: {text!r} is not legal: use NAME=VALUE[,VALUE]")
+        found[name] = sweep.parse_list("option", listed, sweep.scalar)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the flags of a sweep ask for.
+
+    axes: values of the axes whose flags are given, by name of `sweep.AXES`; defaults: the experiment's own, for the others
+    (an axis that a model does not have is skipped there, and refused in `axes`); options: of the models; seeds: a count.
+    """
+
+    axes: dict[str, list[Any]]
+    defaults: dict[str, list[Any]]
+    options: dict[str, list[Any]]
+    seeds: int
+
+    def product(self) -> list[Trial]:
+        """Every combination: what an experiment's `trials` returns if it has nothing better to do."""
+        return sweep.product(self.axes, self.seeds, self.options, self.defaults)
+
+
+def request(values: flags.FlagValues, defaults: Mapping[str, str]) -> Request:
+    """Reads the flags; `defaults` are an experiment's flag texts where they differ from the general ones."""
+    given = axes(values)
+    own = {name: sweep.parse_values(name, text) for name, text in defaults.items() if name in sweep.AXES and name not in given}
+    seeds = one(values, "seeds", sweep.positive_int, int(defaults.get("seeds", SEEDS)))
+    return Request(given, own, options(values), seeds)

@@ -1,0 +1,127 @@
+"""Preflight: what a sweep will build and cost, before anything is written and without JAX. A cell that cannot exist is refused here."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cnn_jax import data, store, summary, sweep
+from cnn_jax.config import DataConfig, ModelConfig, Trial, UsageError, format_stack
+from cnn_jax.geometry import Description
+
+MOST_ROWS = 60  # cells that are listed; the rest are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The trials of a sweep with what is known of them beforehand."""
+
+    trials: tuple[Trial, ...]
+    info: dict[DataConfig, data.DatasetInfo]
+    shapes: dict[tuple[ModelConfig, DataConfig], Description]
+
+    def shape(self, trial: Trial) -> Description:
+        """Layers, parameters and MACs of a trial's network."""
+        return self.shapes[trial.model, trial.data]
+
+    def training_images(self, trial: Trial) -> int:
+        """Images that its network will see in training, over all epochs."""
+        config = trial.data
+        examples = min(self.info[config].train_examples, config.train_examples or self.info[config].train_examples)
+        return (examples - round(config.validation_fraction * examples)) * (trial.train.epochs or 0)
+
+    def cost(self, trial: Trial) -> float:
+        """Work of a trial in MACs of its forward passes: for ordering, not for promises."""
+        return max(self.shape(trial).macs, 1) * self.training_images(trial)
+
+
+def preflight(trials: Sequence[Trial]) -> Plan:
+    """Looks at every data set and every network of the trials. Raises UsageError for the first that cannot be."""
+    if not trials:
+        raise UsageError("the sweep is empty: give every flag at least one value")
+    info = {config: data.info(config) for config in dict.fromkeys(trial.data for trial in trials)}
+    for config, found in info.items():
+        examples = min(found.train_examples, config.train_examples or found.train_examples)
+        if config.train_examples and config.train_examples > found.train_examples:
+            raise UsageError(
+                f"--train_examples: {config.dataset} has {found.train_examples:,} training images: use at most that many"
+            )
+        if round(config.validation_fraction * examples) >= examples:
+            raise UsageError(f"--validation_fraction: {config.validation_fraction:g} of {examples} images leaves none to train on")
+    pairs = dict.fromkeys((trial.model, trial.data) for trial in trials)
+    shapes = {(m, d): summary.describe(m, info[d].input_shape, info[d].num_classes) for m, d in pairs}
+    return Plan(tuple(trials), info, shapes)
+
+
+def show(plan: Plan, console: Console, out: str | None) -> None:
+    """Prints the plan: a row per cell, then the totals."""
+    cells: dict[tuple, list[Trial]] = {}
+    for trial in plan.trials:
+        cells.setdefault((trial.data, trial.model, trial.train), []).append(trial)
+    rows = [_settings(group[0]) for group in cells.values()]
+    varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
+    constant = {name: value for name, value in rows[0].items() if name not in varying and value}
+    console.print(escape(" · ".join(f"{name} {value}" for name, value in constant.items())), soft_wrap=True, highlight=False)
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in varying or ["model"]:
+        table.add_column(name)
+    for name in ("features", "parameters", "MACs", "receptive field", "trials"):
+        table.add_column(name, justify="right")
+    for (group, row), _ in zip(zip(cells.values(), rows, strict=True), range(MOST_ROWS), strict=False):
+        shape = plan.shape(group[0])
+        table.add_row(
+            *[escape(row[name]) for name in varying or ["model"]],
+            _features(shape),
+            f"{shape.params:,}",
+            f"{shape.macs:,}",
+            "" if shape.receptive_field is None else str(shape.receptive_field),
+            str(len(group)),
+        )
+    console.print(table)
+    if len(cells) > MOST_ROWS:
+        console.print(f"... and {len(cells) - MOST_ROWS:,} more cells")
+    programs = len(sweep.buckets(plan.trials))
+    line = f"{len(plan.trials):,} trials in {len(cells):,} cells, {programs:,} programs to compile, "
+    console.print(line + f"{sum(map(plan.training_images, plan.trials)):,} training images", highlight=False)
+    if out is not None:
+        console.print(escape(f"results go to {out}{_already(plan, out)}"), highlight=False)
+
+
+def _already(plan: Plan, out: str) -> str:
+    try:
+        known = {record["trial"] for record in store.read(out) if record["status"] in store.FINISHED}
+    except UsageError:
+        return ""
+    done = sum(trial.id in known for trial in plan.trials)
+    return f", where {done:,} of them are done" if done else ""
+
+
+def _features(shape: Description) -> str:
+    """Output of the last layer that still has positions: what the classifier sees."""
+    spatial = [layer.output_shape for layer in shape.layers if len(layer.output_shape) > 1]
+    return "x".join(map(str, spatial[-1])) if spatial else ""
+
+
+def _settings(trial: Trial) -> dict[str, str]:
+    m, d, t = trial.model, trial.data, trial.train
+    stacks = {name: getattr(m, name) for name in ("filters", "kernel_size", "strides")}
+    return {
+        "dataset": d.dataset,
+        "model": m.name,
+        **{name: "" if value is None else format_stack(value) for name, value in stacks.items()},
+        "padding": m.padding or "",
+        "activation": m.activation or "",
+        **{name: str(value) for name, value in m.options},
+        "optimizer": t.optimizer,
+        "learning_rate": f"{t.learning_rate:g}",
+        "weight_decay": f"{t.weight_decay:g}" if t.weight_decay else "",
+        "momentum": f"{t.momentum:g}" if t.optimizer in ("sgd", "rmsprop") else "",
+        "batch_size": str(t.batch_size),
+        "epochs": str(t.epochs),
+        "validation_fraction": f"{d.validation_fraction:g}",
+        "train_examples": f"{d.train_examples:,}" if d.train_examples else "",
+        "split_seed": str(d.split_seed) if d.split_seed else "",
+    }

@@ -1,0 +1,407 @@
+"""Training: pure functions of (static config, hyperparameters, data, position). Readable alone.
+
+Shapes: N images, T trials side by side ("lanes"), S steps of an epoch, B images of a batch, K classes, E batches of an evaluation.
+
+A training run is a `Position` that `advance` moves forward; where it stands is data, so it can be kept and taken up again anywhere.
+The batch order is drawn from (seed, epoch) and a step's randomness from (seed, step): there is no iterator and no key to keep.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cnn_jax import models
+from cnn_jax.config import Trial, UsageError
+from cnn_jax.data import Dataset
+
+Hyper = dict[str, jax.Array]  # Trial.dynamic as arrays: seed, learning_rate, weight_decay, momentum
+EVAL_BATCH = 128
+
+
+# ------------------------------------------------------------------------------------------------------------- one step
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes: parameters, the model's other variables (batch statistics), the optimizer's state, steps done."""
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+
+
+def optimizer(name: str, hyper: Mapping[str, Any]) -> optax.GradientTransformation:
+    """The optimizer of a name in `config.OPTIMIZERS`; `hyper` may hold traced values, so one program serves all of them.
+
+    Weight decay is decoupled in adamw (Loshchilov and Hutter 2019) and the gradient of an L2 penalty in the others.
+    """
+    rate, decay, momentum = hyper["learning_rate"], hyper["weight_decay"], hyper["momentum"]
+    l2 = optax.add_decayed_weights(decay)
+    table: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adam": lambda: optax.chain(l2, optax.adam(rate)),
+        "adamw": lambda: optax.adamw(rate, weight_decay=decay),
+        "sgd": lambda: optax.chain(l2, optax.sgd(rate, momentum)),
+        "rmsprop": lambda: optax.chain(l2, optax.rmsprop(rate, momentum=momentum)),
+    }
+    # One vector instead of a tree: every rule above is elementwise, and the program compiles several times faster.
+    return optax.flatten(table[name]())
+
+
+def create_train_state(model: nn.Module, input_shape: tuple[int, ...], optimizer_name: str, seed: int) -> TrainState:
+    """The state before the first step, as numpy arrays: initial values drawn from `seed`, nothing compiled."""
+    variables = models.initial_variables(model, input_shape, seed)
+    params = variables["params"]
+    zero = dict.fromkeys(("learning_rate", "weight_decay", "momentum"), 0.0)
+    shapes = jax.eval_shape(optimizer(optimizer_name, zero).init, params)
+    # Every optimizer of the table starts from zeros (held by a test): no need to compile its init.
+    opt_state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    model_state = {name: value for name, value in variables.items() if name != "params"}
+    return TrainState(np.zeros((), np.int32), params, model_state, opt_state)
+
+
+def as_floats(images: jax.Array) -> jax.Array:
+    """uint8 0..255 -> float32 0..1, the chapter's scaling."""
+    return images.astype(jnp.float32) * (1 / 255)
+
+
+def train_step(
+    model: nn.Module, optimizer_name: str, state: TrainState, hyper: Hyper, images_BHWC: jax.Array, labels_B: jax.Array, weights_B: jax.Array
+) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
+    """One step on the weighted mean cross-entropy; also the sums over the batch of loss and of right answers.
+
+    weights: 1, or 0 for the places that fill up an epoch's last batch.
+    """
+    key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
+
+    def loss_of(params: Any) -> tuple[jax.Array, Any]:
+        (logits_BK, _), changed = model.apply(
+            {"params": params, **state.model_state}, as_floats(images_BHWC), train=True, mutable=list(state.model_state), rngs={"dropout": key}
+        )
+        loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, labels_B) * weights_B
+        right_B = (jnp.argmax(logits_BK, -1) == labels_B) * weights_B
+        return loss_B.sum() / weights_B.sum(), (changed, loss_B.sum(), right_B.sum())
+
+    grads, (model_state, loss, right) = jax.grad(loss_of, has_aux=True)(state.params)
+    updates, opt_state = optimizer(optimizer_name, hyper).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, model_state, opt_state), (loss, right)
+
+
+def eval_step(
+    model: nn.Module, variables: Any, images_BHWC: jax.Array, labels_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Loss (float32) and whether the answer is right (bool), for each image."""
+    logits_BK, _ = model.apply(variables, as_floats(images_BHWC), train=False)
+    return optax.softmax_cross_entropy_with_integer_labels(logits_BK, labels_B), jnp.argmax(logits_BK, -1) == labels_B
+
+
+# ----------------------------------------------------------------------------------------------------------- many steps
+
+
+def epoch_order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
+    """(S, B) int32: the batches of an epoch, a function of (seed, epoch). The last batch is filled up from the order's start."""
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch)))).permutation(examples).astype(np.int32)
+    return np.resize(order, (steps_per_epoch(examples, batch_size), batch_size))
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Every image is seen in every epoch: the last batch may be smaller."""
+    return -(-examples // batch_size)
+
+
+def train_steps(
+    model: nn.Module,
+    optimizer_name: str,
+    state: TrainState,
+    hyper: Hyper,
+    sums_2S: jax.Array,
+    images_NHWC: jax.Array,
+    labels_N: jax.Array,
+    order_SB: jax.Array,
+    first: jax.Array,
+    last: jax.Array,
+) -> tuple[TrainState, jax.Array]:
+    """Steps `first` to `last` (exclusive) of an epoch. `sums_2S` takes each step's sums of loss and right answers.
+
+    The bounds are data, so that an epoch may be walked in pieces of any length by one program, with the same result.
+    """
+    examples, batch = labels_N.shape[0], order_SB.shape[1]
+
+    def body(s: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+        state, sums_2S = carry
+        indices_B = order_SB[s]
+        weights_B = (s * batch + jnp.arange(batch) < examples).astype(jnp.float32)
+        state, sums = train_step(model, optimizer_name, state, hyper, images_NHWC[indices_B], labels_N[indices_B], weights_B)
+        return state, sums_2S.at[:, s].set(jnp.stack(sums))
+
+    return jax.lax.fori_loop(first, last, body, (state, sums_2S))
+
+
+def eval_batches(
+    model: nn.Module, variables: Any, images_NHWC: jax.Array, labels_N: jax.Array, indices_EB: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(E, B) losses and right answers of the images at `indices_EB`."""
+    return jax.lax.map(lambda i: eval_step(model, variables, images_NHWC[i], labels_N[i]), indices_EB)
+
+
+def over_lanes(function: Callable, lanes: int, in_axes: tuple[int | None, ...]) -> Callable:
+    """`function` with a leading trial axis on the arguments marked 0 in `in_axes`, and on every result.
+
+    One lane is the function itself, not a vmap over one: a batched product of one is slower on CPU.
+    """
+    if lanes > 1:
+        return jax.vmap(function, in_axes=in_axes)
+
+    def single(*args: Any) -> Any:
+        first = [arg if axis is None else jax.tree.map(lambda a: a[0], arg) for arg, axis in zip(args, in_axes, strict=True)]
+        return jax.tree.map(lambda a: a[None], function(*first))
+
+    return single
+
+
+# ------------------------------------------------------------------------------------------------------------- programs
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceData:
+    """A data set in a device's memory: training images, and the images to be judged on (validation, then test)."""
+
+    train_images: jax.Array
+    train_labels: jax.Array
+    eval_images: jax.Array
+    eval_labels: jax.Array
+    validation: int  # how many of the eval images are validation images
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+    @classmethod
+    def put(cls, data: Dataset, device: jax.Device | None = None) -> "DeviceData":
+        """Copies the arrays to the device."""
+        put = lambda array: jax.device_put(np.ascontiguousarray(array), device)  # noqa: E731
+        return cls(
+            put(data.train_images),
+            put(data.train_labels),
+            put(np.concatenate([data.validation_images, data.test_images])),
+            put(np.concatenate([data.validation_labels, data.test_labels])),
+            len(data.validation_labels),
+            data.info.input_shape,
+            data.info.num_classes,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A bucket's compiled programs: `train` is `train_steps`, `evaluate` is `eval_batches`, for `lanes` trials at a time."""
+
+    model: nn.Module
+    lanes: int
+    train: Callable
+    evaluate: Callable
+    eval_batches: int
+    compile_seconds: float
+
+
+def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
+    """Compiles what all trials with the `static` of `trial` share. Raises UsageError if batch or model do not fit the data."""
+    start = time.perf_counter()
+    model = models.build(trial.model, data.input_shape, data.num_classes)
+    name, batch = trial.train.optimizer, trial.train.batch_size
+    states = _stack([create_train_state(model, data.input_shape, name, trial.seed)] * lanes)
+    hyper = _hyper([trial] * lanes)
+    steps = steps_per_epoch(len(data.train_labels), batch)
+    sums = jax.ShapeDtypeStruct((lanes, 2, steps), jnp.float32)
+    order = jax.ShapeDtypeStruct((lanes, steps, batch), jnp.int32)
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    # One program evaluates any number of images, in pieces of at most 16 batches.
+    judged = max(data.validation, len(data.eval_labels) - data.validation)
+    pieces = jax.ShapeDtypeStruct((min(16, -(-judged // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
+
+    def train(state, hyper, sums, images, labels, order, first, last):  # type: ignore[no-untyped-def]
+        return train_steps(model, name, state, hyper, sums, images, labels, order, first, last)
+
+    def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
+        return eval_batches(model, variables, images, labels, indices)
+
+    trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2))
+    judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)))
+    return Program(
+        model,
+        lanes,
+        trained.lower(states, hyper, sums, data.train_images, data.train_labels, order, index, index).compile(),
+        judged_by.lower(_variables(states), data.eval_images, data.eval_labels, pieces).compile(),
+        pieces.shape[0],
+        time.perf_counter() - start,
+    )
+
+
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, **state.model_state}
+
+
+def _stack(states: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+
+
+def _hyper(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    rows = [trial.dynamic for trial in trials]
+    return {key: np.array([row[key] for row in rows], np.int32 if key == "seed" else np.float32) for key in rows[0]}
+
+
+# ------------------------------------------------------------------------------------------------------------- positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """How far some trials are: their states after `step` steps, and what was measured on the way. Leading axis: trials."""
+
+    state: TrainState
+    sums_T2S: Any  # per step of the epoch under way: sums of loss and right answers
+    step: int
+    history: tuple[dict[str, list[float]], ...]  # per finished epoch: curves' values, a list over trials
+    diverged: tuple[int | None, ...]  # step whose loss was not finite
+    train_seconds: float
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as named arrays, for a checkpoint."""
+        leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((self.state, self.sums_T2S)))}
+        rest = {"step": self.step, "history": self.history, "diverged": self.diverged, "train_seconds": self.train_seconds}
+        return {**leaves, "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8)}
+
+    def restored(self, arrays: Mapping[str, np.ndarray]) -> "Position":
+        """The position that `arrays` were made of; self gives the structure. Raises ValueError if they do not fit."""
+        old, treedef = jax.tree.flatten((self.state, self.sums_T2S))
+        try:
+            new = [arrays[f"leaf{i}"] for i in range(len(old))]
+            rest = json.loads(arrays["rest"].tobytes())
+        except KeyError as error:
+            raise ValueError(f"checkpoint lacks {error}") from None
+        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(new, old, strict=True)):
+            raise ValueError("checkpoint of another shape")
+        state, sums = jax.tree.unflatten(treedef, new)
+        return Position(state, sums, rest["step"], tuple(rest["history"]), tuple(rest["diverged"]), rest["train_seconds"])
+
+
+def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Position:
+    """The position before the first step."""
+    name = trials[0].train.optimizer
+    states = _stack([create_train_state(program.model, data.input_shape, name, trial.seed) for trial in _filled(program, trials)])
+    steps = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
+    return Position(states, np.zeros((program.lanes, 2, steps), np.float32), 0, (), (None,) * len(trials), 0.0)
+
+
+def _filled(program: Program, trials: Sequence[Trial]) -> list[Trial]:
+    # A bucket that lost members runs the same program, with idle lanes: a result never depends on its neighbours.
+    return [*trials, *[trials[-1]] * (program.lanes - len(trials))]
+
+
+def finished(trials: Sequence[Trial], position: Position) -> bool:
+    """Whether every trial is trained to its end, or diverged."""
+    return len(position.history) == trials[0].train.epochs or all(step is not None for step in position.diverged)
+
+
+def advance(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position, most_steps: int) -> Position:
+    """Moves on by at most `most_steps` steps, to the epoch's end at most; there the validation images are judged."""
+    began = time.perf_counter()
+    train = trials[0].train
+    examples = len(data.train_labels)
+    per_epoch = steps_per_epoch(examples, train.batch_size)
+    epoch, first = divmod(position.step, per_epoch)
+    last = min(first + most_steps, per_epoch)
+    filled = _filled(program, trials)
+    order = np.stack([epoch_order(trial.seed, epoch, examples, train.batch_size) for trial in filled])
+    state, sums_T2S = program.train(
+        position.state, _hyper(filled), position.sums_T2S, data.train_images, data.train_labels, order, np.int32(first), np.int32(last)
+    )
+    loss_TS, right_TS = np.asarray(sums_T2S, np.float64).transpose(1, 0, 2)
+    diverged = tuple(
+        known if known is not None else _first_not_finite(loss_TS[t, first:last], position.step)
+        for t, known in enumerate(position.diverged)
+    )
+    seconds = position.train_seconds + time.perf_counter() - began
+    history = position.history
+    if last == per_epoch:
+        lanes = range(len(trials))
+        loss_TV, right_TV = judge(program, state, data, range(data.validation))
+        history = (
+            *history,
+            {
+                "train_loss": [loss_TS[t].sum() / examples for t in lanes],
+                "train_accuracy": [right_TS[t].sum() / examples for t in lanes],
+                "val_loss": [float(loss_TV[t].mean()) if data.validation else None for t in lanes],
+                "val_accuracy": [float(right_TV[t].mean()) if data.validation else None for t in lanes],
+            },
+        )
+    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds)
+
+
+def _first_not_finite(loss_S: np.ndarray, step: int) -> int | None:
+    bad = np.flatnonzero(~np.isfinite(loss_S))
+    return step + int(bad[0]) if len(bad) else None
+
+
+def judge(program: Program, state: TrainState, data: DeviceData, which: range) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (float64) and right answers (bool), each (T, len(which)), of the eval images at `which`: every one, none twice."""
+    size = program.eval_batches * EVAL_BATCH
+    losses, rights = [np.zeros((program.lanes, 0))], [np.zeros((program.lanes, 0), bool)]
+    for begin in range(which.start, which.stop, size):
+        count = min(size, which.stop - begin)
+        # The last piece is filled up with its own first image, whose answers are then cut off.
+        indices = np.where(np.arange(size) < count, np.arange(begin, begin + size), begin).astype(np.int32)
+        loss_TEB, right_TEB = program.evaluate(_variables(state), data.eval_images, data.eval_labels, indices.reshape(-1, EVAL_BATCH))
+        losses.append(np.asarray(loss_TEB, np.float64).reshape(program.lanes, -1)[:, :count])
+        rights.append(np.asarray(right_TEB).reshape(program.lanes, -1)[:, :count])
+    return np.concatenate(losses, 1), np.concatenate(rights, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished trial measured. `variables`: trained values by path, 'params/conv1/kernel'."""
+
+    status: str
+    reason: str | None
+    history: list[dict[str, Any]]
+    test_loss: float | None
+    test_correct: np.ndarray | None  # bool per test image
+    variables: dict[str, np.ndarray]
+
+
+def results(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position) -> list[Result]:
+    """Judges the finished trials on the test images, once; one Result a trial."""
+    loss_TN, right_TN = judge(program, position.state, data, range(data.validation, len(data.eval_labels)))
+    flat = flax.traverse_util.flatten_dict(jax.device_get(_variables(position.state)), sep="/")
+    per_epoch = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
+    out = []
+    for t, _ in enumerate(trials):
+        step = position.diverged[t]
+        whole = position.history if step is None else position.history[: step // per_epoch]
+        curve = [{"epoch": e, **{name: values[t] for name, values in row.items()}} for e, row in enumerate(whole, 1)]
+        variables = {path: np.asarray(value[t]) for path, value in flat.items()}
+        if step is None:
+            out.append(Result("done", None, curve, float(loss_TN[t].mean()), right_TN[t], variables))
+        else:
+            reason = f"loss not finite at step {step} of {trials[t].train.epochs * per_epoch}"  # type: ignore[operator]
+            out.append(Result("diverged", reason, curve, None, None, variables))
+    return out
+
+
+def train_epochs(trial: Trial, data: Dataset) -> Result:
+    """Trains one trial from start to end in this process: the whole engine as one call. Raises UsageError on a bad fit."""
+    if not len(data.train_labels):
+        raise UsageError("--validation_fraction: no training image is left")
+    on_device = DeviceData.put(data)
+    program = compile_program(trial, 1, on_device)
+    position = start(program, [trial], on_device)
+    while not finished([trial], position):
+        position = advance(program, [trial], on_device, position, 10**9)
+    return results(program, [trial], on_device, position)[0]

@@ -1,0 +1,16 @@
+"""What does the padding mode do at the borders? All seven, everything else alike."""
+
+from cnn_jax import cli
+from cnn_jax.cli.flags import Request
+from cnn_jax.config import Trial
+
+DEFAULTS = {"padding": "valid,same,full,reflect,symmetric,replicate,circular"}
+
+
+def trials(request: Request) -> list[Trial]:
+    """The product of the axes."""
+    return request.product()
+
+
+if __name__ == "__main__":
+    cli.main(__name__)
