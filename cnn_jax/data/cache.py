@@ -1,0 +1,136 @@
+"""A folder of checksummed .npy files per data set: written once, complete or absent, mapped by every process that reads it.
+
+CACHE/NAME-HASH/*.npy, sidecar.json      HASH is of the identity of what was read
+CACHE/NAME-HASH.lock                     held by the process that is writing it
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_jax.config import UsageError
+
+FORMAT = 1  # raise it when the same source is read differently: old entries are then left alone
+_SIDECAR = "sidecar.json"
+
+Made = tuple[Mapping[str, np.ndarray], Any]  # arrays by name, and JSON that is kept beside them
+
+
+class Entry(NamedTuple):
+    """Arrays mapped read-only, the JSON kept beside them, and the SHA-256 of names, shapes, types and bytes of all arrays."""
+
+    arrays: dict[str, np.ndarray]
+    notes: Any
+    checksum: str
+
+
+def root(cache_dir: str | os.PathLike | None = None) -> Path:
+    """The folder of the cache: `cache_dir`, or $CNN_JAX_CACHE, or $XDG_CACHE_HOME/cnn_jax, or ~/.cache/cnn_jax."""
+    if chosen := cache_dir or os.environ.get("CNN_JAX_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
+
+
+def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, verify: bool = False) -> Entry:
+    """The cache entry of `identity`, made if it is missing or damaged. `label` is for people who look into the folder.
+
+    Damage to files' names, sizes or headers is always seen; `verify` also compares the checksum of every byte, and is for
+    the one process that starts others. Another process that is making the same entry is waited for. Raises UsageError if
+    the folder cannot be written, and what `make` raises.
+    """
+    text = json.dumps([FORMAT, identity], sort_keys=True)
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40]
+    home = folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if found := _open(home, verify):
+        return found
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(home.with_name(home.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        with _writing(folder):
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process dies
+        if found := _open(home, verify):  # made by another process while this one waited
+            return found
+        made = make()
+        with _writing(folder):
+            _write(home, *made)
+        if found := _open(home, verify=False):
+            return found
+        raise UsageError(f"the image cache {home} was damaged while it was written: set CNN_JAX_CACHE to another folder")
+    finally:
+        os.close(lock)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    total = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest()
+
+
+def _open(home: Path, verify: bool) -> Entry | None:
+    """The entry, or None if it is missing or damaged."""
+    try:
+        sidecar = json.loads((home / _SIDECAR).read_bytes())
+        arrays = {}
+        for name, (shape, dtype, nbytes) in sidecar["arrays"].items():
+            file = home / f"{name}.npy"
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            if file.stat().st_size != nbytes or list(array.shape) != shape or array.dtype.str != dtype:
+                return None
+            arrays[name] = array
+        if verify and _checksum(arrays) != sidecar["checksum"]:
+            return None
+        return Entry(arrays, sidecar["notes"], sidecar["checksum"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+        return None
+
+
+def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
+    for stale in home.parent.glob(f".{home.name}.*"):  # left by a process that was killed: we hold the lock
+        shutil.rmtree(stale)
+    part = home.with_name(f".{home.name}.{os.getpid()}")
+    part.mkdir()
+    try:
+        rows = {}
+        for name, array in arrays.items():
+            with open(part / f"{name}.npy", "xb") as file:
+                np.save(file, array, allow_pickle=False)
+                _sync(file)
+                rows[name] = [list(array.shape), array.dtype.str, file.tell()]
+        with open(part / _SIDECAR, "x") as file:
+            json.dump({"arrays": rows, "checksum": _checksum(arrays), "notes": notes}, file)
+            _sync(file)
+        if home.exists():
+            home.rename(part / "damaged")  # a process that has it mapped keeps its pages
+        part.rename(home)
+        shutil.rmtree(home / "damaged", ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _sync(file: Any) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns an error of the file system into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        message = f"the image cache {folder} cannot be written ({reason}): set CNN_JAX_CACHE to another folder"
+        raise UsageError(message) from error

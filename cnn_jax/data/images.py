@@ -1,0 +1,58 @@
+"""Image files to arrays, within bounds: what is decoded may come from anywhere.
+
+Pillow is the decoder; it is imported on first use. Only the first frame of an animation is read, transparency is dropped,
+and a rotation noted in EXIF is not applied (as in Keras, torchvision and TFDS).
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cnn_jax.config import UsageError
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+MAX_PIXELS = 2**24  # 4096 x 4096: no convnet reads more, and a few kilobytes of PNG can claim much more
+_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 3, "YCbCr": 3}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def shape(file: Path | IO[bytes], what: str) -> tuple[int, int, int]:
+    """Height, width and channels (1 or 3) from the file's header; palettes are colour. Raises UsageError, naming `what`."""
+    with _opened(file, what) as image:
+        return image.height, image.width, _CHANNELS[image.mode]
+
+
+def decode(file: Path | IO[bytes], what: str, channels: int) -> np.ndarray:
+    """Pixels, uint8 (H, W, channels); colour is turned to grey or grey to colour as `channels` (1, 3, 4) says.
+
+    Raises UsageError, naming `what`, if the file is broken, of another format, has 16 bits or more than `MAX_PIXELS`.
+    """
+    with _opened(file, what) as image:
+        return np.asarray(image.convert(_MODES[channels])).reshape(image.height, image.width, channels)
+
+
+@contextlib.contextmanager
+def _opened(file: Path | IO[bytes], what: str) -> Iterator[Any]:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is lower
+            opened = Image.open(file, formats=FORMATS)
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UsageError(f"{what} has {image.width} x {image.height} pixels: legal are up to {MAX_PIXELS} in all")
+            if image.mode not in _CHANNELS:
+                raise UsageError(f"{what} has pixels of type {image.mode}: legal are 8-bit grey and colour")
+            yield image
+    except (UsageError, GeneratorExit):
+        raise
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"{what} is a decompression bomb: legal are up to {MAX_PIXELS} pixels") from error
+    except Exception as error:  # what Pillow raises on broken files is of every type
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(f"{what} cannot be decoded as {', '.join(FORMATS)}: {reason}") from error

@@ -1,0 +1,138 @@
+"""What every kind of data set has in common: what it is described by, what reading it gives, what is legal in it."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_jax.config import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What a sweep must know of a data set to plan. `info` and `load` count images after the split, a `Source` before it."""
+
+    name: str
+    input_shape: tuple[int, int, int]  # height, width, channels
+    num_classes: int
+    train_examples: int
+    test_examples: int
+    class_names: tuple[str, ...]
+    validation_examples: int = 0
+
+
+class Raw(NamedTuple):
+    """A data set as read: images uint8 (N, H, W, C), labels int32 (N,) that count from 0."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a data set comes from.
+
+    `identity` is JSON that changes whenever the images may have: the cache entry is named by its hash. `read` is slow and
+    is called once per identity. `describe` is cheap; None means that only `read` can tell.
+    """
+
+    identity: Sequence[Any]
+    read: Callable[[], Raw]
+    describe: Callable[[], DatasetInfo] | None = None
+
+
+def files_identity(root: Path, files: Iterable[Path]) -> list[Any]:
+    """Path of the root, then name, size in bytes and modification time in ns of each file."""
+    rows = []
+    for file in files:
+        stat = file.stat()
+        rows.append([file.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns])
+    return [str(root.resolve()), sorted(rows)]
+
+
+def check_memory(what: str, nbytes: int) -> None:
+    """Raises UsageError if `nbytes` of images exceed this machine's memory: they are held as arrays."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if nbytes > memory:
+        raise UsageError(f"{what}: its images take {nbytes / 1e9:.1f} GB as arrays and this machine has {memory / 1e9:.1f} GB")
+
+
+def describe_raw(name: str, raw: Raw) -> DatasetInfo:
+    """The description of a data set that has been read."""
+    height, width, channels = raw.train_images.shape[1:]
+    sizes = len(raw.train_labels), len(raw.test_labels)
+    return DatasetInfo(name, (height, width, channels), len(raw.class_names), *sizes, raw.class_names)
+
+
+def image_shape(what: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int, int]:
+    """(N, H, W) or (N, H, W, C) as (N, H, W, C). Raises UsageError if an array like this cannot hold images."""
+    if dtype.kind not in "uif":
+        raise UsageError(f"{what} has dtype {dtype}: legal are uint8, and floats in [0, 1]")
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise UsageError(f"{what} has shape {shape}: legal are (N, H, W) and (N, H, W, C), none of them 0")
+    n, height, width, channels = (*shape, 1)[:4]
+    return n, height, width, channels
+
+
+def check_labels(what: str, labels: np.ndarray, num_images: int) -> np.ndarray:
+    """Labels (N,) or (N, 1) as int32 (N,). Raises UsageError if they are not one integer from 0 up per image."""
+    if labels.dtype.kind not in "ui":
+        raise UsageError(f"{what} has dtype {labels.dtype}: labels are integers that count from 0")
+    if labels.shape not in ((num_images,), (num_images, 1)):
+        raise UsageError(f"{what} has shape {labels.shape}: legal are ({num_images},) and ({num_images}, 1), a label per image")
+    labels = labels.reshape(num_images)
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
+        raise UsageError(f"{what} has labels from {labels.min()} to {labels.max()}: labels are integers that count from 0")
+    return labels.astype(np.int32)
+
+
+def count_classes(what: str, train_labels: np.ndarray, test_labels: np.ndarray) -> int:
+    """The largest label plus 1. Raises UsageError if there is one class only, or more classes than training images."""
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    if not 2 <= classes <= len(train_labels):
+        raise UsageError(f"{what}: labels up to {classes - 1} for {len(train_labels)} training images: they must count from 0")
+    return classes
+
+
+def _check_values(what: str, images: np.ndarray) -> None:
+    low, high = images.min(), images.max()
+    if not (np.isfinite(low) and np.isfinite(high)):  # minimum and maximum carry a NaN on
+        raise UsageError(f"{what} holds NaN or infinity: legal are uint8, and floats in [0, 1]")
+    if low < 0 or high > 255:
+        raise UsageError(f"{what} has values from {low:g} to {high:g}: legal are uint8, and floats in [0, 1]")
+    if images.dtype.kind == "f" and high > 1 and not (images == np.rint(images)).all():
+        raise UsageError(f"{what} has fractions up to {high:g}: legal are uint8, and floats in [0, 1] or whole from 0 to 255")
+
+
+def raw_from_arrays(what: str, arrays: Mapping[str, np.ndarray]) -> Raw:
+    """Checks the four arrays of a data set (training images, labels, test images, labels; keys name them in errors).
+
+    Floats whose largest value in both parts is at most 1 are taken as fractions of 255 and rounded; other floats must be
+    whole. Raises UsageError for anything else, naming `what` and the key.
+    """
+    (train_x, train), (train_y, train_labels), (test_x, test), (test_y, test_labels) = (
+        (f"{what}: {key}", np.asarray(array)) for key, array in arrays.items()
+    )
+    images = {}
+    for name, array in ((train_x, train), (test_x, test)):
+        images[name] = array.reshape(image_shape(name, array.shape, array.dtype))
+        if array.dtype != np.uint8:
+            _check_values(name, array)
+    if images[train_x].shape[1:] != images[test_x].shape[1:]:
+        train_shape, test_shape = images[train_x].shape[1:], images[test_x].shape[1:]
+        raise UsageError(f"{test_x} holds images of shape {test_shape}, the training images are {train_shape}")
+    train_labels = check_labels(train_y, train_labels, len(train))
+    test_labels = check_labels(test_y, test_labels, len(test))
+    fractions = max((a.max() for a in images.values() if a.dtype.kind == "f"), default=0) <= 1
+
+    def to_uint8(a: np.ndarray) -> np.ndarray:
+        return np.rint(a * 255 if fractions and a.dtype.kind == "f" else a).astype(np.uint8) if a.dtype != np.uint8 else a
+
+    class_names = tuple(str(c) for c in range(count_classes(what, train_labels, test_labels)))
+    return Raw(to_uint8(images[train_x]), train_labels, to_uint8(images[test_x]), test_labels, class_names)

@@ -1,0 +1,205 @@
+"""Image classification sets of tensorflow-datasets, by name: mnist, cifar10, NAME[/CONFIG][:VERSION].
+
+A prepared set is planned from its JSON files alone, and read without TensorFlow. *Preparing* one needs TensorFlow, once.
+Records are read through `as_data_source` (ArrayRecord, what we prepare) or, for sets that TFDS prepared in its default
+format, as plain TFRecord. Images are decoded by `images`: a third of the time that decoding through TFDS takes.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import json
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn_jax.config import UsageError
+from cnn_jax.data import images
+from cnn_jax.data.builtin import DATASETS
+from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, files_identity
+
+_NAME = re.compile(r"(?P<path>(?P<set>\w+)(/[\w.-]+)?)(:(?P<version>\d+\.\d+\.\d+))?")
+_KINDS = f"legal are {', '.join(DATASETS)}, npz:FILE, folder:DIR, package.module:function, names of TFDS (mnist, cifar10 ...)"
+
+
+class _Features(NamedTuple):
+    image: str  # keys of the example
+    label: str
+    shape: tuple[int, int, int]
+    num_classes: int
+
+
+def source(name: str) -> Source:
+    """A TFDS set by name; without a version, the newest that is prepared. Prepares it if it must and can.
+
+    Raises UsageError for unknown names, sets that do not classify images of one size, and a set that cannot be prepared.
+    """
+    what = f"--dataset={name}"
+    if not (match := _NAME.fullmatch(name)):
+        raise UsageError(f"{what} is no data set: {_KINDS}")
+    folder = _newest(_data_dir() / match["path"], match["version"]) or _prepared(what, name, match["set"])
+    try:
+        identity = ["tfds", *files_identity(folder, (f for f in folder.iterdir() if f.is_file()))]
+    except OSError as error:
+        raise UsageError(f"{what}: {error.filename} cannot be read ({error.strerror})") from error
+    return Source(identity, read=lambda: _read(what, folder), describe=lambda: _describe(what, folder)[0])
+
+
+def _data_dir() -> Path:
+    """Where TFDS keeps its sets, by its own rule."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _newest(folder: Path, version: str | None) -> Path | None:
+    """The folder of `version`, or of the newest, in the folder of a set; None if it is not prepared."""
+    prepared = [f.parent for f in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", f.parent.name)]
+    wanted = [f for f in prepared if version in (None, f.name)]
+    return max(wanted, key=lambda f: tuple(map(int, f.name.split("."))), default=None)
+
+
+def _prepared(what: str, name: str, set_name: str) -> Path:
+    """The folder of a set as TFDS itself resolves its name, prepared if TensorFlow is there."""
+    with _quiet():
+        tfds = _import_tfds(what)
+        known = tfds.list_builders(with_community_datasets=False)
+        if set_name not in known:
+            close = difflib.get_close_matches(name, [*DATASETS, *known], n=3)
+            raise UsageError(f"{what} is no data set{', close are ' + ', '.join(close) if close else ''}: {_KINDS}")
+        try:
+            builder = tfds.builder(name)
+            if not builder.is_prepared():
+                from google.protobuf import json_format
+
+                _features(what, json.loads(json_format.MessageToJson(builder.info.features.to_proto())))
+                if importlib.util.find_spec("tensorflow") is None:
+                    raise UsageError(
+                        f"{what} is not in {_data_dir()}, and preparing it takes TensorFlow, once: pip install tensorflow, "
+                        "then the same command; or set TFDS_DATA_DIR to a folder in which it is prepared"
+                    )
+                builder.download_and_prepare(file_format="array_record")
+        except UsageError:
+            raise
+        except ImportError as error:
+            raise UsageError(f"{what} needs {error.name}, once, to be prepared: pip install {error.name}") from error
+        except Exception as error:  # downloads, checksums, wrong versions and configs: a type of its own each
+            raise UsageError(f"{what}: TFDS cannot prepare it: {' '.join(str(error).split())[:300]}") from error
+    return Path(builder.data_dir)
+
+
+def _import_tfds(what: str) -> Any:
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise UsageError(f"{what} needs the package {error.name}: pip install {error.name}; or {_KINDS}") from error
+    return tensorflow_datasets
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops TFDS's warnings, and the banner it prints where TensorFlow is missing: our errors are one line."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _describe(what: str, folder: Path) -> tuple[DatasetInfo, _Features, str, dict]:
+    """What the folder's JSON says, with the name of the test split: 'test', or 'validation' where there is none."""
+    try:
+        about = json.loads((folder / "dataset_info.json").read_bytes())
+        features = _features(what, json.loads((folder / "features.json").read_bytes()))
+        sizes = {s["name"]: sum(map(int, s.get("shardLengths", ()))) for s in about["splits"]}
+        labels = folder / f"{features.label}.labels.txt"
+        names = tuple(labels.read_text().split("\n")[: features.num_classes]) if labels.exists() else ()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{what}: the JSON files in {folder} cannot be read: {error}") from error
+    test = "test" if sizes.get("test") else "validation"
+    if not sizes.get("train") or not sizes.get(test):
+        raise UsageError(f"{what} has the splits {', '.join(sizes)}: a train split and a test or validation split are needed")
+    if len(names) != features.num_classes:
+        names = tuple(map(str, range(features.num_classes)))
+    name = what.removeprefix("--dataset=")
+    info = DatasetInfo(name, features.shape, features.num_classes, sizes["train"], sizes[test], names)
+    return info, features, test, about
+
+
+def _features(what: str, spec: dict) -> _Features:
+    """The image and the label of a set, found by their types in its feature spec (features.json)."""
+    parts = spec.get("featuresDict", {}).get("features", {})
+    pictures = [key for key, part in parts.items() if "image" in part]
+    labels = [key for key, part in parts.items() if "classLabel" in part]
+    if len(pictures) != 1 or not labels:
+        raise UsageError(f"{what} is no image classification set (as mnist is): it holds {', '.join(parts) or 'nothing'}")
+    # cifar100 has 'label' and 'coarse_label': where a set has several, TFDS calls the one that is to be predicted 'label'.
+    label = labels[0] if len(labels) == 1 else "label"
+    if label not in labels:
+        raise UsageError(f"{what} has several labels ({', '.join(labels)}) and none of them is named 'label'")
+    image = parts[pictures[0]]["image"]
+    shape = tuple(int(d) for d in image.get("shape", {}).get("dimensions", ()))
+    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3, 4) or image.get("dtype", "uint8") != "uint8":
+        raise UsageError(f"{what} has images of shape {shape} {image.get('dtype', '')}: legal are 8-bit images all of one size")
+    return _Features(pictures[0], label, shape, int(parts[label]["classLabel"]["numClasses"]))
+
+
+def _read(what: str, folder: Path) -> Raw:
+    info, features, test, about = _describe(what, folder)
+    check_memory(what, (info.train_examples + info.test_examples) * int(np.prod(features.shape)))
+
+    def part(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+        x_NHWC, y_N, i = np.empty((n, *features.shape), np.uint8), np.empty(n, np.int32), -1
+        for i, example in enumerate(_examples(what, folder, split, features.image, about)):
+            x = images.decode(io.BytesIO(example[features.image]), f"{what}: image {i} of {split}", features.shape[2])
+            if i >= n or x.shape != features.shape or not 0 <= example[features.label] < features.num_classes:
+                raise UsageError(f"{what}: image {i} of {split} in {folder} is not as its JSON says: prepare the set again")
+            x_NHWC[i], y_N[i] = x, example[features.label]
+        if i + 1 != n:
+            raise UsageError(f"{what}: {folder} holds {i + 1} of {n} images of {split}: prepare the set again")
+        return x_NHWC, y_N
+
+    with _quiet():
+        return Raw(*part("train", info.train_examples), *part(test, info.test_examples), info.class_names)
+
+
+def _examples(what: str, folder: Path, split: str, image: str, about: dict) -> Iterator[dict[str, Any]]:
+    """The examples of a split in TFDS's order, images still encoded."""
+    tfds = _import_tfds(what)
+    decoders = {image: tfds.decode.SkipDecoding()}
+    try:
+        builder = tfds.builder_from_directory(folder)
+        if about.get("fileFormat") == "array_record":
+            yield from builder.as_data_source(split=split, decoders=decoders)
+        else:
+            for file in builder.info.splits[split].filepaths:
+                for record in _tfrecords(Path(file)):
+                    yield builder.info.features.deserialize_example_np(record, decoders=decoders)
+    except UsageError:
+        raise
+    except ImportError as error:
+        raise UsageError(f"{what} needs the package {error.name}: pip install {error.name}") from error
+    except Exception as error:  # a damaged file shows in many ways
+        raise UsageError(f"{what}: {folder} cannot be read: {' '.join(str(error).split())[:300]}") from error
+
+
+def _tfrecords(file: Path) -> Iterator[bytes]:
+    """The records of a TFRecord file: length (8 bytes, little-endian), its checksum (4), that many bytes, their checksum (4).
+
+    The masked CRC-32C are not compared: the images inside have their own, or fail to decode.
+    """
+    with open(file, "rb") as stream:
+        while head := stream.read(12):
+            (length,) = struct.unpack("<Q", head[:8])
+            record = stream.read(length + 4)[:-4]
+            if len(record) != length:
+                raise ValueError(f"{file.name} is cut short")
+            yield record
