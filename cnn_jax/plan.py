@@ -28,9 +28,7 @@ class Plan:
 
     def training_images(self, trial: Trial) -> int:
         """Images that its network will see in training, over all epochs."""
-        config = trial.data
-        examples = min(self.info[config].train_examples, config.train_examples or self.info[config].train_examples)
-        return (examples - round(config.validation_fraction * examples)) * (trial.train.epochs or 0)
+        return self.info[trial.data].train_examples * (trial.train.epochs or 0)
 
     def cost(self, trial: Trial) -> float:
         """Work of a trial in MACs of its forward passes: for ordering, not for promises."""
@@ -42,14 +40,6 @@ def preflight(trials: Sequence[Trial]) -> Plan:
     if not trials:
         raise UsageError("the sweep is empty: give every flag at least one value")
     info = {config: data.info(config) for config in dict.fromkeys(trial.data for trial in trials)}
-    for config, found in info.items():
-        examples = min(found.train_examples, config.train_examples or found.train_examples)
-        if config.train_examples and config.train_examples > found.train_examples:
-            raise UsageError(
-                f"--train_examples: {config.dataset} has {found.train_examples:,} training images: use at most that many"
-            )
-        if round(config.validation_fraction * examples) >= examples:
-            raise UsageError(f"--validation_fraction: {config.validation_fraction:g} of {examples} images leaves none to train on")
     pairs = dict.fromkeys((trial.model, trial.data) for trial in trials)
     shapes = {(m, d): summary.describe(m, info[d].input_shape, info[d].num_classes) for m, d in pairs}
     return Plan(tuple(trials), info, shapes)

@@ -177,7 +177,7 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    cache = data.cache_folder() / "xla"
+    cache = data.cache.root(None) / "xla"
     here = str(Path(__file__).resolve().parents[2])
     return {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
