@@ -23,7 +23,7 @@ from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
 from cnn_jax.convolution import conv_valid
 
-Initializer = Callable[..., jax.Array]
+Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
 Entry = TypeVar("Entry")
 
@@ -306,11 +306,17 @@ def lookup(table: dict[str, Entry], what: str, name: str | Entry) -> Entry:
 
 @contextlib.contextmanager
 def refusals_named(name: str | None) -> Iterator[None]:
-    """Puts the layer's name before whatever is refused inside."""
+    """Puts the layer's name before whatever is refused inside; of nested layers, the innermost."""
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"layer {name!r}: {error}") from error
+        named = str(error).startswith("layer ")
+        raise error if named else UsageError(f"layer {name!r}: {error}") from error
+
+
+def parameter_dtype(dtype: Any) -> Any:
+    """The type of the parameters of a layer that computes in `dtype`: float64 for float64, otherwise float32."""
+    return jnp.promote_types(dtype or jnp.float32, jnp.float32)
 
 
 def connection_indices(connections: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -324,7 +330,7 @@ def packed_initializer(init: Initializer, connections: Sequence[Sequence[int]]) 
     """Draws a packed kernel (*K, I) as the connected entries of a dense one, over the channels that any filter sees."""
     channels_I, filters_I = connection_indices(connections)
 
-    def draw(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def draw(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
         return init(key, (*shape[:-1], channels_I.max() + 1, len(connections)), dtype)[..., channels_I, filters_I]
 
     return draw
@@ -343,10 +349,7 @@ class _Named(nn.Module):
 
 
 class _Parametric(_Named, kw_only=True):
-    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function). Subclasses define `affine`.
-
-    Parameters are float32 even where half precision is computed in, and float64 where that is asked for.
-    """
+    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function). Subclasses define `affine`."""
 
     activation: str | Function = config.Conv.activation
     dtype: Any = None  # to compute in; None: what input and parameters promote to
@@ -360,7 +363,7 @@ class _Parametric(_Named, kw_only=True):
 
     def parameter(self, name: str, init: str | Initializer, shape: tuple[int, ...]) -> jax.Array:
         initializer = lookup(INITIALIZERS, "initializer", init)
-        value = self.param(name, initializer, shape, jnp.promote_types(self.dtype or jnp.float32, jnp.float32))
+        value = self.param(name, initializer, shape, parameter_dtype(self.dtype))
         return value if self.dtype is None else value.astype(self.dtype)
 
 

@@ -1,0 +1,298 @@
+"""Spec -> CNN, a linen module that returns (logits, features by layer name); initial values drawn without compiling anything.
+
+Any linen module that keeps the same contract can stand in for a CNN: `check_model` tells. N images, K classes.
+"""
+
+import dataclasses
+import functools
+import math
+import operator
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import config, geometry, layers
+from cnn_jax.config import Layer, ModelConfig, Spec, UsageError
+
+# ------------------------------------------------------------------------------------------------------------------- CNN
+
+
+class CNN(nn.Module):
+    """The network that `spec` describes: x (N, *S, C) -> (logits (N, K), {layer name: output of the layer}).
+
+    Names are those of `config.named`, for features and parameters alike; layers inside Residual and Branch are no deeper
+    than others. With `train`, dropout draws from rng 'dropout' and batch norms update the collection 'batch_stats', which
+    then has to be mutable. Features that nobody uses cost nothing under jit. Raises UsageError, naming the layer, at trace.
+    """
+
+    spec: Spec
+    dtype: Any = None  # to compute in; None: what input and parameters promote to
+    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
+        forward = _Forward(self.dtype, self.precision, train)
+        logits = forward.run(config.named(self.spec), x)
+        return logits, forward.features
+
+
+@dataclasses.dataclass
+class _Forward:
+    """One pass through a network: what every layer needs to know, and what the layers gave."""
+
+    dtype: Any
+    precision: str | None
+    train: bool
+    features: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    def run(self, spec: Spec, x: jax.Array) -> jax.Array:
+        for layer in spec:
+            with layers.refusals_named(layer.name):
+                if type(layer) not in _APPLY:
+                    raise UsageError(f"{layer!r} is no layer: one of {', '.join(kind.__name__ for kind in _APPLY)}")
+                x = _APPLY[type(layer)](layer, x, self)
+            self.features[layer.name] = x
+        return x
+
+    def module(self, kind: Callable[..., nn.Module], layer: Layer, **more: Any) -> nn.Module:
+        """The linen module with the fields of the layer, and as much of the numerics as it has fields for."""
+        numerics = {"dtype": self.dtype, "precision": self.precision, "param_dtype": layers.parameter_dtype(self.dtype)}
+        accepted = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+        return kind(**fields, **{k: v for k, v in numerics.items() if k in accepted}, **more)
+
+
+def _linen(kind: Callable[..., nn.Module]) -> Callable[[Any, jax.Array, _Forward], jax.Array]:
+    return lambda layer, x, forward: forward.module(kind, layer)(x)
+
+
+def _batch_norm(layer: config.BatchNorm, x: jax.Array, forward: _Forward) -> jax.Array:
+    return forward.module(nn.BatchNorm, layer, use_running_average=not forward.train)(x)
+
+
+def _group_norm(layer: config.GroupNorm, x: jax.Array, forward: _Forward) -> jax.Array:
+    if layer.groups < 1 or x.shape[-1] % layer.groups:
+        raise UsageError(f"groups={layer.groups} must divide the {x.shape[-1]} channels")
+    dtypes = {"dtype": forward.dtype, "param_dtype": layers.parameter_dtype(forward.dtype)}
+    return nn.GroupNorm(num_groups=layer.groups, epsilon=layer.epsilon, name=layer.name, **dtypes)(x)
+
+
+def _dropout(layer: config.Dropout, x: jax.Array, forward: _Forward) -> jax.Array:
+    return forward.module(nn.Dropout, layer, deterministic=not forward.train)(x)
+
+
+def _residual(layer: config.Residual, x: jax.Array, forward: _Forward) -> jax.Array:
+    activation = layers.lookup(layers.ACTIVATIONS, "activation", layer.activation)
+    return activation(_merged("add", [forward.run(layer.body, x), forward.run(layer.shortcut, x)]))
+
+
+def _branch(layer: config.Branch, x: jax.Array, forward: _Forward) -> jax.Array:
+    return _merged(layer.merge, [forward.run(branch, x) for branch in layer.branches])
+
+
+def _merged(how: str, branches: Sequence[jax.Array]) -> jax.Array:
+    merges: dict[str, Callable[[Sequence[jax.Array]], jax.Array]] = {
+        "add": lambda ys: functools.reduce(operator.add, ys),
+        "concat": lambda ys: jnp.concatenate(ys, axis=-1),
+    }
+    merge = layers.lookup(merges, "merge", how)
+    if len({y.shape if how == "add" else y.shape[:-1] for y in branches}) != 1:
+        raise UsageError(f"branches of shapes {', '.join(str(y.shape[1:]) for y in branches)} cannot be merged by {how!r}")
+    return merge(branches)
+
+
+# To add a layer: a spec in `config`, its geometry, a linen module or function, and a line here.
+_APPLY: dict[type, Callable[[Any, jax.Array, _Forward], jax.Array]] = {
+    config.Conv: _linen(layers.Conv),
+    config.DepthwiseConv: _linen(layers.DepthwiseConv),
+    config.SeparableConv: _linen(layers.SeparableConv),
+    config.ConvTranspose: _linen(layers.ConvTranspose),
+    config.MaxPool: _linen(layers.MaxPool),
+    config.AvgPool: _linen(layers.AvgPool),
+    config.GlobalMaxPool: _linen(layers.GlobalMaxPool),
+    config.GlobalAvgPool: _linen(layers.GlobalAvgPool),
+    config.Subsample: _linen(layers.Subsample),
+    config.BatchNorm: _batch_norm,
+    config.GroupNorm: _group_norm,
+    config.LayerNorm: _linen(nn.LayerNorm),
+    config.Activation: lambda layer, x, forward: layers.lookup(layers.ACTIVATIONS, "activation", layer.activation)(x),
+    config.Dropout: _dropout,
+    config.Flatten: lambda layer, x, forward: x.reshape(len(x), -1),
+    config.Dense: _linen(layers.Dense),
+    config.RBF: _linen(layers.RBF),
+    config.PadChannels: _linen(layers.PadChannels),
+    config.Residual: _residual,
+    config.Branch: _branch,
+}
+
+
+def build(model: ModelConfig, input_shape: Sequence[int], num_classes: int) -> nn.Module:
+    """The linen module of a model by name: a CNN, or what a fork's own `package.module:attribute` returns.
+
+    `input_shape` is (*S, C). Raises UsageError if the name or one of its settings is unknown, or if it returns neither a spec
+    nor a linen module.
+    """
+    from cnn_jax import zoo
+
+    made = zoo.spec(model, tuple(input_shape), num_classes)
+    if isinstance(made, nn.Module):
+        return made
+    if not isinstance(made, tuple):
+        raise UsageError(
+            f"model {model.name!r} gave a {type(made).__name__}: it must be a tuple of layer specs or a linen module"
+        )
+    return CNN(config.named(made))
+
+
+# --------------------------------------------------------------------------------------------------------- initial values
+
+
+def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -> dict[str, Any]:
+    """What `model.init` returns, as NumPy arrays: a function of the network and the seed alone.
+
+    A CNN's values are drawn by NumPy, each parameter from its own stream (Philox keyed by the seed and the CRC-32 of the
+    parameter's path), from the distributions of `layers.INITIALIZERS`: random numbers inside a compiled program cost more
+    time to compile than the network. Any other linen module's `init` is compiled.
+    """
+    x = np.zeros((1, *input_shape), np.float32)
+    if not isinstance(model, CNN):
+        return jax.device_get(jax.jit(model.init)(jax.random.key(seed), x))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(seed), x))
+    layer_of = {layer.name: layer for layer in flat(config.named(model.spec))}
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        _, layer, parameter = (key.key for key in path)
+        stream = zlib.crc32(jax.tree_util.keystr(path).encode())
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
+        return _initializer(layer_of[layer], parameter, len(input_shape) - 1)(rng, leaf.shape, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def check_model(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
+    """Returns if a linen module keeps the contract of a model; otherwise raises UsageError naming what it breaks.
+
+    The contract: `model(x, train)` with x (N, *input_shape) float32 returns (logits, features), for any N; logits are floats
+    (N, num_classes), features a dict from names to arrays with leading N; nothing is NaN or infinite for images between 0
+    and 1. With train=False it needs no random numbers, and an image has the same logits every time and in any batch (the
+    last batch of an evaluation is filled up). With train=True it may draw from rng 'dropout' and write the collection
+    'batch_stats'.
+    """
+    name = type(model).__name__
+    x = np.random.default_rng(0).uniform(size=(3, *input_shape)).astype(np.float32)
+
+    def require(kept: bool, rule: str) -> None:
+        if not kept:
+            raise UsageError(f"model {name}: {rule}")
+
+    def call(doing: str, function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a fork's code raises is told in one line
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise UsageError(f"model {name}: {doing} fails: {type(error).__name__}: {reason}") from error
+
+    def outputs(doing: str, step: Callable, images: np.ndarray) -> jax.Array:
+        """The logits, once the outputs have the right types and shapes and are finite."""
+        out = call(doing, lambda: step(images))
+        require(isinstance(out, tuple) and len(out) == 2, f"{doing} must return (logits, features), not {type(out).__name__}")
+        logits, features = out
+        require(
+            isinstance(logits, jax.Array)
+            and logits.shape == (len(images), num_classes)
+            and jnp.issubdtype(logits.dtype, jnp.floating),
+            f"logits must be floats of shape {(len(images), num_classes)} in {doing}, not {jax.tree.map(jax.typeof, logits)}",
+        )
+        require(isinstance(features, Mapping), f"features must be a dict of arrays, not {type(features).__name__}")
+        for key, value in {**features, "logits": logits}.items():
+            leading = jnp.shape(value)[:1] == (len(images),) if isinstance(value, jax.Array) else False
+            require(leading, f"{key!r} must be an array with an entry per image in {doing}")
+            require(bool(jnp.isfinite(value).all()), f"{key!r} is not finite in {doing}, for images between 0 and 1")
+        return logits
+
+    variables = call("init(key, x)", lambda: model.init(jax.random.key(0), x))
+    evaluate = jax.jit(lambda x: model.apply(variables, x, train=False))
+    learn = jax.jit(
+        lambda x: model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"])[0]
+    )
+    outputs("a call with train=True", learn, x)
+    together = outputs("a call with train=False", evaluate, x)
+    alone = outputs("a call with train=False on one image", evaluate, x[:1])
+    # 1e-2 of the largest logit: room for sums in another order, also of TF32 and bfloat16 products.
+    require(
+        bool(jnp.abs(alone - together[:1]).max() <= 1e-2 * jnp.abs(together).max()),
+        "with train=False, an image must have the same logits every time and in any batch",
+    )
+
+
+def flat(spec: Spec) -> list[Layer]:
+    """Every layer, those inside Residual and Branch before the one that holds them."""
+    out: list[Layer] = []
+    for layer in spec:
+        nested: tuple[Spec, ...] = ()
+        if isinstance(layer, config.Residual):
+            nested = (layer.body, layer.shortcut)
+        elif isinstance(layer, config.Branch):
+            nested = layer.branches
+        out += [inner for part in nested for inner in flat(part)] + [layer]
+    return out
+
+
+def _initializer(layer: Any, parameter: str, rank: int) -> layers.Initializer:
+    """How a parameter of a layer is drawn: what its linen module says, said again for NumPy (a test compares the two)."""
+    if parameter.endswith("kernel"):
+        init = NUMPY_INITIALIZERS[layer.kernel_init]
+        sparse = isinstance(layer, config.Conv) and layer.connections is not None
+        return layers.packed_initializer(init, layer.connections) if sparse else init
+    if parameter == "scale" and isinstance(layer, config.Subsample):
+        return _constant(1 / math.prod(geometry.as_tuple(layer.window, rank, "window")))
+    if parameter == "bias" and hasattr(layer, "bias_init"):
+        return NUMPY_INITIALIZERS[layer.bias_init]
+    return _constant({"scale": 1, "bias": 0, "mean": 0, "var": 1}[parameter])
+
+
+def _constant(value: float) -> layers.Initializer:
+    return lambda rng, shape, dtype: np.full(shape, value, dtype)
+
+
+def _variance_scaling(scale: float, fan: str, uniform: bool) -> layers.Initializer:
+    """Variance scale / fan of a kernel (..., in, out), as `jax.nn.initializers.variance_scaling`: fan_in, or the mean of both.
+
+    Uniform between plus and minus sqrt(3 variance), or normal, cut off at two of its standard deviations and widened to keep
+    the variance (0.8796... is the standard deviation of the standard normal cut off at 2).
+    """
+
+    def draw(rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        if len(shape) < 2:
+            raise UsageError(f"a parameter of shape {tuple(shape)} has no fan: initialize it with zeros, ones or normal")
+        *receptive, inputs, outputs = shape
+        fans = {"fan_in": inputs, "fan_avg": (inputs + outputs) / 2}
+        deviation = math.sqrt(scale / (fans[fan] * math.prod(receptive)))
+        if uniform:
+            return (rng.uniform(-1, 1, shape) * math.sqrt(3) * deviation).astype(dtype)
+        z = rng.standard_normal(shape)
+        while (out := np.abs(z) > 2).any():
+            z[out] = rng.standard_normal(out.sum())
+        return (z * deviation / 0.87962566103423978).astype(dtype)
+
+    return draw
+
+
+NUMPY_INITIALIZERS: dict[str, layers.Initializer] = {
+    "zeros": _constant(0.0),
+    "ones": _constant(1.0),
+    "glorot_uniform": _variance_scaling(1, "fan_avg", uniform=True),
+    "glorot_normal": _variance_scaling(1, "fan_avg", uniform=False),
+    "he_uniform": _variance_scaling(2, "fan_in", uniform=True),
+    "he_normal": _variance_scaling(2, "fan_in", uniform=False),
+    "lecun_uniform": _variance_scaling(1, "fan_in", uniform=True),
+    "lecun_normal": _variance_scaling(1, "fan_in", uniform=False),
+    "normal": lambda rng, shape, dtype: (rng.standard_normal(shape) * 0.01).astype(dtype),
+}
