@@ -53,14 +53,6 @@ INITIALIZERS: dict[str, Initializer] = {
     "normal": jax.nn.initializers.normal(),  # standard deviation 0.01
 }
 _NUMPY_PAD_MODES = {"reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
-# Widest pad of an axis of n positions: reflect leaves the edge out, symmetric and circular can use each position once.
-_WIDEST_PAD: dict[str, Callable[[int], float]] = {
-    "zeros": lambda n: math.inf,
-    "reflect": lambda n: n - 1,
-    "symmetric": lambda n: n,
-    "replicate": lambda n: math.inf,
-    "circular": lambda n: n,
-}
 
 # ------------------------------------------------------------------------------------------------------------- functions
 
@@ -68,26 +60,18 @@ _WIDEST_PAD: dict[str, Callable[[int], float]] = {
 def pad(x: jax.Array, pads: Sequence[tuple[int, int]], mode: str = "zeros", value: float = 0.0) -> jax.Array:
     """Pads the spatial axes of x (N, *S, C) by a (low, high) pair each.
 
-    What surrounds `1234`: reflect `43[1234]321` without the edge, symmetric `321[1234]432` shown by two as `21[1234]43`,
-    replicate `11[1234]44`, circular `34[1234]12`, zeros `00[1234]00`. `value` replaces the zero in mode 'zeros' alone.
-    Corners follow from padding one axis after the other. Raises UsageError for a negative pad, for 'reflect' of n positions
-    or more, and for 'symmetric' or 'circular' of more than n, where a single copy of the image does not reach.
+    1234 becomes, by two at each end: zeros `00 1234 00`, reflect `32 1234 32` (the edge is not repeated), symmetric
+    `21 1234 43` (it is), replicate `11 1234 44`, circular `34 1234 12`. `value` takes the place of the zeros, in that mode
+    alone. Raises UsageError for a negative pad, and where a single copy of the image does not reach: 'reflect' of n
+    positions or more, 'symmetric' or 'circular' of more than n.
     """
-    if mode not in _WIDEST_PAD:
+    if mode not in config.PADDING_MODES:
         raise UsageError(f"unknown padding_mode {mode!r}: one of {', '.join(config.PADDING_MODES)}")
     if value != 0 and mode != "zeros":
         raise UsageError(f"padding_mode {mode!r} takes its values from the image: value={value} is for 'zeros'")
-    spatial = x.shape[1:-1]
-    if len(pads) != len(spatial):
-        raise UsageError(f"pads has {len(pads)} pairs for {len(spatial)} spatial axes: give a (low, high) pair per axis")
-    for n, (low, high) in zip(spatial, pads, strict=True):
-        widest = _WIDEST_PAD[mode](n)
-        if not (0 <= low <= widest and 0 <= high <= widest):
-            raise UsageError(
-                f"padding ({low}, {high}) of an axis of {n} in mode {mode!r}: each side must be from 0 to {widest}"
-            )
-    if not any(map(any, pads)):
-        return x
+    spatial = x.shape[1 : _rank(x) + 1]
+    pads = geometry.resolve_pads(spatial, 1, 1, 1, tuple(pads))
+    geometry.check_fill(spatial, pads, mode)
     widths = ((0, 0), *pads, (0, 0))
     if mode == "zeros":
         return jnp.pad(x, widths, constant_values=value)
@@ -111,7 +95,8 @@ def conv(
     (ceil(n / s) outputs, the odd position at the end); `padding_mode` says what fills it, so that changing the mode never
     shifts the sampling grid. Raises UsageError for shapes that do not agree and for a kernel larger than the padded image.
     """
-    rank = _check_kernel(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
+    rank = _rank(x, kernel)
+    _check_channels(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
     strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
     pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
     x, kernel, bias = promote_dtype(x, kernel, bias)
@@ -136,20 +121,20 @@ def conv_transpose(
     `output_padding` enlarges the end, to tell apart the inputs that a strided `conv` maps to one size; it must be smaller
     than the stride or the dilation. Raises UsageError for shapes that do not agree and for an empty result.
     """
-    rank = _check_kernel(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
-    sizes = x.shape[1:-1]
+    rank = _rank(x, kernel)
+    _check_channels(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
+    sizes, kernel_sizes = x.shape[1:-1], kernel.shape[:-2]
     strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
-    extra = geometry.as_tuple(output_padding, rank, "output_padding", least=0)
-    whole = tuple(
-        (n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel.shape[:rank], strides, dilation, strict=True)
-    )
-    crops = _crops(sizes, whole, kernel.shape[:rank], strides, dilation, padding, extra)
+    pads, out_S = geometry.transpose_geometry(sizes, kernel_sizes, strides, dilation, padding, output_padding)
     x, kernel, bias = promote_dtype(x, kernel, bias)
+    whole_S = tuple((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel_sizes, strides, dilation, strict=True))
     convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
     # Not linear_transpose: conv_valid may define its own gradient, which only vjp can use.
-    _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole, kernel.shape[-2] * groups), x.dtype))
+    _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole_S, kernel.shape[-2] * groups), x.dtype))
     (y,) = gradient(x)
-    y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *((-low, -high, 0) for low, high in crops), (0, 0, 0)))
+    # What the pads of the convolution were is cut off; where the output reaches beyond the last window, zeros are added.
+    edges = ((-low, out + low - whole, 0) for whole, out, (low, _) in zip(whole_S, out_S, pads, strict=True))
+    y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     return y if bias is None else y + bias
 
 
@@ -220,23 +205,22 @@ def _first_maximum(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where((b > a) | (b != b), b, a)
 
 
-def _rank(x: jax.Array) -> int:
+def _rank(x: jax.Array, kernel: jax.Array | None = None) -> int:
+    """The number of spatial axes."""
     if not 3 <= x.ndim <= 5:
         raise UsageError(f"x has shape {x.shape}: it must be (N, *S, C) with 1, 2 or 3 spatial axes")
+    if kernel is not None and kernel.ndim != x.ndim:
+        raise UsageError(f"kernel has shape {kernel.shape}: for x {x.shape} it must have {x.ndim - 2} spatial axes too")
     return x.ndim - 2
 
 
-def _check_kernel(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int, channels: int, filters: int) -> int:
-    """The number of spatial axes, once x (N, *S, channels), kernel and bias (filters,) are known to agree."""
-    rank = _rank(x)
-    if kernel.ndim != x.ndim:
-        raise UsageError(f"kernel has shape {kernel.shape}, but x has {rank} spatial axes: they must have equally many axes")
+def _check_channels(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int, channels: int, filters: int) -> None:
+    """Refuses x, a kernel made for `channels` and `filters`, and a bias that do not agree."""
     _check_groups(groups, x.shape[-1], filters)
     if channels != x.shape[-1]:
         raise UsageError(f"kernel {kernel.shape} with groups={groups} takes {channels} channels, but x has {x.shape[-1]}")
     if bias is not None and bias.shape != (filters,):
         raise UsageError(f"bias has shape {bias.shape}: it must be ({filters},), one value per filter")
-    return rank
 
 
 def _check_groups(groups: int, channels: int, filters: int) -> None:
@@ -259,37 +243,6 @@ def _fitting_pads(
                 f" ({low}, {high}) has {n + low + high}: use a smaller {what} or more padding"
             )
     return pads
-
-
-def _crops(
-    sizes: tuple[int, ...],
-    whole: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilation: tuple[int, ...],
-    padding: Padding,
-    extra: tuple[int, ...],
-) -> list[tuple[int, int]]:
-    """What `conv_transpose` cuts off (low, high) of its `whole` result per axis; a negative number adds zeros."""
-    same = padding in ("same", "same_lower")
-    if same:
-        sizes = tuple(n * s for n, s in zip(sizes, strides, strict=True))
-    pads = geometry.resolve_pads(sizes, kernel, strides, dilation, padding)
-    crops = []
-    for n, full, s, d, more, (low, high) in zip(sizes, whole, strides, dilation, extra, pads, strict=True):
-        if more and (same or more >= max(s, d)):
-            raise UsageError(
-                f"output_padding={more} must be smaller than the stride {s} or the dilation {d}, and 0 with padding 'same':"
-                " that output is n * stride already"
-            )
-        # A kernel shorter than the stride leaves 'same' short of n * s: high is negative then.
-        high = full - n - low if same else high - more
-        if full - low - high < 1:
-            raise UsageError(
-                f"padding {padding!r} leaves nothing of an axis of {full}: use a larger kernel_size or less padding"
-            )
-        crops.append((low, high))
-    return crops
 
 
 # --------------------------------------------------------------------------------------------------------------- modules

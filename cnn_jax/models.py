@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax import config, geometry, layers
+from cnn_jax import config, geometry, layers, zoo
 from cnn_jax.config import Layer, ModelConfig, Spec, UsageError
 
 # ------------------------------------------------------------------------------------------------------------------- CNN
@@ -137,8 +137,6 @@ def build(model: ModelConfig, input_shape: Sequence[int], num_classes: int) -> n
     `input_shape` is (*S, C). Raises UsageError if the name or one of its settings is unknown, or if it returns neither a spec
     nor a linen module.
     """
-    from cnn_jax import zoo
-
     made = zoo.spec(model, tuple(input_shape), num_classes)
     if isinstance(made, nn.Module):
         return made
