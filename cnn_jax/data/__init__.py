@@ -143,8 +143,8 @@ def _divided(whole: DatasetInfo, config: DataConfig) -> DatasetInfo:
         raise UsageError(f"--train_examples={kept}: legal is 1 to {whole.train_examples}, the images of {whole.name}")
     if not 0 <= config.validation_fraction < 1:
         raise UsageError(f"--validation_fraction={config.validation_fraction}: legal is 0 or more and less than 1")
-    if config.split_seed < 0:
-        raise UsageError(f"--split_seed={config.split_seed}: legal is 0 or more")
+    if not 0 <= config.split_seed < 2**63:
+        raise UsageError(f"--split_seed={config.split_seed}: legal is 0 or more and less than 2**63")
     held_out = round(kept * config.validation_fraction)
     if held_out == kept or (config.validation_fraction and not held_out):
         raise UsageError(

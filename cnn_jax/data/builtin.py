@@ -2,11 +2,10 @@
 
 Such a function takes nothing and returns training images, training labels, test images, test labels: images (N, H, W) or
 (N, H, W, C) as uint8 or as floats in [0, 1], labels as integers from 0. It is called once; then the cache is read, until the
-file that defines it changes.
+module's file changes.
 """
 
 import importlib
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,14 +105,14 @@ def plugin(name: str) -> Source:
     """The data set of a fork, by `package.module:attribute`. Raises UsageError if it cannot be imported or called."""
     module_name, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
+        function = getattr(module, attribute)
     except Exception as error:  # importing runs the fork's code
         raise UsageError(f"--dataset={name} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise UsageError(f"--dataset={name} is not a function that returns the four arrays of a data set")
-    file = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None
-    path = Path(file or importlib.import_module(module_name).__file__ or "")
-    return Source(["plugin", name, *files_identity(path.parent, [path])], read=lambda: _raw(name, function))
+    file = Path(module.__file__ or "")  # "": a module without a file is taken never to change
+    return Source(["plugin", name, *files_identity(file.parent, [file])], read=lambda: _raw(name, function))
 
 
 def _raw(name: str, function: Callable[[], Arrays]) -> Raw:

@@ -64,7 +64,8 @@ def _read(what: str, home: Path, files: Files) -> Raw:
         labelled = ((file, label) for label, files in enumerate(classes.values()) for file in files)
         for i, (file, label) in enumerate(labelled):
             name = f"{what}: {file.relative_to(home)}"
-            if (found := images.shape(file, name)) != shape_HWC and (found[:2] != shape_HWC[:2] or shape_HWC[2] == 1):
+            found = images.shape(file, name)
+            if found[:2] != shape_HWC[:2] or found[2] > shape_HWC[2]:
                 raise UsageError(f"{name} is {_size(found)} where the first image is {_size(shape_HWC)}: make them all alike")
             x_NHWC[i], y_N[i] = images.decode(file, name, shape_HWC[2]), label
         return x_NHWC, y_N

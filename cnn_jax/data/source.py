@@ -48,12 +48,9 @@ class Source:
 
 
 def files_identity(root: Path, files: Iterable[Path]) -> list[Any]:
-    """Path of the root, then name, size in bytes and modification time in ns of each file."""
-    rows = []
-    for file in files:
-        stat = file.stat()
-        rows.append([file.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns])
-    return [str(root.resolve()), sorted(rows)]
+    """Path of the root, then path, size in bytes and modification time in ns of each file."""
+    stats = ((str(file), file.stat()) for file in files)
+    return [str(root.resolve()), sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
 
 
 def check_memory(what: str, nbytes: int) -> None:
