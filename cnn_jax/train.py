@@ -336,8 +336,8 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         history = (
             *history,
             {
-                "train_loss": [loss_TS[t].sum() / examples for t in lanes],
-                "train_accuracy": [right_TS[t].sum() / examples for t in lanes],
+                "train_loss": [float(loss_TS[t].sum()) / examples for t in lanes],
+                "train_accuracy": [float(right_TS[t].sum()) / examples for t in lanes],
                 "val_loss": [float(loss_TV[t].mean()) if data.validation else None for t in lanes],
                 "val_accuracy": [float(right_TV[t].mean()) if data.validation else None for t in lanes],
             },

@@ -1,0 +1,32 @@
+"""Small data that every test can have at once, and a cache of its own for the whole run."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("CNN_JAX_CACHE", tempfile.mkdtemp(prefix="cnn_jax-tests-"))
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def images(rng: np.random.Generator, count: int, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """(count, size, size) uint8 images of 3 classes that a small network can tell apart: bright left, bright right, flat."""
+    labels = np.arange(count) % 3
+    x = rng.integers(0, 80, (count, size, size))
+    x[labels == 0, :, : size // 2] += 150
+    x[labels == 1, :, size // 2 :] += 150
+    return x.astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A value of --dataset: 203 training and 77 test images of 8x8."""
+    rng = np.random.default_rng(7)
+    (x, y), (u, v) = images(rng, 203), images(rng, 77)
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    np.savez(path, x_train=x, y_train=y, x_test=u, y_test=v)
+    return f"npz:{path}"

@@ -1,0 +1,217 @@
+"""The engine: exact, resumable at any step, and blind to what runs beside a trial."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax import data, models, train
+from cnn_jax.config import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, Trial
+
+TINY = ModelConfig(filters=(3,))
+
+
+@pytest.fixture(scope="module")
+def trial(npz: str) -> Trial:
+    return Trial(TINY, DataConfig(npz, validation_fraction=0.2), TrainConfig(batch_size=50, epochs=2))
+
+
+@pytest.fixture(scope="module")
+def on_device(trial: Trial) -> train.DeviceData:
+    return train.DeviceData.put(data.load(trial.data))
+
+
+@pytest.fixture(scope="module")
+def program(trial: Trial, on_device: train.DeviceData) -> train.Program:
+    return train.compile_program(trial, 1, on_device)
+
+
+def seeds(trial: Trial, *values: int) -> list[Trial]:
+    return [dataclasses.replace(trial, seed=seed) for seed in values]
+
+
+def run(program: train.Program, trials: list[Trial], on_device: train.DeviceData, most_steps: int = 10**9) -> train.Position:
+    position = train.start(program, trials, on_device)
+    while not train.finished(trials, position):
+        position = train.advance(program, trials, on_device, position, most_steps)
+    return position
+
+
+def same(a: train.Position, b: train.Position, lane_a: int = 0, lane_b: int = 0) -> bool:
+    leaves = zip(jax.tree.leaves(a.state), jax.tree.leaves(b.state), strict=True)
+    curves = [[{k: v[lane] for k, v in row.items()} for row in p.history] for p, lane in ((a, lane_a), (b, lane_b))]
+    return curves[0] == curves[1] and all(np.array_equal(x[lane_a], y[lane_b]) for x, y in leaves)
+
+
+def test_order_is_a_permutation_of_every_epoch_and_a_function_of_seed_and_epoch() -> None:
+    order = train.epoch_order(3, 5, 103, 25)
+    assert order.shape == (5, 25)
+    assert sorted(order.ravel()[:103]) == list(range(103))
+    np.testing.assert_array_equal(order.ravel()[103:], order.ravel()[:22])  # filled up from its start
+    np.testing.assert_array_equal(order, train.epoch_order(3, 5, 103, 25))
+    assert not np.array_equal(order, train.epoch_order(3, 6, 103, 25))
+    assert not np.array_equal(order, train.epoch_order(4, 5, 103, 25))
+    assert train.epoch_order(0, 0, 7, 20).shape == (1, 20)
+
+
+def test_two_epochs_equal_a_loop_as_anyone_would_write_it(trial: Trial, on_device: train.DeviceData) -> None:
+    """Plain optax on the mean loss of each batch, the last one smaller. Tolerance: float32 sums in another order."""
+    model = models.build(trial.model, on_device.input_shape, on_device.num_classes)
+    params = models.initial_variables(model, on_device.input_shape, trial.seed)["params"]
+    x, y = np.asarray(on_device.train_images, np.float32) / 255, np.asarray(on_device.train_labels)
+    tx = optax.adam(1e-3)
+    opt_state = tx.init(params)
+
+    def loss_of(params, x, y):  # type: ignore[no-untyped-def]
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, x)[0], y).mean()
+
+    losses = []
+    for epoch in range(2):
+        order = train.epoch_order(trial.seed, epoch, len(y), 50).ravel()[: len(y)]
+        total = 0.0
+        for batch in np.split(order, range(50, len(y), 50)):
+            loss, grads = jax.value_and_grad(loss_of)(params, x[batch], y[batch])
+            updates, opt_state = tx.update(grads, opt_state, params)
+            params = optax.apply_updates(params, updates)
+            total += float(loss) * len(batch)
+        losses.append(total / len(y))
+    position = run(train.compile_program(trial, 1, on_device), [trial], on_device)
+    np.testing.assert_allclose([row["train_loss"][0] for row in position.history], losses, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, atol=2e-5), position.state.params, params)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_do_what_optax_does_and_start_from_zeros(name: str) -> None:
+    hyper = {"learning_rate": 0.1, "weight_decay": 0.01, "momentum": 0.8}
+    params = {"a": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(2)}
+    theirs = {
+        "adam": optax.chain(optax.add_decayed_weights(0.01), optax.adam(0.1)),
+        "adamw": optax.adamw(0.1, weight_decay=0.01),
+        "sgd": optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, 0.8)),
+        "rmsprop": optax.chain(optax.add_decayed_weights(0.01), optax.rmsprop(0.1, momentum=0.8)),
+    }[name]
+    ours = train.optimizer(name, hyper)
+    state, other = ours.init(params), theirs.init(params)
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(state))
+    for i in range(3):
+        grads = jax.tree.map(lambda p, i=i: p * (i - 0.5), params)
+        updates, state = ours.update(grads, state, params)
+        expected, other = theirs.update(grads, other, params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+
+
+@pytest.mark.parametrize("most_steps", [1, 3])
+def test_walking_in_pieces_changes_no_bit(trial: Trial, program, on_device, most_steps: int) -> None:  # type: ignore[no-untyped-def]
+    assert same(run(program, [trial], on_device), run(program, [trial], on_device, most_steps))
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5])
+def test_resumed_from_arrays_changes_no_bit(trial: Trial, program, on_device, steps: int) -> None:  # type: ignore[no-untyped-def]
+    position = train.start(program, [trial], on_device)
+    while position.step < steps:
+        position = train.advance(program, [trial], on_device, position, 1)
+    arrays = {name: np.array(array) for name, array in position.arrays().items()}
+    position = train.start(program, [trial], on_device).restored(arrays)
+    assert position.step == steps
+    while not train.finished([trial], position):
+        position = train.advance(program, [trial], on_device, position, 10**9)
+    assert same(position, run(program, [trial], on_device))
+
+
+def test_checkpoint_of_another_network_is_refused(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
+    begin = train.start(program, [trial], on_device)
+    other = {name: array[..., :1] if name == "leaf1" else array for name, array in begin.arrays().items()}
+    with pytest.raises(ValueError, match="shape"):
+        begin.restored(other)
+    with pytest.raises(ValueError, match="lacks"):
+        begin.restored({})
+
+
+def test_lanes_do_not_see_each_other(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
+    """The same trial in any company is the same to the bit; against one lane alone, to float rounding."""
+    three = train.compile_program(trial, 3, on_device)
+    full = run(three, seeds(trial, 0, 1, 2), on_device)
+    assert same(full, run(three, seeds(trial, 1), on_device), 1, 0)  # two idle lanes
+    assert same(full, run(three, seeds(trial, 2, 1), on_device), 2, 0)
+    wild = [dataclasses.replace(trial, train=dataclasses.replace(trial.train, learning_rate=1e30), seed=9), *seeds(trial, 1)]
+    mixed = run(three, wild, on_device)
+    assert mixed.diverged[0] is not None
+    assert mixed.diverged[1] is None
+    assert same(full, mixed, 1, 1)
+    alone = run(program, seeds(trial, 1), on_device)
+    for row, mine in zip(full.history, alone.history, strict=True):
+        assert row["train_loss"][1] == pytest.approx(mine["train_loss"][0], rel=1e-4)
+
+
+def test_divergence_is_a_result_with_its_step(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
+    wild = dataclasses.replace(trial, train=dataclasses.replace(trial.train, learning_rate=1e30))
+    position = run(program, [wild], on_device)
+    (result,) = train.results(program, [wild], on_device, position)
+    assert result.status == "diverged"
+    assert result.reason == f"loss not finite at step {position.diverged[0]} of 8"
+    assert result.test_correct is None
+    assert all(np.isfinite(row["train_loss"]) for row in result.history)
+
+
+def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
+    position = run(program, [trial], on_device)
+    (result,) = train.results(program, [trial], on_device, position)
+    params = jax.tree.map(lambda leaf: leaf[0], position.state.params)
+    dataset = data.load(trial.data)
+    x = np.asarray(dataset.test_images, np.float32) / 255
+    logits, _ = program.model.apply({"params": params}, x)
+    np.testing.assert_array_equal(result.test_correct, np.argmax(logits, -1) == dataset.test_labels)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, dataset.test_labels)
+    assert result.test_loss == pytest.approx(float(losses.mean()), rel=1e-5)
+    size = program.eval_batches * train.EVAL_BATCH
+    everything = len(on_device.eval_labels)
+    for which in (range(0), range(1), range(5, 12), range(everything)):
+        losses, rights = train.judge(program, position.state, on_device, which)
+        assert losses.shape == rights.shape == (1, len(which))
+    assert size >= 77
+
+
+def test_a_small_evaluation_program_walks_a_large_set(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
+    """Sets larger than the program's piece are judged piece by piece, with the last one cut."""
+    position = run(program, [trial], on_device)
+    whole, _ = train.judge(program, position.state, on_device, range(len(on_device.eval_labels)))
+    pieces = [train.judge(program, position.state, on_device, range(i, min(i + 30, whole.shape[1])))[0] for i in range(0, whole.shape[1], 30)]
+    np.testing.assert_array_equal(whole, np.concatenate(pieces, 1))
+
+
+def test_whole_training_in_one_call_learns(trial: Trial) -> None:
+    longer = dataclasses.replace(trial, train=dataclasses.replace(trial.train, epochs=20, learning_rate=0.01))
+    result = train.train_epochs(longer, data.load(trial.data))
+    assert result.status == "done"
+    assert len(result.history) == 20
+    assert result.test_correct is not None
+    assert result.test_correct.mean() > 0.95
+
+
+def test_steps_compile_once_for_all_trials_of_a_bucket(trial: Trial, on_device: train.DeviceData) -> None:
+    traced = []
+
+    class Counted(train.models.CNN):
+        def __call__(self, x, train=False):  # type: ignore[no-untyped-def]
+            traced.append(1)
+            return super().__call__(x, train)
+
+    model = models.build(trial.model, on_device.input_shape, on_device.num_classes)
+    counted = Counted(model.spec)
+    original = train.models.build
+    train.models.build = lambda *_: counted  # type: ignore[assignment]
+    try:
+        program = train.compile_program(trial, 1, on_device)
+    finally:
+        train.models.build = original
+    before = len(traced)
+    for other in seeds(trial, 0, 1, 2):
+        other = dataclasses.replace(other, train=dataclasses.replace(other.train, learning_rate=0.01 * (1 + other.seed)))
+        position = train.start(program, [other], on_device)
+        inits = len(traced)  # drawing initial values traces shapes, which compiles nothing
+        train.advance(program, [other], on_device, position, 10**9)
+        assert len(traced) == inits
+    assert before > 0
