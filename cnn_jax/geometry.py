@@ -198,6 +198,7 @@ class Description:
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerInfo, ...]
+    model: str = ""
 
     @functools.cached_property
     def params(self) -> int:

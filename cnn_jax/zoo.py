@@ -305,7 +305,7 @@ def resnet18(
     padding: SamePadding = "same",
     activation: str = "relu",
 ) -> Spec:
-    """ResNet-18 (He et al. 2016, arXiv 1512.03385, table 1) as in torchvision: projections as shortcuts; `filters` per stage."""
+    """ResNet-18 (He et al. 2016, arXiv 1512.03385, table 1) as in torchvision, with projections; `filters` per stage."""
     stem = (*_conv_norm(filters[0], 7, padding, strides=2), Activation(activation), MaxPool(3, strides=2, padding=1))
     stages = _stages(filters, (2, 2, 2, 2), 3, padding, activation, "projection")
     return (*stem, *stages, GlobalAvgPool(), Dense(num_classes))
@@ -442,29 +442,28 @@ def resolve(config: ModelConfig) -> ModelConfig:
     A stack of equal kernel sizes or strides becomes one value, so equal networks have equal configs. Raises UsageError for an
     unknown model, an option that the model does not have, an illegal value, and stacks whose lengths disagree.
     """
-    parameters, takes_any = _options(config.name)
+    parameters = _parameters(config.name)
     flags = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None}
-    options = dict(config.options)
-    for name in options:
+    own = dict(config.options)
+    for name in own:
         if name in FLAGS:
             raise UsageError(f"option {name} of model {config.name}: use the flag --{name}")
-    for name in (*flags, *options):
-        if name not in parameters and not takes_any:
+    for name in (*flags, *own):
+        if name not in parameters:
             has = f"it has {', '.join(parameters)}" if parameters else "it has no options"
             raise UsageError(f"{_flag(name)}: model {config.name} has no {name} to set: {has}")
-    defaults = {name: p.default for name, p in parameters.items() if _is_value(p.default)}
     values = {
-        name: _checked(config.name, name, parameters[name].annotation if name in parameters else None, value)
-        for name, value in (defaults | flags | options).items()
+        name: _checked(config.name, name, parameters[name].annotation, value)
+        for name, value in (options(config.name) | flags | own).items()
     }
-    for name in ("kernel_size", "strides"):
+    for name in _STACKS[1:]:
         if len(values.get(name, ())) > 1 and "filters" in values and len(values[name]) != len(values["filters"]):
             raise UsageError(
                 f"--{name}: {format_stack(values[name])} has {len(values[name])} values for the {len(values['filters'])} of "
                 f"--filters={format_stack(values['filters'])}: give one value, or as many"
             )
-    own = tuple(sorted((name, value) for name, value in values.items() if name not in FLAGS))
-    return ModelConfig(config.name, options=own, **{flag: values.get(flag) for flag in FLAGS})
+    rest = tuple(sorted((name, value) for name, value in values.items() if name not in FLAGS))
+    return ModelConfig(config.name, options=rest, **{flag: values.get(flag) for flag in FLAGS})
 
 
 @functools.lru_cache(maxsize=4096)
@@ -476,16 +475,15 @@ def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
     model, config = _load(config.name), resolve(config)
     if _is_network(model):
         return model
-    parameters, _ = _options(config.name)
-    options = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None} | dict(config.options)
-    for name in _STACKS:
-        if name in options and name in parameters and parameters[name].annotation is int:
-            options[name] = options[name][0]
+    arguments = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None} | dict(config.options)
+    for name, parameter in _parameters(config.name).items():
+        if name in _STACKS and name in arguments and parameter.annotation is int:
+            arguments[name] = arguments[name][0]
     if not inspect.isclass(model):
-        return model(tuple(input_shape), num_classes, **options)
+        return model(tuple(input_shape), num_classes, **arguments)
     given = {"input_shape": tuple(input_shape), "num_classes": num_classes}
     fields = inspect.signature(model).parameters
-    return model(**{name: value for name, value in given.items() if name in fields}, **options)
+    return model(**{name: value for name, value in given.items() if name in fields}, **arguments)
 
 
 @functools.cache
@@ -510,23 +508,22 @@ def _is_network(model: Any) -> bool:
 
 
 @functools.cache
-def _options(name: str) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The model's options by name, and whether it takes any other as well (**options)."""
+def _parameters(name: str) -> dict[str, inspect.Parameter]:
     model = _load(name)
     if _is_network(model):
-        return {}, False
+        return {}
     if not callable(model):
         raise UsageError(f"--model: {name} is neither a network nor a function that makes one")
     parameters = inspect.signature(model, eval_str=True).parameters
     # A linen module's fields; or what follows input_shape and num_classes.
     skipped = ("input_shape", "num_classes", "parent", "name") if inspect.isclass(model) else tuple(parameters)[:2]
-    options = {name: p for name, p in parameters.items() if name not in skipped and p.kind is not p.VAR_KEYWORD}
-    return options, any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name: parameter for name, parameter in parameters.items() if name not in skipped}
 
 
-def _is_value(default: Any) -> bool:
-    """Something that a ModelConfig can hold; a fork's options may default to anything."""
-    return isinstance(default, str | int | float | tuple)
+def options(name: str) -> dict[str, Any]:
+    """What can be set of a model, with the defaults, flags and own options alike. Raises UsageError for an unknown model."""
+    # A fork's fields may default to anything (a dtype, a function): those are for its own code to set.
+    return {name: p.default for name, p in _parameters(name).items() if isinstance(p.default, str | int | float | tuple)}
 
 
 def _flag(name: str) -> str:
