@@ -16,7 +16,7 @@ def escape(value: Any) -> str:
 
 
 def tag(name: str, content: str = "", /, **attributes: Any) -> str:
-    """An element; `content` is markup, attributes are escaped. class_ -> class, stroke_width -> stroke-width; None: left out."""
+    """An element; `content` is markup, attributes are escaped: class_ -> class, text_anchor -> text-anchor, None: left out."""
     words = [f'{k.rstrip("_").replace("_", "-")}="{_attribute(v)}"' for k, v in attributes.items() if v is not None]
     head = " ".join([name, *words])
     return f"<{head}>{content}</{name}>" if content else f"<{head}/>"

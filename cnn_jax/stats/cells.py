@@ -49,6 +49,12 @@ def numeric(levels: Iterable[Level]) -> bool:
     return all(isinstance(x, (int, float)) for level in levels for x in (level if isinstance(level, tuple) else (level,)))
 
 
+def one_image(record: Record, metric: str) -> float:
+    """The step between two accuracies that a run can have: one image of the set that `metric` is measured on."""
+    images = record["data"]["validation"] if metric == "val_accuracy" else record["test_examples"]
+    return 1 / images if images else 0.0
+
+
 _WORDS = {word: place for place, word in enumerate((*PADDINGS, *ACTIVATIONS, *OPTIMIZERS))}
 
 
@@ -135,7 +141,7 @@ def design(records: Sequence[Record]) -> Design:
     columns = {name: [config.get(name) for config in configs] for name in names}
     varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
     aliases: dict[str, str] = {}
-    for name, column in varied.items():
+    for name, column in reversed(varied.items()):
         for other, finer in varied.items():
             determines = len(set(zip(finer, column, strict=True))) == len(set(finer))
             # Numbers drawn at random differ in every cell and so determine everything, by chance.

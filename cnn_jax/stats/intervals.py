@@ -73,7 +73,7 @@ def smallest_difference(sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
     """The difference between two cells that n seeds each find with probability `POWER`. nan below two seeds."""
     if n < 2 or not sd > 0:
         return math.nan
-    # In units of sd; at n = 2 and alpha = 0.05 the answer is 5.0, and corrections for many cells take it to a thousand times that.
+    # In units of sd: 7 at n = 2 and alpha = 0.05; a correction for many cells takes it to a thousand times that.
     return sd * optimize.brentq(lambda d: power(d, 1.0, n, alpha) - POWER, 1e-3, 1e5)
 
 
