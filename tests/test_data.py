@@ -489,6 +489,7 @@ def _save(pixels: np.ndarray) -> bytes:
         (_save(np.zeros((5, 4), np.uint16)), ["I;16", "8-bit"]),
         (_save(np.zeros((6, 4, 3), np.uint8)), ["6 x 4 colour", "5 x 4 colour"]),
     ],
+    ids=["empty", "text", "cut short", "large", "larger", "bomb", "16 bits", "other size"],
 )
 def test_broken_image_is_named(content, words, tmp_path):
     dataset = _folder(tmp_path / "set")

@@ -24,7 +24,7 @@ from cnn_jax.data.source import DatasetInfo, Source, describe_raw
 __all__ = ["DATASETS", "Dataset", "DatasetInfo", "info", "load", "prepare"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
 class Dataset:
     """Images uint8 (N, H, W, C) and labels int32 (N,), all read-only and mapped from the cache.
 

@@ -61,10 +61,11 @@ def _boxes(seed: int, n: int, swap: bool = False) -> tuple[np.ndarray, np.ndarra
 def red_green() -> Arrays:
     """Is red left of green? Two 4 x 4 boxes on black, 32 x 32 x 3; the location gives the class away, in the test set too.
 
-    The "similar" task of Kayhan and van Gemert, "On Translation Invariance in CNNs", CVPR 2020, section 3.2, with the
+    The "similar" task of Kayhan and van Gemert, "On Translation Invariance in CNNs", CVPR 2020, with the
     geometry of their published program: class 0 (red left of green) in the upper half, class 1 in the lower; the left box
     starts in columns 0..9, the other at least 5 further right and up to column 27, rows vary by 8. Their 2,000 training and
-    1,000 validation images are our 3,000 training images; 1,000 test images. Theirs repeat the training images, ours are new.
+    1,000 validation images are our 3,000 training images; 1,000 test images. Their program draws all
+    three with the same seed, so that the test images are among the training images; ours are new.
     """
     return *_boxes(0, 3000), *_boxes(1, 1000)
 

@@ -83,10 +83,9 @@ def _open(home: Path, verify: bool) -> Entry | None:
     try:
         sidecar = json.loads((home / _SIDECAR).read_bytes())
         arrays = {}
-        for name, (shape, dtype, nbytes) in sidecar["arrays"].items():
-            file = home / f"{name}.npy"
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-            if file.stat().st_size != nbytes or list(array.shape) != shape or array.dtype.str != dtype:
+        for name, (shape, dtype) in sidecar["arrays"].items():
+            array = np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # fails if the file is cut short
+            if list(array.shape) != shape or array.dtype.str != dtype:
                 return None
             arrays[name] = array
         if verify and _checksum(arrays) != sidecar["checksum"]:
@@ -107,7 +106,7 @@ def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
             with open(part / f"{name}.npy", "xb") as file:
                 np.save(file, array, allow_pickle=False)
                 _sync(file)
-                rows[name] = [list(array.shape), array.dtype.str, file.tell()]
+                rows[name] = [list(array.shape), array.dtype.str]
         with open(part / _SIDECAR, "x") as file:
             json.dump({"arrays": rows, "checksum": _checksum(arrays), "notes": notes}, file)
             _sync(file)

@@ -2,7 +2,8 @@
 
 A prepared set is planned from its JSON files alone, and read without TensorFlow. *Preparing* one needs TensorFlow, once.
 Records are read through `as_data_source` (ArrayRecord, what we prepare) or, for sets that TFDS prepared in its default
-format, as plain TFRecord. Images are decoded by `images`: a third of the time that decoding through TFDS takes.
+format, as plain TFRecord. Images are decoded by `images`, within its bounds: 70,000 of MNIST in 6.5 s (iterating
+TFDS's data source: 21 s).
 """
 
 import contextlib
@@ -89,7 +90,8 @@ def _prepared(what: str, name: str, set_name: str, config: str | None) -> Path:
             _features(what, json.loads(json_format.MessageToJson(builder.info.features.to_proto())))
             if importlib.util.find_spec("tensorflow") is None:
                 raise UsageError(_TENSORFLOW.format(what=what, folder=_data_dir()))
-            builder.download_and_prepare(file_format="array_record")
+            with _without_warnings():  # without a network there are dozens; the progress bars stay
+                builder.download_and_prepare(file_format="array_record")
     except UsageError:
         raise
     except ImportError as error:
@@ -110,14 +112,20 @@ def _import_tfds(what: str) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops TFDS's warnings, and the banner it prints where TensorFlow is missing: our errors are one line."""
+def _without_warnings() -> Iterator[None]:
+    """Drops what TFDS logs below an error: our errors are one line."""
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops also what TFDS prints: a banner where TensorFlow is missing."""
+    with _without_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _describe(what: str, folder: Path) -> tuple[DatasetInfo, _Features, str, dict]:
