@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from cnn_jax.config import (
     ACTIVATIONS,
@@ -54,7 +55,7 @@ def as_tuple(size: Size, rank: int, what: str, least: int = 1) -> tuple[int, ...
 
     `what` names the quantity in the GeometryError.
     """
-    sizes = (size,) * rank if isinstance(size, int) else tuple(size)
+    sizes = tuple(size) if isinstance(size, tuple | list) else (size,) * rank
     if len(sizes) != rank:
         raise GeometryError(f"{what} {sizes} has {len(sizes)} values for {rank} spatial axes: give one number, or one per axis")
     for value in sizes:
@@ -232,6 +233,10 @@ def layer_table(spec: Spec, input_shape: tuple[int, ...]) -> Description:
     input_shape = tuple(input_shape)
     if not input_shape or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in input_shape):
         raise GeometryError(f"input shape {input_shape} is not legal: give (*spatial sizes, channels), integers of at least 1")
+    for layer in spec:
+        if not isinstance(layer, get_args(Layer)):
+            kinds = ", ".join(kind.__name__ for kind in get_args(Layer))
+            raise GeometryError(f"{type(layer).__name__} is not a layer: one of {kinds}")
     rows: list[LayerInfo] = []
     _run(named(spec), _Signal(input_shape, (_Field(),) * (len(input_shape) - 1)), rows)
     return Description(input_shape, tuple(rows))
@@ -279,12 +284,21 @@ class _Step:
     pads: tuple[tuple[int, int], ...] | None = None
 
 
+_LEGAL = {
+    "activation": ACTIVATIONS,
+    "padding_mode": PADDING_MODES,
+    "kernel_init": INITIALIZERS,
+    "bias_init": INITIALIZERS,
+}
+
+
 def _run(layers: Spec, x: _Signal, rows: list[LayerInfo]) -> _Signal:
     for layer in layers:
-        # Errors of inner layers carry their own name already.
+        for field, legal in _LEGAL.items():
+            if (value := getattr(layer, field, legal[0])) not in legal:
+                raise GeometryError(f"{layer.name}: unknown {field} {value!r}: one of {', '.join(legal)}")
         match layer:
             case Residual():
-                _check_names(layer)
                 paths = [_run(layer.body, x, rows), _run(layer.shortcut, x, rows)]
                 step = _Step(_join(layer.name, paths, concat=False))
             case Branch():
@@ -294,7 +308,6 @@ def _run(layers: Spec, x: _Signal, rows: list[LayerInfo]) -> _Signal:
                 step = _Step(_join(layer.name, paths, concat=layer.merge == "concat"))
             case _:
                 try:
-                    _check_names(layer)
                     step = _step(layer, x)
                 except GeometryError as error:
                     raise GeometryError(f"{layer.name}: {error}") from None
@@ -318,21 +331,6 @@ def _run(layers: Spec, x: _Signal, rows: list[LayerInfo]) -> _Signal:
 def _per_axis(values: Iterable[int]) -> int | tuple[int, ...] | None:
     values = tuple(values)
     return None if not values else values[0] if len(set(values)) == 1 else values
-
-
-_LEGAL = {
-    "activation": ACTIVATIONS,
-    "padding_mode": PADDING_MODES,
-    "kernel_init": INITIALIZERS,
-    "bias_init": INITIALIZERS,
-}
-
-
-def _check_names(layer: Layer) -> None:
-    for field, legal in _LEGAL.items():
-        value = getattr(layer, field, legal[0])
-        if value not in legal:
-            raise GeometryError(f"unknown {field} {value!r}: one of {', '.join(legal)}")
 
 
 def _join(name: str, paths: list[_Signal], concat: bool) -> _Signal:
@@ -460,7 +458,7 @@ def _step(layer: Layer, x: _Signal) -> _Step:
             if layer.filters < channels:
                 raise GeometryError(f"filters is {layer.filters}: it must be at least its input's {channels} channels")
             return costs(_slide(x, "kernel", 1, layer.strides, "valid")[1], layer.filters, 0)
-    raise GeometryError(f"{layer!r} is not a layer of cnn_jax.config")
+    raise GeometryError(f"{layer!r} is not a layer")
 
 
 def _links(layer: Conv, channels: int) -> int:
