@@ -333,7 +333,8 @@ class ModelConfig:
     """A model by name (of `zoo.MODELS`, or package.module:attribute) and what the sweep sets of it; None: the model's default.
 
     `kernel_size` and `strides` hold an int, or a stack with an int per conv block. `options` are (name, value) pairs for
-    parameters that only this model has.
+    parameters that only this model has. `iso` says that `filters` were solved for equal cost, and of what: 'params@32' is
+    as many parameters as the reference cell with 32 filters; it changes nothing that is built.
     """
 
     name: str = "cnn"
@@ -343,6 +344,7 @@ class ModelConfig:
     padding: str | None = None
     activation: str | None = None
     options: tuple[tuple[str, str | int | float], ...] = ()
+    iso: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -357,24 +359,20 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained. `epochs` None: the data set's own default, see `default_epochs`."""
+    """How a network is trained."""
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # decoupled in adamw, an L2 penalty's gradient in the others
     momentum: float = 0.9  # of sgd and rmsprop
     batch_size: int = 128
-    epochs: int | None = None
+    epochs: int = 5
 
-
-DEFAULT_EPOCHS = 5
-# 1,797 images make 11 steps an epoch: five epochs would show nothing.
-_EPOCHS_OF = {"digits": 60}
-
-
-def default_epochs(dataset: str) -> int:
-    """Epochs where the command line says nothing: 5; 60 for `digits`, which is forty times smaller than MNIST."""
-    return _EPOCHS_OF.get(dataset, DEFAULT_EPOCHS)
+    @classmethod
+    def of(cls, dataset: str, **fields: Any) -> "TrainConfig":
+        """The defaults for a data set, with `fields` in their place. Digits has 1,294 images: they are seen 60 times, in 41 steps
+        each; five epochs of ten steps would show nothing."""
+        return cls(**({"batch_size": 32, "epochs": 60} if dataset == "digits" else {}) | fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -383,7 +381,7 @@ class Trial:
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig(epochs=DEFAULT_EPOCHS)
+    train: TrainConfig = TrainConfig.of(DataConfig.dataset)
     seed: int = 0
 
     @functools.cached_property

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cnn_jax import data, store, summary, sweep
+from cnn_jax import data, isocost, store, summary, sweep
 from cnn_jax.config import DataConfig, ModelConfig, Trial, UsageError, format_stack
 from cnn_jax.geometry import Description
 
@@ -28,7 +29,7 @@ class Plan:
 
     def training_images(self, trial: Trial) -> int:
         """Images that its network will see in training, over all epochs."""
-        return self.info[trial.data].train_examples * (trial.train.epochs or 0)
+        return self.info[trial.data].train_examples * trial.train.epochs
 
     def cost(self, trial: Trial) -> float:
         """Work of a trial in MACs of its forward passes: for ordering, not for promises."""
@@ -43,6 +44,27 @@ def preflight(trials: Sequence[Trial]) -> Plan:
     pairs = dict.fromkeys((trial.model, trial.data) for trial in trials)
     shapes = {(m, d): summary.describe(m, info[d].input_shape, info[d].num_classes) for m, d in pairs}
     return Plan(tuple(trials), info, shapes)
+
+
+def equal_cost(trials: Sequence[Trial], measure: Literal["params", "macs"]) -> list[Trial]:
+    """The trials with their filters solved so that what differs in kernel size, strides and padding costs the same.
+
+    The reference is the first trial that is alike in all else: the first kernel size, strides and padding of the sweep.
+    Raises UsageError if a network cannot be made to cost as much within 5 %.
+    """
+    reference: dict[tuple, ModelConfig] = {}
+    solved: dict[tuple[ModelConfig, DataConfig], ModelConfig] = {}
+    for trial in trials:
+        model, config = trial.model, trial.data
+        if (model, config) in solved:
+            continue
+        alike = (dataclasses.replace(model, kernel_size=None, strides=None, padding=None), config)
+        first = reference.setdefault(alike, model)
+        found = data.info(config)
+        target = getattr(summary.describe(first, found.input_shape, found.num_classes), measure)
+        matched = isocost.match(model, found.input_shape, found.num_classes, measure=measure, target=target)
+        solved[model, config] = dataclasses.replace(matched, iso=f"{measure}@{format_stack(first.filters or ())}")
+    return [dataclasses.replace(trial, model=solved[trial.model, trial.data]) for trial in trials]
 
 
 def show(plan: Plan, console: Console, out: str | None) -> None:
@@ -105,6 +127,7 @@ def _settings(trial: Trial) -> dict[str, str]:
         "padding": m.padding or "",
         "activation": m.activation or "",
         **{name: str(value) for name, value in m.options},
+        "iso": m.iso or "",
         "optimizer": t.optimizer,
         "learning_rate": f"{t.learning_rate:g}",
         "weight_decay": f"{t.weight_decay:g}" if t.weight_decay else "",

@@ -18,7 +18,6 @@ from cnn_jax.config import (
     TrainConfig,
     Trial,
     UsageError,
-    default_epochs,
 )
 
 # ------------------------------------------------------------------------------------------------------ values from text
@@ -168,13 +167,13 @@ def product(
             pairs = tuple(zip(options, extra, strict=True))
             models += [zoo.resolve(ModelConfig(name, **fields, options=pairs)) for fields in combinations("model", chosen)]
     data = [DataConfig(**fields) for fields in combinations("data", {**defaults, **axes})]
-    train = [TrainConfig(**fields) for fields in combinations("train", {**defaults, **axes})]
+    training = combinations("train", {**defaults, **axes})
 
     trials = []
     for d in dict.fromkeys(data):
-        filled = [t if t.epochs else dataclasses.replace(t, epochs=default_epochs(d.dataset)) for t in train]
+        train = dict.fromkeys(TrainConfig.of(d.dataset, **fields) for fields in training)
         for m in dict.fromkeys(models):
-            for t in dict.fromkeys(filled):
+            for t in train:
                 trials += [Trial(m, d, t, seed) for seed in range(seeds)]
     return trials
 

@@ -527,7 +527,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def _flag(name: str) -> str:
-    return f"--{name}" if name in FLAGS else f"option {name}"
+    return f"--{name}" if name in FLAGS else f"--option={name}"
 
 
 def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:

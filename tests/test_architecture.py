@@ -17,7 +17,7 @@ ALLOWED = {
     "store": {"config"},
     "zoo": {"config", "geometry"},
     "summary": {"config", "geometry", "zoo"},
-    "isocost": {"config", "geometry", "zoo"},
+    "isocost": {"config", "geometry", "summary", "zoo"},
     "sweep": {"config", "zoo"},
     "data": {"config"},
     "convolution": set(),
@@ -28,7 +28,7 @@ ALLOWED = {
     "runner": {"config", "data", "store", "summary", "sweep", "train"},
     "stats": {"config"},
     "report": {"config", "stats", "store"},
-    "cli": {"config", "sweep", "plan", "runner", "report", "store", "summary"},
+    "cli": {"config", "sweep", "zoo", "plan", "runner", "report", "store", "summary"},
 }
 NO_JAX = {"config", "geometry", "store", "zoo", "summary", "isocost", "sweep", "data", "plan", "stats", "report", "cli", "runner"}
 

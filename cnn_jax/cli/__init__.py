@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import flags as absl_flags
+from absl import logging
 
 from cnn_jax import sweep
 from cnn_jax.cli import commands, experiments, flags
@@ -41,6 +42,7 @@ def main(experiment: str) -> None:
 
 def guarded(action: Callable[[], int]) -> int:
     """Runs a command; what the user can mend becomes one line on stderr and status 2."""
+    logging.set_verbosity(logging.ERROR)  # of absl: the libraries below warn of what we report ourselves
     try:
         return action()
     except UsageError as error:
@@ -73,7 +75,8 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
         trials = plan.equal_cost(trials, iso)
     planned = plan.preflight(trials)
     store.check(out)
-    console = Console()
+    # Into a file or a pipe, tables are as wide as they need to be.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if values.dry_run:
         plan.show(planned, console, str(out))
         return 0

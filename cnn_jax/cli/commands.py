@@ -36,11 +36,10 @@ def describe(words: Sequence[str]) -> int:
         if not 2 <= len(shape) <= 4:
             raise UsageError(f"--input_shape: {values.input_shape!r} is not legal: use positive integers, channels last, as 28,28,1")
 
-    from cnn_jax import summary
+    from cnn_jax import summary, zoo
 
-    found = summary.describe(
-        ModelConfig(**fields, options=options), shape, flags.one(values, "num_classes", sweep.positive_int)
-    )
+    model = zoo.resolve(ModelConfig(**fields, options=options))
+    found = summary.describe(model, shape, flags.one(values, "num_classes", sweep.positive_int))
     print(json.dumps(summary.to_json(found), indent=1) if values.json else summary.to_text(found))
     return 0
 

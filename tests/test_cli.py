@@ -1,0 +1,279 @@
+"""The command line as a user meets it: plans, sweeps, resumes, and one clear line for what cannot be."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cnn_jax import store
+
+ROOT = Path(__file__).resolve().parents[1]
+ONE_CELL = ["--filters=2", "--kernel_size=3", "--padding=valid", "--epochs=1"]
+
+
+def launch(*args: str, cwd: Path = ROOT, launcher: tuple[str, ...] = (str(ROOT / "launch.py"),)) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *launcher, *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+BAD_FLAGS = {
+    "--padding=sam": ["--padding", "valid, same, full, reflect, symmetric, replicate, circular"],
+    "--padding=": ["--padding", "valid"],
+    "--dataset=no_such_set": ["--dataset", "digits"],
+    "--model=lenet6": ["--model", "lenet5", "package.module:attribute"],
+    "--activation=rulu": ["--activation", "relu", "gelu"],
+    "--optimizer=adamx": ["--optimizer", "adamw"],
+    "--filters=0": ["--filters", "at least 1"],
+    "--filters=8,-1": ["--filters", "at least 1"],
+    "--filters=16-": ["--filters", "16-32"],
+    "--kernel_size=three": ["--kernel_size", "at least 1"],
+    "--strides=0": ["--strides", "at least 1"],
+    "--seeds=0": ["--seeds", "at least 1"],
+    "--seeds=1,2": ["--seeds", "one value"],
+    "--epochs=1.5": ["--epochs", "at least 1"],
+    "--batch_size=0": ["--batch_size", "at least 1"],
+    "--learning_rate=-1": ["--learning_rate", "above 0"],
+    "--learning_rate=nan": ["--learning_rate", "above 0"],
+    "--validation_fraction=1": ["--validation_fraction", "below 1"],
+    "--workers=no": ["--workers", "at least 1"],
+    "--kernel_size=9": ["conv1", "9x9", "8x8", "--padding=same"],
+    "--model=mlp,lenet5 --filters=8": ["--filters", "lenet5"],
+    "--option=depth": ["--option", "NAME=VALUE"],
+    "--option=depth=3": ["--option", "depth"],
+    "--iso=time": ["--iso", "params, macs"],
+    "--fitlers=8": ["--fitlers", "--filters"],
+    "--dry_run=perhaps": ["dry_run"],
+    "--train_examples=5000": ["--train_examples"],
+    "paddding": ["paddding", "padding", "package.module"],
+    "no.such.experiment": ["no.such.experiment"],
+    "grid padding": ["padding"],
+    "--dataset=npz:/no/such/file.npz": ["--dataset", "/no/such/file.npz"],
+    "--dataset=folder:/no/such/folder": ["--dataset", "/no/such/folder"],
+    "--out=/dev/null/x": ["--out", "/dev/null"],
+    "report": ["report", "folder"],
+    "report /no/such/folder": ["/no/such/folder"],
+    "describe --model=lenet6": ["--model", "lenet5"],
+    "describe --input_shape=28": ["--input_shape", "28,28,1"],
+    "compare one": ["two folders"],
+}
+
+
+@pytest.mark.parametrize("line", BAD_FLAGS)
+def test_bad_input_gets_one_line_and_writes_nothing(line: str, tmp_path: Path) -> None:
+    done = launch(*line.split(), cwd=tmp_path)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    for word in BAD_FLAGS[line]:
+        assert word in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 nothing")
+    np.savez(tmp_path / "keys.npz", x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.zeros(4, int))
+    (tmp_path / "empty").mkdir()
+    for index, value in enumerate(["npz:torn.npz", "npz:keys.npz", "folder:empty"]):
+        done = launch(f"--dataset={value}", "--out=out", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert value.split(":")[1] in done.stderr
+        assert not (tmp_path / "out").exists(), index
+
+
+def test_help_names_every_experiment_and_flag() -> None:
+    done = launch("--help")
+    assert done.returncode == 0
+    for word in ("grid", "filters", "kernel_size", "padding", "--learning_rate", "--dry_run", "describe", "compare"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("experiment", ["grid", "filters", "kernel_size", "padding"])
+def test_experiments_plan_as_scripts_and_by_name(experiment: str, tmp_path: Path) -> None:
+    by_name = launch(experiment, "--dry_run", "--padding=same")
+    script = launch("--dry_run", "--padding=same", launcher=("-m", f"experiments.{experiment}"))
+    assert by_name.returncode == script.returncode == 0, script.stderr
+    assert by_name.stdout == script.stdout
+    assert "trials in" in by_name.stdout
+
+
+def test_an_experiment_a_model_and_a_dataset_of_a_fork(tmp_path: Path) -> None:
+    (tmp_path / "forked.py").write_text(
+        '''"""A fork's own."""
+import numpy as np
+from cnn_jax.config import Conv, Dense, Flatten
+
+DEFAULTS = {"seeds": "2", "epochs": "1", "batch_size": "8"}
+
+
+def trials(request):
+    return request.product()
+
+
+def net(input_shape, num_classes, *, width=2):
+    return (Conv(width, 3, activation="relu", strides=2), Flatten(), Dense(num_classes))
+
+
+def noise():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (40, 6, 6, 1), dtype=np.uint8)
+    return x[:30], np.arange(30) % 2, x[30:], np.arange(10) % 2
+'''
+    )
+    done = launch("forked", cwd=tmp_path)
+    assert done.returncode == 2  # a name without a dot could hide a typo
+    (tmp_path / "fork").mkdir()
+    (tmp_path / "forked.py").rename(tmp_path / "fork" / "all.py")
+    args = ["fork.all", "--model=fork.all:net", "--dataset=fork.all:noise", "--option=width=2,3", "--out=out"]
+    done = launch(*args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in rows(tmp_path / "out")] == ["done"] * 4
+
+
+def test_a_sweep_leaves_a_table_a_page_and_parameters(npz: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = [f"--dataset={npz}", "--filters=2,2-3", "--padding=same", "--kernel_size=3", "--epochs=2", "--seeds=2", f"--out={out}"]
+    first = launch(*args)
+    assert first.returncode == 0, first.stderr
+    table = rows(out)
+    assert len(table) == 4
+    for row in table:
+        assert row["status"] == "done"
+        assert 0 <= float(row["test_accuracy"]) <= 1
+        assert int(row["params"]) > 0
+    assert {row["filters"] for row in table} == {"2", "2-3"}
+    page = (out / "report.html").read_text()
+    assert "http-equiv" not in page.lower() or "refresh" not in page.lower()
+    params = store.load_params(out, table[0]["trial"])
+    assert sum(v.size for k, v in params.items() if k.startswith("params/")) == int(table[0]["params"])
+    # The same command again trains nothing, and says the same.
+    files = sorted((out / "records").iterdir())
+    again = launch(*args)
+    assert again.returncode == 0
+    assert sorted((out / "records").iterdir()) == files
+    assert rows(out) == table
+    # More seeds: only the new ones are trained.
+    more = launch(*[a.replace("--seeds=2", "--seeds=3") for a in args], "--nokeep_params")
+    assert more.returncode == 0
+    assert [row for row in rows(out) if row["seed"] != "2"] == table
+    assert len(rows(out)) == 6
+    assert not list((out / "trials").glob("*seed2*"))
+
+
+def test_numbers_are_the_same_alone_and_among_others_and_every_time(npz: str, tmp_path: Path) -> None:
+    alone = [f"--dataset={npz}", "--filters=3", "--kernel_size=3", "--padding=same", "--epochs=2", "--workers=1"]
+    among = [*alone[:1], "--filters=2,3", "--kernel_size=3", "--padding=same,reflect", "--epochs=2"]
+    assert launch(*alone, "--seeds=1", f"--out={tmp_path}/a").returncode == 0
+    assert launch(*alone, "--seeds=1", f"--out={tmp_path}/b").returncode == 0
+    assert launch(*among, "--seeds=2", f"--out={tmp_path}/c").returncode == 0
+    (a,), (b,) = store.read(tmp_path / "a"), store.read(tmp_path / "b")
+    (c,) = [record for record in store.read(tmp_path / "c") if record["trial"] == a["trial"]]
+    for other in (b, c):
+        for name in ("history", "test_loss", "test_accuracy", "test_correct", "train_loss"):
+            assert a[name] == other[name]
+    for name, value in store.load_params(tmp_path / "a", a["trial"]).items():
+        np.testing.assert_array_equal(value, store.load_params(tmp_path / "c", a["trial"])[name])
+
+
+def test_divergence_is_recorded_and_the_rest_goes_on(npz: str, tmp_path: Path) -> None:
+    args = [f"--dataset={npz}", *ONE_CELL, "--learning_rate=1e-3,1e30", "--optimizer=sgd", "--seeds=1", f"--out={tmp_path}/o"]
+    for _ in range(2):
+        done = launch(*args)
+        assert done.returncode == 1
+        assert "diverged: loss not finite at step" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert sorted(row["status"] for row in rows(tmp_path / "o")) == ["diverged", "done"]
+
+
+def test_a_failing_trial_stays_its_own_trouble(npz: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "nets.py").write_text(
+        "import os, jax.numpy as jnp, flax.linen as nn\n"
+        "class Bad(nn.Module):\n    num_classes: int\n    how: int = 0\n"
+        "    @nn.compact\n    def __call__(self, x, train=False):\n"
+        "        if train and self.how == 1: raise RuntimeError('no <b>luck</b>')\n"
+        "        if train and self.how == 2: os._exit(9)\n"
+        "        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {}\n"
+    )
+    args = [f"--dataset={npz}", "--model=mine.nets:Bad", "--option=how=0,1,2", "--seeds=1", "--epochs=1", "--out=o"]
+    done = launch(*args, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "no <b>luck</b>" in done.stderr
+    assert "died 2 times" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(row["status"] for row in rows(tmp_path / "o")) == ["done", "failed", "failed"]
+    assert "<b>luck" not in (tmp_path / "o" / "report.html").read_text()
+
+
+LONG = ["--filters=4", "--kernel_size=3,5", "--padding=same", "--epochs=200", "--batch_size=8", "--seeds=2"]
+
+
+def begin(args: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *args], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def until(condition, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_killed_and_interrupted_sweeps_end_as_undisturbed_ones(npz: str, tmp_path: Path) -> None:
+    """kill -9 of the parent, kill -9 of a worker, Ctrl-C; then the same command: the records of an undisturbed run."""
+    out, calm = tmp_path / "out", tmp_path / "calm"
+    args = [f"--dataset={npz}", *LONG, "--checkpoint_seconds=0", f"--out={out}"]
+    assert launch(*args[:-1], f"--out={calm}").returncode == 0
+
+    process = begin(args)
+    until(lambda: list(out.glob("trials/*/checkpoint-*")))
+    process.kill()
+    process.communicate()
+
+    process = begin(args)
+    until(lambda: _workers(process.pid))
+    os.kill(_workers(process.pid)[0], signal.SIGKILL)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate()
+    if process.returncode != 0:  # it may have been faster than we
+        assert process.returncode == 130, err
+        assert "same command" in err
+        assert time.monotonic() - began < 5
+
+    assert launch(*args).returncode == 0
+    left, right = store.read(out), store.read(calm)
+    assert [r["trial"] for r in left] == [r["trial"] for r in right]
+    for a, b in zip(left, right, strict=True):
+        for name in ("status", "history", "test_loss", "test_correct"):
+            assert a[name] == b[name]
+    assert not list(out.glob("trials/*/checkpoint-*"))
+
+
+def _workers(pid: int) -> list[int]:
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(word) for word in done.stdout.split()]
+
+
+def test_second_launch_into_a_folder_says_who_holds_it(npz: str, tmp_path: Path) -> None:
+    args = [f"--dataset={npz}", *LONG, f"--out={tmp_path}/o"]
+    process = begin(args)
+    until(lambda: list((tmp_path / "o").glob("logs/*")))
+    second = launch(*args)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert second.returncode == 2
+    assert f"process {process.pid}" in second.stderr
