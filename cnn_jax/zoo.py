@@ -16,7 +16,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax.config import (
     ACTIVATIONS,
@@ -389,7 +389,7 @@ def convmixer(
 ) -> Spec:
     """ConvMixer-256/8 for CIFAR-10 (Trockman and Kolter 2022, arXiv 2201.09792, code github.com/locuslab/convmixer-cifar10)."""
     if depth < 1:
-        raise UsageError(f"option depth of model convmixer is {depth}: use an integer of at least 1")
+        raise UsageError(f"--option=depth: {depth} is not legal for model convmixer: use an integer of at least 1")
     f = filters[0]
     amount, mode = PADDINGS[padding]
     mix = (DepthwiseConv(kernel_size[0], padding=amount, padding_mode=mode, activation=activation), BatchNorm())
@@ -447,7 +447,7 @@ def resolve(config: ModelConfig) -> ModelConfig:
     own = dict(config.options)
     for name in own:
         if name in FLAGS:
-            raise UsageError(f"option {name} of model {config.name}: use the flag --{name}")
+            raise UsageError(f"--option={name}: {name} has a flag of its own: use --{name}")
     for name in (*flags, *own):
         if name not in parameters:
             has = f"it has {', '.join(parameters)}" if parameters else "it has no options"
@@ -514,10 +514,14 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
         return {}
     if not callable(model):
         raise UsageError(f"--model: {name} is neither a network nor a function that makes one")
-    parameters = inspect.signature(model, eval_str=True).parameters
+    try:
+        hints = get_type_hints(getattr(model, "func", model))
+    except (NameError, TypeError):  # a fork's annotations may name what is imported for type checkers only, or be none
+        hints = {}
+    parameters = inspect.signature(model).parameters
     # A linen module's fields; or what follows input_shape and num_classes.
     skipped = ("input_shape", "num_classes", "parent", "name") if inspect.isclass(model) else tuple(parameters)[:2]
-    return {name: parameter for name, parameter in parameters.items() if name not in skipped}
+    return {n: p.replace(annotation=hints.get(n, p.empty)) for n, p in parameters.items() if n not in skipped}
 
 
 def options(name: str) -> dict[str, Any]:
