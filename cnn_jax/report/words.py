@@ -32,3 +32,11 @@ def interval(e: Estimate) -> str:
 def count(n: int, noun: str) -> str:
     """'1 seed', '2 seeds'."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def short(value: float) -> str:
+    """A count in few characters: 54410 -> '54k', 1234567 -> '1.2M'."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,6 +1,6 @@
 """Intervals, effects and comparisons from recorded results alone. The unit is the run; accuracies are fractions of 1."""
 
-from cnn_jax.stats.cells import Cell, Design, Record, design, flat, numeric, text
+from cnn_jax.stats.cells import Cell, Design, Level, Record, design, flat, numeric, text
 from cnn_jax.stats.comparisons import Comparison, against_best, holm
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
 from cnn_jax.stats.images import Noise, correct_SN, correctness, flipped, noise, rates
@@ -30,6 +30,7 @@ __all__ = [
     "Design",
     "Effects",
     "Estimate",
+    "Level",
     "Means",
     "Noise",
     "Record",

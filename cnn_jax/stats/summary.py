@@ -20,7 +20,8 @@ class Analysis:
     """What can be said of a sweep.
 
     `metric` is what cells are compared on; `cells` are those with a finished run, best first; `comparisons` hold the first
-    of them against each other one, in the same order.
+    of them against each other one, in the same order. `on_test` are the same effects on the test set, which none of the choices
+    looked at; None where the metric is the test accuracy itself.
     """
 
     design: Design
@@ -30,6 +31,7 @@ class Analysis:
     effects: Effects
     comparisons: tuple[Comparison, ...]
     noise: Noise | None
+    on_test: Effects | None = None
 
     @property
     def validated(self) -> bool:
@@ -97,4 +99,7 @@ def analyse(records: Sequence[Record]) -> Analysis:
     terms = [dataclasses.replace(t, p=min(1.0, families * float(p))) for t, p in zip(found.terms, p_terms, strict=True)]
     corrected = [dataclasses.replace(c, p=min(1.0, families * c.p)) for c in comparisons]
     found = dataclasses.replace(found, terms=tuple(terms))
-    return Analysis(whole, metric, tuple(cells), means, found, tuple(corrected), noise(cells))
+    on_test = None
+    if metric != "test_accuracy" and all(r["test_accuracy"] is not None for r in done):
+        on_test = effects(whole, cells, Means.of([c.values("test_accuracy") for c in cells]))
+    return Analysis(whole, metric, tuple(cells), means, found, tuple(corrected), noise(cells), on_test)
