@@ -133,7 +133,7 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
 
 def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], int]]:
     """The scopes and the MACs of every matrix product and convolution of a program, those in inner programs included."""
-    for equation in jaxpr.eqns:
+    for equation in _needed(jaxpr):
         here = scopes + tuple(str(equation.source_info.name_stack).split("/"))
         parameters, primitive = equation.params, equation.primitive.name
         if primitive == "dot_general":
@@ -141,7 +141,8 @@ def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Itera
             inputs, outputs = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             yield here, times * math.prod(outputs) * math.prod(inputs[axis] for axis in contracted)
         elif primitive == "conv_general_dilated":
-            yield here, times * _convolution_macs(parameters, equation.invars[1].aval.shape, equation.outvars[0].aval.shape)
+            image, kernel = (variable.aval.shape for variable in equation.invars)
+            yield here, times * _convolution_macs(parameters, image, kernel, equation.outvars[0].aval.shape)
         else:
             inner = [getattr(p, "jaxpr", p) for p in _leaves(parameters) if hasattr(getattr(p, "jaxpr", p), "eqns")]
             counts = [list(_products(program, here, times * parameters.get("length", 1))) for program in inner]
@@ -156,14 +157,27 @@ def _leaves(parameters: dict[str, Any]) -> Iterator[Any]:
         yield from value if isinstance(value, tuple | list) else (value,)
 
 
-def _convolution_macs(parameters: dict[str, Any], kernel: tuple[int, ...], out: tuple[int, ...]) -> int:
-    """Products of a convolution; those with the zeros that `lhs_dilation` puts between the inputs are not made."""
+def _needed(jaxpr: Any) -> list[Any]:
+    """The equations that the outputs depend on: a gradient taken inside a layer leaves others behind, which are never run."""
+    needed, equations = {id(variable) for variable in jaxpr.outvars}, []
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or any(id(variable) in needed for variable in equation.outvars):
+            needed.update(map(id, equation.invars))
+            equations.append(equation)
+    return equations[::-1]
+
+
+def _convolution_macs(parameters: dict[str, Any], image: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> int:
+    """Products of a convolution, with padding too. One over inputs with holes between them (`lhs_dilation`) is the gradient of
+    another and costs what that costs: neither holes nor padding count."""
     numbers = parameters["dimension_numbers"]
     total = out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]
-    for axis, (k_axis, out_axis) in enumerate(zip(numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)):
+    axes = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)
+    for axis, (n_axis, k_axis, out_axis) in enumerate(axes):
         s, d, holes = (parameters[name][axis] for name in ("window_strides", "rhs_dilation", "lhs_dilation"))
-        low = parameters["padding"][axis][0]
-        total *= sum((o * s + j * d - low) % holes == 0 for o in range(out[out_axis]) for j in range(kernel[k_axis]))
+        low, last = parameters["padding"][axis][0], (image[n_axis] - 1) * holes
+        places = [o * s + j * d - low for o in range(out[out_axis]) for j in range(kernel[k_axis])]
+        total *= len(places) if holes == 1 else sum(0 <= place <= last and place % holes == 0 for place in places)
     return total
 
 

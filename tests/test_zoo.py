@@ -221,7 +221,7 @@ def test_equal_networks_have_equal_configs():
         (ModelConfig("cnn", (8,), strides=(1, 2)), "--strides: 1-2 has 2 values for the 1 of --filters=8: give one value"),
         (ModelConfig("resnet20", (8, 16)), "--filters: (8, 16) is not legal for model resnet20: use 3 values joined by '-'"),
         (ModelConfig("vgg16", kernel_size=(3, 5)), "--kernel_size: (3, 5) is not legal for model vgg16: use one value"),
-        (ModelConfig("resnet20", options=(("shortcut", "B"),)), "'B' is not legal for model resnet20: use one of A, projection"),
+        (ModelConfig("resnet20", options=(("shortcut", "B"),)), "'B' is not legal for model resnet20: use one of A"),
         (ModelConfig("vgg16", options=(("hidden", "x"),)), "--option=hidden: 'x' is not legal for model vgg16: use an integer"),
     ],
 )  # fmt: skip
