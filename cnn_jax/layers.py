@@ -52,6 +52,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "lecun_normal": jax.nn.initializers.lecun_normal(),
     "normal": jax.nn.initializers.normal(),  # standard deviation 0.01
 }
+_WITHOUT_FANS = ("zeros", "ones", "normal")
 _NUMPY_PAD_MODES = {"reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
 
 # ------------------------------------------------------------------------------------------------------------- functions
@@ -336,6 +337,8 @@ class _Weighted(_Parametric, kw_only=True):
         return self.parameter(name, self.kernel_init, shape)
 
     def bias(self, filters: int) -> jax.Array | None:
+        if self.bias_init in INITIALIZERS and self.bias_init not in _WITHOUT_FANS:
+            raise UsageError(f"bias_init {self.bias_init!r} scales by the fans of a kernel: one of {', '.join(_WITHOUT_FANS)}")
         return self.parameter("bias", self.bias_init, (filters,)) if self.use_bias else None
 
 

@@ -165,7 +165,7 @@ def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         _, layer, parameter = (key.key for key in path)
-        stream = zlib.crc32(jax.tree_util.keystr(path).encode())
+        stream = zlib.crc32("/".join(key.key for key in path).encode())
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64)))
         return _initializer(layer_of[layer], parameter, len(input_shape) - 1)(rng, leaf.shape, leaf.dtype)
 
@@ -215,7 +215,7 @@ def check_model(model: nn.Module, input_shape: Sequence[int], num_classes: int) 
             require(bool(jnp.isfinite(value).all()), f"{key!r} is not finite in {doing}, for images between 0 and 1")
         return logits
 
-    variables = call("init(key, x)", lambda: model.init(jax.random.key(0), x))
+    variables = call("init(key, x)", lambda: initial_variables(model, input_shape, seed=0))
     evaluate = jax.jit(lambda x: model.apply(variables, x, train=False))
     learn = jax.jit(
         lambda x: model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"])[0]
@@ -268,17 +268,15 @@ def _variance_scaling(scale: float, fan: str, uniform: bool) -> layers.Initializ
     """
 
     def draw(rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
-        if len(shape) < 2:
-            raise UsageError(f"a parameter of shape {tuple(shape)} has no fan: initialize it with zeros, ones or normal")
         *receptive, inputs, outputs = shape
         fans = {"fan_in": inputs, "fan_avg": (inputs + outputs) / 2}
         deviation = math.sqrt(scale / (fans[fan] * math.prod(receptive)))
         if uniform:
-            return (rng.uniform(-1, 1, shape) * math.sqrt(3) * deviation).astype(dtype)
-        z = rng.standard_normal(shape)
+            return ((2 * rng.random(shape, dtype) - 1) * (math.sqrt(3) * deviation)).astype(dtype)
+        z = rng.standard_normal(shape, dtype)
         while (out := np.abs(z) > 2).any():
-            z[out] = rng.standard_normal(out.sum())
-        return (z * deviation / 0.87962566103423978).astype(dtype)
+            z[out] = rng.standard_normal(out.sum(), dtype)
+        return (z * (deviation / 0.87962566103423978)).astype(dtype)
 
     return draw
 
@@ -292,5 +290,5 @@ NUMPY_INITIALIZERS: dict[str, layers.Initializer] = {
     "he_normal": _variance_scaling(2, "fan_in", uniform=False),
     "lecun_uniform": _variance_scaling(1, "fan_in", uniform=True),
     "lecun_normal": _variance_scaling(1, "fan_in", uniform=False),
-    "normal": lambda rng, shape, dtype: (rng.standard_normal(shape) * 0.01).astype(dtype),
+    "normal": lambda rng, shape, dtype: (rng.standard_normal(shape, dtype) * 0.01).astype(dtype),
 }

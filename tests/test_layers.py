@@ -544,7 +544,7 @@ def test_connections_are_the_only_parameters():
     kernel[..., [0, 2, 1, 0, 1, 2], [0, 0, 1, 2, 2, 2]] = p["kernel"]
     close(y, conv(x, kernel, p["bias"]))
     gradient = jax.grad(lambda p: jnp.sum(module.apply({"params": p}, x) ** 2))(p)["kernel"]
-    dense = jax.grad(lambda k: jnp.sum(conv(x, k) ** 2))(jnp.asarray(kernel))
+    dense = jax.grad(lambda k: jnp.sum(conv(x, k, p["bias"]) ** 2))(jnp.asarray(kernel))
     close(gradient, dense[..., [0, 2, 1, 0, 1, 2], [0, 0, 1, 2, 2, 2]])
 
 
