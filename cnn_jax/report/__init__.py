@@ -10,8 +10,8 @@ from rich.console import Console
 
 from cnn_jax import stats, store
 from cnn_jax.config import Trial
+from cnn_jax.report import comparison, table
 from cnn_jax.report import html as _html
-from cnn_jax.report import table
 from cnn_jax.report import terminal as _terminal
 
 
@@ -71,6 +71,11 @@ def terminal(dir: str | Path, console: Console | None = None) -> None:
     """Prints the answer and a table of the cells: mean, spread, n; one screen."""
     sweep = load([dir])
     _terminal.show(stats.analyse(sweep.records), len(sweep.missing), console or Console())
+
+
+def compare(a: str | Path, b: str | Path, console: Console | None = None) -> None:
+    """Prints two sweeps cell by cell, b minus a with intervals. Raises UsageError if they share no cell."""
+    comparison.show(store.read(a), store.read(b), console or Console())
 
 
 def _replace(path: Path, content: str) -> Path:

@@ -40,7 +40,7 @@ def details(analysis: stats.Analysis) -> list[str]:
     best = analysis.best
     if best is None:
         return []
-    out = []
+    out = noise_floor(analysis)
     for term in analysis.effects.terms:
         if len(term.factors) == 2 and term.p <= SIGNIFICANT:
             change = f"{words.points(term.span.estimate.value)} points, {_range(term.span.estimate)}"
@@ -51,11 +51,8 @@ def details(analysis: stats.Analysis) -> list[str]:
         out.append(_best(analysis, best))
     out.append(_test(analysis, best))
     if analysis.curse == analysis.curse and len(analysis.cells) > 1:
-        out.append(
-            f"Winner's curse: the best of {len(analysis.cells)} equal cells would look {words.spread(analysis.curse)} points too good "
-            f"by luck alone."
-        )
-    out += noise_floor(analysis)
+        look = f"look {words.spread(analysis.curse)} points too good by luck alone"
+        out.append(f"Winner's curse: the best of {len(analysis.cells)} equal cells would {look}.")
     return out
 
 
@@ -65,13 +62,13 @@ def noise_floor(analysis: stats.Analysis) -> list[str]:
     if analysis.noise:
         n = analysis.noise
         out.append(
-            f"Two runs that differ only by seed disagree on {100 * n.flips:.2f} % of the {n.images:,} test images, and their test "
-            f"accuracy varies by {words.spread(n.sd)} points (standard deviation, {n.runs} runs)."
+            f"Noise floor: two runs that differ only by seed disagree on {100 * n.flips:.2f} % of the {n.images:,} test "
+            f"images; their test accuracy varies by {words.spread(n.sd)} points (standard deviation, {n.runs} runs)."
         )
     if analysis.resolution == analysis.resolution:
         out.append(
-            f"{words.count(analysis.seeds, 'seed')} per cell find a difference of {words.spread(analysis.resolution)} points between two "
-            f"given cells with probability {stats.POWER:g} ({words.METRICS[analysis.metric]}, before correction for many cells)."
+            f"{words.count(analysis.seeds, 'seed')} per cell find a difference of {words.spread(analysis.resolution)} points "
+            f"in {words.METRICS[analysis.metric]} between two given cells with probability {stats.POWER:g}."
         )
     return out
 
@@ -81,8 +78,8 @@ def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> 
     design, out = analysis.design, []
     if analysis.best and not analysis.validated:
         out.append(
-            "Nothing was held out for validation, so no selection without the test set was possible: the best cell was picked on "
-            "the test set and its accuracy is too good."
+            "Nothing was held out for validation, so selection without the test set was not possible: the best cell was picked "
+            "on the test set and its accuracy is too good."
         )
     for status, meaning in (("diverged", "diverged"), ("failed", "failed")):
         if number := analysis.count(status):
@@ -90,9 +87,7 @@ def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> 
     if missing:
         out.append(f"{words.count(missing, 'planned trial')} did not run yet: the same command runs what is missing.")
     if analysis.effects.terms and analysis.effects.approximate:
-        out.append(
-            "The design is not a complete crossing with equal runs in every cell: effects are approximate (least squares)."
-        )
+        out.append("The design is not a complete crossing with equal runs in every cell: effects are approximate.")
     for name, factor in design.aliases.items():
         out.append(f"{name} changes together with {factor}: their effects cannot be told apart.")
     if damaged:
@@ -113,9 +108,9 @@ def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
 
 
 def _test(analysis: stats.Analysis, best: stats.Cell) -> str:
-    runs = len(best.values("test_accuracy"))
+    e = analysis.interval(best, "test_accuracy")
     note = "" if analysis.validated else " (picked on it)"
-    return f"Test accuracy of {best.label}: {words.interval(analysis.interval(best, 'test_accuracy'))}, {words.count(runs, 'seed')}{note}."
+    return f"Test accuracy of {best.label}: {words.interval(e)}, {words.count(e.n, 'seed')}{note}."
 
 
 def _step(term: stats.Term, *, first: bool) -> str:

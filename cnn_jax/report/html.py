@@ -54,7 +54,8 @@ def page(sweep: "Sweep", analysis: stats.Analysis) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
         f'initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link rel="icon" href="data:,">'
         f"<title>{title}</title><style>{_file('page.css')}</style></head>\n<body>{_header(sweep, analysis, title)}"
-        f"<nav><div>{anchors}</div></nav>\n<main>{sections}{_footer()}</main>\n<script>{_file('page.js')}</script></body></html>\n"
+        f"<nav><div>{anchors}</div></nav>\n<main>{sections}{_footer()}</main>\n<script>{_file('page.js')}</script>"
+        "</body></html>\n"
     )
 
 
@@ -92,9 +93,9 @@ def _header(sweep: "Sweep", analysis: stats.Analysis, title: str) -> str:
 
 def _footer() -> str:
     return (
-        "<footer>The unit is the run: intervals say how much the seed matters, on this split of these images. Intervals of means: "
-        "Student's t, from ten seeds BCa bootstrap. Differences and effects: moderated t. Claims are corrected (Holm) so that a "
-        f"report makes any false one in at most 5 % of cases. cnn_jax {cnn_jax.__version__}.</footer>"
+        "<footer>The unit is the run: intervals say how much the seed matters, on this split of these images. Intervals of "
+        "means: Student's t, from ten seeds BCa bootstrap. Differences and effects: moderated t. Claims are corrected (Holm) "
+        f"so that a report makes any false one in at most 5 % of cases. cnn_jax {cnn_jax.__version__}.</footer>"
     )
 
 
@@ -107,10 +108,13 @@ def _json(name: str, data: Any) -> str:
     return svg.tag("script", text, type="application/json", id=name)
 
 
+def _head(title: str, note: str) -> str:
+    return svg.tag("h2", svg.escape(title)) + svg.tag("p", svg.escape(note), class_="note")
+
+
 def _figure(figure: plots.Figure, extra: str = "") -> str:
     panels = svg.tag("div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip())
-    head = svg.tag("h2", svg.escape(figure.title)) + svg.tag("p", svg.escape(figure.note), class_="note")
-    return head + panels + extra + _download(figure.name, figure.rows)
+    return _head(figure.title, figure.note) + panels + extra + _download(figure.name, figure.rows)
 
 
 def _download(name: str, rows: list[dict[str, Any]]) -> str:
@@ -163,27 +167,24 @@ def _effects(analysis: stats.Analysis) -> str:
         tested = on_test[term.name].contrasts or (on_test[term.name].span,) if term.name in on_test else ()
         for i, contrast in enumerate(contrasts):
             e = contrast.estimate
-            omega = term.test.omega_squared if term.test else None
+            test = term.test
+            omega = test.omega_squared if test else None
             share = f"{omega.value:.2f} ({omega.low:.2f} to {omega.high:.2f})" if omega else "–"
-            test = words.points(tested[i].estimate.value) if tested else "–"
+            confirmed = tested[i].estimate.value if tested else math.nan
             first = i == 0
             rows.append(
                 (
                     term.name if first else "", f"{contrast.b} against {contrast.a}", words.points(e.value),
-                    f"{words.points(e.low)} to {words.points(e.high)}" if e.known else "–", test, str(e.n),
+                    f"{words.points(e.low)} to {words.points(e.high)}" if e.known else "–", words.points(confirmed), str(e.n),
                     share if first else "", _p(term.p) if first else "",
                 )
             )  # fmt: skip
             classes.append("marked" if term.p <= answer.SIGNIFICANT else "")
-            data.append(
-                {
-                    "term": term.name, "level": contrast.b, "against": contrast.a, "difference": e.value, "low": e.low, "high": e.high,
-                    "runs": e.n, "on_test": tested[i].estimate.value if tested else None,
-                    "f": term.test.f if term.test else None, "df1": term.test.df[0] if term.test else None,
-                    "df2": term.test.df[1] if term.test else None, "omega_squared": omega.value if omega else None,
-                    "omega_low": omega.low if omega else None, "omega_high": omega.high if omega else None, "p_corrected": term.p,
-                }
-            )  # fmt: skip
+            numbers = {"difference": e.value, "low": e.low, "high": e.high, "runs": e.n, "on_test": confirmed}
+            if test and omega:
+                numbers |= {"f": test.f, "df1": test.df[0], "df2": test.df[1], "omega_squared": omega.value}
+                numbers |= {"omega_low": omega.low, "omega_high": omega.high, "p_corrected": term.p}
+            data.append({"term": term.name, "level": contrast.b, "against": contrast.a} | numbers)
     head = (
         "factor",
         "level",
@@ -192,15 +193,15 @@ def _effects(analysis: stats.Analysis) -> str:
         "same on test",
         "runs",
         "partial ω² (95 %)",
-        "p, corrected",
+        "p",
     )
     kind = "Approximate: the design is incomplete or unequal. " if analysis.effects.approximate else ""
     note = (
-        f"{kind}What each level does to {words.METRICS[analysis.metric]} against the first one, all other factors averaged. Partial "
-        "omega squared is the factor's share of the variance that the other factors leave; p is corrected for all claims of this "
-        "report; bold: claimed."
+        f"{kind}What each level does to {words.METRICS[analysis.metric]} against the first one, all other factors averaged. "
+        "Partial ω² is the factor's share of the variance that the other factors leave; p is corrected for all claims "
+        "of this report; bold: claimed."
     )
-    return f"<h2>Effects</h2><p class='note'>{svg.escape(note)}</p>{_table(head, rows, classes=classes)}{_download('effects', data)}"
+    return _head("Effects", note) + _table(head, rows, classes=classes) + _download("effects", data)
 
 
 def _p(p: float) -> str:
@@ -248,7 +249,7 @@ def _cells(analysis: stats.Analysis) -> str:
     shown = rows[:ROWS]
     more = f" The best {ROWS:,} of {len(rows):,} cells are shown." if len(rows) > ROWS else ""
     note = f"Best first; bold: the best cell and those that cannot be told from it. Press a column's head to sort.{more}"
-    return f"<h2>All cells</h2><p class='note'>{svg.escape(note)}</p>{_table(head, shown, sortable=True, classes=classes)}{_download('cells', data)}"
+    return _head("All cells", note) + _table(head, shown, sortable=True, classes=classes) + _download("cells", data)
 
 
 def _trials(records: Sequence[stats.Record]) -> str:

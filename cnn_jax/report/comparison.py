@@ -1,0 +1,58 @@
+"""Two sweeps cell by cell: two folders, or one sweep under two versions of the code."""
+
+import json
+import math
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from cnn_jax import stats
+from cnn_jax.config import UsageError
+from cnn_jax.report import words
+
+
+def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None:
+    """Prints every cell that both hold with b minus a: the difference with its interval, P(B > A) and a corrected p.
+
+    Runs of one seed are not paired: between two versions of the code they may share nothing. Raises UsageError if no cell
+    has finished runs in both.
+    """
+    cells_a, cells_b = ({_key(c): c for c in stats.design(records).cells} for records in (a, b))
+    done = [r for r in (*a, *b) if r["status"] == "done"]
+    metric = "val_accuracy" if done and all(r["val_accuracy"] is not None for r in done) else "test_accuracy"
+    shared = [k for k in cells_a if k in cells_b and cells_a[k].values(metric).size and cells_b[k].values(metric).size]
+    if not shared:
+        raise UsageError(
+            "compare: the two sweeps have no cell with finished runs in common: name two sweeps of the same networks"
+        )
+    labels = {_key(c): c.label for c in stats.design([r for k in shared for r in cells_a[k].records]).cells}
+    differences = []
+    for key in shared:
+        values = [cells_a[key].values(metric), cells_b[key].values(metric)]
+        means = stats.Means.of(values, max(stats.one_image(r, metric) for r in cells_a[key].done + cells_b[key].done))
+        differences.append((key, values, means.contrast(np.array([-1.0, 1.0]))))
+    p = stats.holm(np.array([d.p for _, _, d in differences]))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column, justify in (
+        ("cell", "left"),
+        *((c, "right") for c in ("A", "n", "B", "n", "B - A", "95 % interval", "P(B>A)", "p")),
+    ):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for (key, (x, y), d), corrected in zip(differences, p, strict=True):
+        span = f"{words.points(d.low)} to {words.points(d.high)}" if d.known else "–"
+        numbers = (words.percent(x.mean()), str(len(x)), words.percent(y.mean()), str(len(y)), words.points(d.value), span)
+        better = f"{stats.probability_better(y, x):.2f}"
+        style = "bold" if corrected <= 1 - stats.LEVEL else None
+        table.add_row(labels[key], *numbers, better, "–" if math.isnan(corrected) else f"{corrected:.3f}", style=style)
+    console.print(table)
+    changed = int((p <= 1 - stats.LEVEL).sum())
+    only = len(cells_a) + len(cells_b) - 2 * len(shared)
+    sentence = (
+        f"{changed} of {words.count(len(shared), 'shared cell')} differ in {words.METRICS[metric]} (corrected for all of them)"
+    )
+    console.print(sentence + (f"; {words.count(only, 'cell')} not in both." if only else "."), highlight=False, style="bold")
+
+
+def _key(cell: stats.Cell) -> str:
+    return json.dumps(cell.config, sort_keys=True)

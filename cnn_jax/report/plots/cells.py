@@ -1,0 +1,137 @@
+"""Cells against the best, against their cost, and against the noise."""
+
+import math
+
+import numpy as np
+
+from cnn_jax import stats
+from cnn_jax.report import svg, words
+from cnn_jax.report.plots.figure import Figure, Row, clip, colour, levels_of, percent
+
+FOREST = 40  # cells drawn against the best
+
+
+def against_best(analysis: stats.Analysis) -> Figure | None:
+    """Every cell's difference to the best one with its interval: those not told from it stand out."""
+    shown = analysis.comparisons[:FOREST]
+    if not shown or analysis.best is None:
+        return None
+    rows: list[Row] = [
+        {
+            "best": analysis.best.label, "cell": c.cell.label, "difference": c.difference.value, "low": c.difference.low,
+            "high": c.difference.high, "p_best_better": c.better, "p_corrected": c.p, "runs": c.difference.n,
+        }
+        for c in analysis.comparisons
+    ]  # fmt: skip
+    longest = min(50, max(len(c.cell.label) for c in shown))
+    left, height = 12 + 6.6 * longest, 44 + 22 * len(shown)
+    ends = [v for c in shown for v in (-c.difference.low, -c.difference.high, -c.difference.value)]
+    x = svg.Scale.around([0.0, *ends], left, 950)
+    body = svg.bottom_axis(x, 10, height - 30, lambda v: words.points(v) if v else "0", "points below or above the best cell")
+    body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
+    for i, c in enumerate(shown):
+        y = 24 + 22 * i
+        d = c.difference
+        low, high = (x(-d.high), x(-d.low)) if d.known else (math.nan, math.nan)
+        span = f"{words.points(-d.high)} to {words.points(-d.low)}"
+        title = f"{c.cell.label}: {words.points(-d.value)} points ({span}), corrected p {c.p:.2g}"
+        colour = "c7" if c.distinguishable else "c2"
+        mark = svg.tag("title", svg.escape(title)) + svg.whisker(y, low, x(-d.value), high, colour, across=True)
+        body.append(svg.text(left - 10, y + 4, clip(c.cell.label, 50), anchor="end", class_="tick strong"))
+        body.append(svg.tag("g", mark))
+    more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
+    note = (
+        f"Difference to {analysis.best.label} with its 95 % interval. Green: cannot be told from the best after correction "
+        f"(Holm, all pairs of cells); grey: worse.{more}"
+    )
+    picture = svg.picture(960, height + 10, body, "difference of each cell to the best")
+    return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide")
+
+
+def cost(analysis: stats.Analysis) -> Figure | None:
+    """Accuracy against what it costs: parameters, MACs, training time; with the Pareto front."""
+    metric = analysis.metric
+    titles = {"params": "parameters", "macs": "multiply-accumulates per image", "train_seconds": "training time of a run, s"}
+    rows: list[Row] = []
+    for cell, only_K in zip(analysis.cells, np.eye(len(analysis.cells)), strict=True):
+        e = analysis.means.contrast(only_K)
+        facts = {"params": cell.fact("params"), "macs": cell.fact("macs"), "train_seconds": cell.mean("train_seconds")}
+        row = levels_of(cell) | facts | {"receptive_field": cell.fact("receptive_field")}
+        rows.append({"cell": cell.label} | row | {metric: e.value, "low": e.low, "high": e.high, "runs": e.n})
+    pictures = []
+    for key, title in titles.items():
+        known = [r for r in rows if r[key] is not None and r[key] > 0]
+        if not known:
+            continue
+        costs = [r[key] for r in known]
+        few = len(known) <= 60
+        y = svg.Scale.around([v for r in known for v in ((r["low"], r["high"], r[metric]) if few else (r[metric],))], 250, 34)
+        x = svg.Scale.around(costs, 54, 345, log=max(costs) / min(costs) > 5)
+        body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[metric]}, %")
+        body += svg.bottom_axis(x, 34, 250, words.short, title, 4)
+        front: list[Row] = []
+        for r in sorted(known, key=lambda r: (r[key], -r[metric])):
+            if not front or r[metric] > front[-1][metric]:
+                front.append(r)
+        steps = [(x(front[0][key]), y(front[0][metric]))]
+        for r in front[1:]:
+            steps += [(x(r[key]), steps[-1][1]), (x(r[key]), y(r[metric]))]
+        body.append(svg.line(steps, "c1"))
+        if few:
+            for r in known:
+                label = f"{r['cell']}: {words.percent(r[metric])}, {words.short(r[key])} {title}"
+                label += f", receptive field {r['receptive_field']}"
+                low, high = (y(r["low"]), y(r["high"])) if math.isfinite(r["low"]) else (math.nan, math.nan)
+                mark = svg.whisker(x(r[key]), low, y(r[metric]), high, "c1" if r in front else "c0")
+                body.append(svg.tag("g", svg.tag("title", svg.escape(label)) + mark))
+        else:
+            body.append(svg.dots([(x(r[key]), y(r[metric])) for r in known], "c0"))
+            body.append(svg.dots([(x(r[key]), y(r[metric])) for r in front], "c1"))
+        pictures.append(svg.picture(360, 292, body, f"{words.METRICS[metric]} against {title}"))
+    note = (
+        "A diamond is a cell with its 95 % interval. The orange line is the Pareto front: no cell has better accuracy for "
+        "less. If a factor also changes these costs, its effect may be theirs."
+    )
+    return Figure("cost", "What does accuracy cost?", note, pictures, rows) if pictures else None
+
+
+def noise_floor(analysis: stats.Analysis) -> Figure | None:
+    """The smallest difference that a number of seeds resolves."""
+    if not analysis.sd > 0:
+        return None
+    many = [2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30]
+    pairs = math.comb(len(analysis.cells), 2)
+    levels = {"two_given_cells": 1 - stats.LEVEL, "all_pairs_corrected": (1 - stats.LEVEL) / max(1, pairs)}
+    rows: list[Row] = [
+        {"seeds": n} | {key: stats.smallest_difference(analysis.sd, n, alpha) for key, alpha in levels.items()} for n in many
+    ]
+    now = next((r for r in rows if r["seeds"] == analysis.seeds), None)
+    top = max(rows[1]["two_given_cells"], now["two_given_cells"] if now else 0) * 1.6
+    x, y = svg.Scale(1.8, 33, 44, 345, log=True), svg.Scale(0, top, 250, 34)
+    body = svg.left_axis(y, 44, 350, lambda v: f"{100 * v:.3g}", "smallest difference found, points")
+    for n in (2, 3, 5, 10, 20, 30):
+        body.append(svg.text(x(n), 268, n, anchor="middle", class_="tick"))
+    body.append(svg.text(197, 288, "seeds per cell", anchor="middle", class_="axis"))
+    for i, key in enumerate(("two_given_cells", "all_pairs_corrected")[: 1 + (pairs > 1)]):
+        points = [(x(r["seeds"]), y(r[key])) for r in rows if r[key] <= top]
+        body.append(svg.line(points, colour(i)))
+        body.append(
+            svg.dots(points, colour(i), [f"{r['seeds']} seeds: {words.spread(r[key])} points" for r in rows if r[key] <= top])
+        )
+    body.append(svg.text(346, 52, "two given cells", anchor="end", class_="key c0"))
+    if pairs > 1:
+        body.append(svg.text(346, 70, f"any two of {len(analysis.cells)} cells", anchor="end", class_="key c1"))
+    if now:
+        body.append(svg.tag("line", class_="zero", x1=x(now["seeds"]), x2=x(now["seeds"]), y1=34, y2=250))
+        body.append(svg.text(x(now["seeds"]) + 5, 46, "this sweep", class_="tick"))
+    note = (
+        f"The difference in {words.METRICS[analysis.metric]} that seeds find with probability {stats.POWER:g}, from the spread "
+        f"between seeds ({words.spread(analysis.sd)} points)."
+    )
+    return Figure(
+        "noise_floor",
+        "What could this sweep have seen?",
+        note,
+        [svg.picture(360, 296, body, "smallest difference by seeds")],
+        rows,
+    )

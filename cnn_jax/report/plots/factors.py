@@ -1,0 +1,136 @@
+"""Accuracy by factor, and how factors depend on each other."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cnn_jax import stats
+from cnn_jax.report import svg, words
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, percent, seeds, shorten
+
+
+def by_factor(analysis: stats.Analysis) -> Figure:
+    """A panel per factor: every run as a dot, each level's marginal mean with its interval."""
+    metric, y = analysis.metric, _shared_scale(analysis, 258, 34)
+    runs = sum(len(c.values(metric)) for c in analysis.cells)
+    marginal = {t.name: dict(t.levels) for t in analysis.effects.terms if len(t.factors) == 1}
+    pictures, rows = [], []
+    for factor, levels in (analysis.design.factors or {"model": (None,)}).items():
+        if len(levels) > 12:
+            panel, some = _scatter(analysis, factor, y, named=runs <= DOTS_WITH_TITLES)
+            pictures.append(panel)
+            rows += some
+            continue
+        body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[metric]}, %")
+        for i, level in enumerate(levels):
+            x = 44 + 306 * (i + 0.5) / len(levels)
+            cells = [c for c in analysis.cells if factor not in c.levels or c.levels[factor] == level]
+            points, titles = [], []
+            for j, cell in enumerate(cells):
+                # Cells stand side by side within a level, so that a level's spread is seen to be between cells or within.
+                at = x + min(200 / len(levels), 90) * ((j + 0.5) / len(cells) - 0.5) * 0.8
+                for seed, value in zip(seeds(cell, metric), cell.values(metric), strict=True):
+                    points.append((round(at, 1), y(value)))
+                    titles.append(f"{cell.label} seed {seed}: {words.percent(value)}")
+                    rows.append({"factor": factor, "level": stats.text(level), "cell": cell.label, "seed": seed, metric: value})
+            body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
+            name = stats.text(level) if factor in analysis.design.factors else ""
+            e = marginal.get(factor, {}).get(name) or stats.mean_interval(
+                np.array([v for c in cells for v in c.values(metric)])
+            )
+            if e.n:
+                at = x + min(200 / len(levels), 90) * 0.5
+                label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {words.interval(e)}, {e.n} runs"))
+                low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
+                body.append(svg.tag("g", label + svg.whisker(round(at, 1), low, y(e.value), high, "c3")))
+            body.append(svg.text(x, 276, shorten(name, len(levels)), anchor="middle", class_="tick strong"))
+        body.append(svg.text(197, 296, factor if factor in analysis.design.factors else "", anchor="middle", class_="axis"))
+        pictures.append(svg.picture(360, 304, body, f"{words.METRICS[metric]} by {factor}"))
+    note = (
+        "Every dot is a run, dots in one column are the seeds of one cell; the diamond is the level's mean over all cells with "
+        "its 95 % interval."
+    )
+    return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
+
+
+def _shared_scale(analysis: stats.Analysis, start: float, end: float) -> svg.Scale:
+    return svg.Scale.around([v for c in analysis.cells for v in c.values(analysis.metric)], start, end)
+
+
+def _scatter(analysis: stats.Analysis, factor: str, y: svg.Scale, *, named: bool) -> tuple[str, list[Row]]:
+    """A factor of very many levels: numbers along x, logarithmic if they span decades; words in order."""
+    levels = analysis.design.factors[factor]
+    number = {v: float(v) if stats.numeric(levels) and not isinstance(v, tuple) else float(i) for i, v in enumerate(levels)}
+    low, high = min(number.values()), max(number.values())
+    x = svg.Scale.around(number.values(), 50, 345, log=low > 0 and high / low > 30)
+    body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[analysis.metric]}, %")
+    body += svg.bottom_axis(x, 34, 258, lambda v: f"{v:g}", factor)
+    points, titles, rows = [], [], []
+    for cell in analysis.cells:
+        for seed, value in zip(seeds(cell, analysis.metric), cell.values(analysis.metric), strict=True):
+            points.append((x(number[cell.levels[factor]]), y(value)))
+            titles.append(f"{cell.label} seed {seed}: {words.percent(value)}")
+            level = stats.text(cell.levels[factor])
+            rows.append({"factor": factor, "level": level, "cell": cell.label, "seed": seed, analysis.metric: value})
+    body.append(svg.dots(points, "c0", titles if named else None))
+    return svg.picture(360, 304, body, f"{words.METRICS[analysis.metric]} by {factor}"), rows
+
+
+def interactions(analysis: stats.Analysis) -> Figure | None:
+    """A panel per pair of factors: a line per level of one over the levels of the other; parallel lines: no interaction."""
+    factors = {name: levels for name, levels in analysis.design.factors.items() if len(levels) <= svg.COLOURS}
+    pairs = list(itertools.combinations(factors, 2))[:6]
+    if not pairs:
+        return None
+    pictures, rows = [], []
+    for a, b in pairs:
+        if len(factors[b]) > len(factors[a]):
+            a, b = b, a
+        estimates = {(u, v): _cell_mean(analysis, {a: u, b: v}) for u in factors[a] for v in factors[b]}
+        y = svg.Scale.around([x for e in estimates.values() if e for x in (e.low, e.high, e.value)], 250, 58)
+        body = svg.left_axis(y, 44, 350, percent)
+        width = 306 / len(factors[a])
+        for i, v in enumerate(factors[b]):
+            line = []
+            for j, u in enumerate(factors[a]):
+                e = estimates[u, v]
+                if e is None:
+                    continue
+                x = round(44 + width * (j + 0.5) + (i - (len(factors[b]) - 1) / 2) * min(10, width / len(factors[b]) * 0.6), 1)
+                line.append((x, y(e.value)))
+                low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
+                title = svg.tag(
+                    "title", svg.escape(f"{a} {stats.text(u)}, {b} {stats.text(v)}: {words.interval(e)}, {e.n} runs")
+                )
+                body.append(svg.tag("g", title + svg.whisker(x, low, y(e.value), high, colour(i))))
+                value = {"mean": e.value, "low": e.low, "high": e.high, "runs": e.n}
+                rows.append({"x": a, "x_level": stats.text(u), "line": b, "line_level": stats.text(v), **value})
+            body.append(svg.line(line, colour(i)))
+        body += _legend(f"{b}:", [stats.text(v) for v in factors[b]], 14)
+        for j, u in enumerate(factors[a]):
+            name = shorten(stats.text(u), len(factors[a]))
+            body.append(svg.text(44 + width * (j + 0.5), 268, name, anchor="middle", class_="tick strong"))
+        body.append(svg.text(197, 290, a, anchor="middle", class_="axis"))
+        pictures.append(svg.picture(360, 300, body, f"interaction of {a} and {b}"))
+    note = (
+        f"Mean {words.METRICS[analysis.metric]} in %, with 95 % intervals. Parallel lines: the two factors act independently."
+    )
+    return Figure("interactions", "Do factors depend on each other?", note, pictures, rows)
+
+
+def _cell_mean(analysis: stats.Analysis, levels: dict[str, stats.Level]) -> stats.Estimate | None:
+    chosen = np.array([all(c.levels[k] == v for k, v in levels.items()) for c in analysis.cells])
+    return analysis.means.contrast(chosen / chosen.sum()) if chosen.any() else None
+
+
+def _legend(title: str, names: Sequence[str], y: float) -> list[str]:
+    out, x = [svg.text(4, y, title, class_="axis")], 12 + 6.6 * len(title)
+    for i, name in enumerate(names):
+        if x + 22 + 7 * len(name) > 356:
+            x, y = 12.0, y + 16
+        out.append(svg.line([(x, y - 4), (x + 16, y - 4)], colour(i)))
+        out.append(svg.text(x + 20, y, name, class_="tick strong"))
+        x += 34 + 7 * len(name)
+    return out

@@ -1,0 +1,114 @@
+"""Single runs: learning curves and parallel coordinates."""
+
+import math
+from typing import Any
+
+from cnn_jax import stats
+from cnn_jax.report import svg, words
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, clip, colour, percent
+
+CURVES = 24  # cells whose learning curves are drawn
+LINES = 1500  # of the parallel coordinates
+
+
+def curves(analysis: stats.Analysis) -> Figure | None:
+    """Learning curves: a small panel per cell, a line per seed."""
+    metric = "val_accuracy" if analysis.validated else "train_accuracy"
+    drawn: list[tuple[stats.Cell, list[list[svg.Point]]]] = []
+    rows: list[Row] = []
+    for cell in analysis.cells:
+        lines = []
+        for r in sorted(cell.done, key=lambda r: r["config"]["seed"]):
+            seed = r["config"]["seed"]
+            points = [(h["epoch"], h[metric]) for h in r["history"] if h.get(metric) is not None]
+            if points:
+                lines.append(points)
+            if len(drawn) < CURVES:
+                rows += [{"cell": cell.label, "seed": seed} | h for h in r["history"]]
+        if lines:
+            drawn.append((cell, lines))
+        if len(drawn) == CURVES:
+            break
+    if not drawn:
+        return None
+    # The first epochs would flatten all that follows: the scale begins where the slowest run is after a fifth of its epochs.
+    floor = min(points[len(points) // 5][1] for _, lines in drawn for points in lines)
+    y = svg.Scale.around([floor, *(v for _, lines in drawn for points in lines for _, v in points if v >= floor)], 122, 24)
+    last = max(points[-1][0] for _, lines in drawn for points in lines)
+    x = svg.Scale(min(1, last - 1), last, 40, 232)
+    pictures = []
+    for cell, lines in drawn:
+        body = [svg.text(2, 13, clip(cell.label, 38), class_="tick strong")]
+        body += svg.left_axis(y, 36, 236, percent) + svg.bottom_axis(x, 24, 122, lambda v: f"{v:g}", "", 4)
+        paths = [svg.line([(x(e), y(v)) for e, v in points], colour(i)) for i, points in enumerate(lines)]
+        body.append(svg.tag("g", "".join(paths), clip_path="url(#curve)"))
+        pictures.append(svg.picture(240, 144, body, f"learning curves of {cell.label}"))
+    window = svg.tag("clipPath", svg.tag("rect", x=36, y=22, width=202, height=102), id="curve")
+    pictures[0] = pictures[0].replace("</svg>", svg.tag("defs", window) + "</svg>")
+    more = f" The best {CURVES} of {len(analysis.cells)} cells are drawn." if len(analysis.cells) > len(drawn) else ""
+    of = "Validation accuracy" if metric == "val_accuracy" else "Training accuracy (nothing was held out)"
+    note = f"{of} in % by epoch, a line per seed; the first epochs may lie below the picture.{more}"
+    return Figure("learning_curves", "Learning curves", note, pictures, rows, "small")
+
+
+def parallel(analysis: stats.Analysis) -> Figure | None:
+    """Parallel coordinates: a line per run through its factors, costs and accuracies; page.js lets a reader brush the axes."""
+    runs = [(c, r) for c in analysis.cells for r in sorted(c.done, key=lambda r: r["config"]["seed"])]
+    if len(runs) < 2:
+        return None
+    metrics = ["val_accuracy", "test_accuracy"] if analysis.validated else ["test_accuracy"]
+    costs = [k for k in ("params", "train_seconds") if len({r.get(k) for _, r in runs}) > 1]
+    width, top, bottom = 900, 46, 300
+    names = [*analysis.design.factors, *costs, *metrics]
+    axes: list[tuple[str, svg.Scale, dict[Any, float] | None]] = []
+    for name in names:
+        levels = analysis.design.factors.get(name)
+        if levels and (len(levels) <= 12 or not stats.numeric(levels)):
+            axes.append((name, svg.Scale(-0.5, len(levels) - 0.5, bottom, top), {v: float(i) for i, v in enumerate(levels)}))
+        else:
+            values = [c.levels[name] if levels else r.get(name) for c, r in runs]
+            finite = [float(v) for v in values if v is not None]
+            log = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 20
+            axes.append((name, svg.Scale.around(finite, bottom, top, log=log), None))
+    spread = {
+        id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(sorted(runs, key=lambda cr: cr[1][analysis.metric]))
+    }
+    xs = [round(60 + i * (width - 130) / max(1, len(names) - 1), 1) for i in range(len(names))]
+    rows: list[Row] = []
+    lines: list[str] = []
+    for cell, r in runs:
+        values = [cell.levels[n] if n in cell.levels else r.get(n) for n in names]
+        rows.append(
+            {n: stats.text(v) if n in cell.levels else v for n, v in zip(names, values, strict=True)} | {"trial": r["trial"]}
+        )
+        if len(lines) == LINES:
+            continue
+        # Runs of one level pass side by side in order of accuracy, or they would hide one another.
+        place = spread[id(r)]
+        heights = [at[v] + 0.4 * place if at else v for v, (_, _, at) in zip(values, axes, strict=True)]
+        ys = [None if v is None else scale(v) for v, (_, scale, _) in zip(heights, axes, strict=True)]
+        points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None]
+        shade = round(9 * (place + 0.5))
+        title = svg.tag("title", svg.escape(f"{cell.label} seed {r['config']['seed']}: {words.percent(r[analysis.metric])}"))
+        d = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
+        where = " ".join("-" if y is None else f"{y:g}" for y in ys)
+        lines.append(svg.tag("path", title if len(runs) <= DOTS_WITH_TITLES else "", d=d, class_=f"run v{shade}", data_y=where))
+    body = lines[::-1]
+    for x, (name, scale, at) in zip(xs, axes, strict=True):
+        marks = [
+            svg.tag("line", class_="pole", x1=x, x2=x, y1=top, y2=bottom),
+            svg.text(x, 18, name, anchor="middle", class_="axis"),
+        ]
+        form = percent if name in metrics else words.short
+        ticks = [(float(i), stats.text(v)) for v, i in at.items()] if at else [(t, form(t)) for t in scale.ticks(5)]
+        step = math.ceil(len(ticks) / 14)
+        marks += [svg.text(x + 6, scale(t) + 4, clip(label, 14), class_="tick halo") for t, label in ticks[::step]]
+        marks.append(svg.tag("rect", class_="brush", x=x - 14, y=top, width=28, height=bottom - top))
+        body.append(svg.tag("g", "".join(marks), class_="axis-of-runs"))
+    more = f" The best {LINES:,} of {len(runs):,} runs are drawn." if len(runs) > LINES else ""
+    note = (
+        "A line is a run, dark is poor, light is good. Drag along an axis to keep the runs that pass there; click it to let "
+        f"all back.{more}"
+    )
+    picture = svg.picture(width, 320, body, "parallel coordinates of all runs").replace("<svg ", '<svg class="parallel" ', 1)
+    return Figure("parallel", "Explore all runs", note, [picture], rows, "wide scroll")
