@@ -9,6 +9,7 @@ linen module, a linen module class (its fields are the options; those called inp
 finished spec or module.
 """
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -96,7 +97,7 @@ def mlp(
     target = layer_table(matched, tuple(input_shape)).params
     per_unit = math.prod(input_shape) + 1 + num_classes
     hidden = max(1, round((target - num_classes) / per_unit))
-    return (Flatten(), Dense(hidden, activation=activation), Dense(num_classes))
+    return (Flatten(), Dense(hidden, activation=activation, kernel_init="he_uniform"), Dense(num_classes))
 
 
 def simple_convnet(
@@ -118,7 +119,10 @@ def _blocks(filters: Stack, kernel_size: Stack, strides: Stack, padding: str, ac
     amount, mode = PADDINGS[padding]
     layers: list[Layer] = []
     for f, k, s in zip(filters, _stretch(kernel_size, filters), _stretch(strides, filters), strict=True):
-        layers += [Conv(f, k, s, padding=amount, padding_mode=mode, activation=activation), MaxPool(2)]
+        # Initial values of He et al. 2015, made for rectifiers: Keras's Glorot values start a first layer of 9 inputs and 32 filters
+        # so small that an epoch of MNIST ends a point of accuracy lower.
+        conv = Conv(f, k, s, padding=amount, padding_mode=mode, activation=activation, kernel_init="he_uniform")
+        layers += [conv, MaxPool(2)]
     return tuple(layers)
 
 
@@ -463,7 +467,8 @@ def resolve(config: ModelConfig) -> ModelConfig:
                 f"--filters={format_stack(values['filters'])}: give one value, or as many"
             )
     rest = tuple(sorted((name, value) for name, value in values.items() if name not in FLAGS))
-    return ModelConfig(config.name, options=rest, **{flag: values.get(flag) for flag in FLAGS})
+    filled: dict[str, Any] = {flag: values.get(flag) for flag in FLAGS}
+    return dataclasses.replace(config, options=rest, **filled)
 
 
 @functools.lru_cache(maxsize=4096)
