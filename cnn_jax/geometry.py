@@ -142,11 +142,8 @@ def transpose_geometry(
     (so there `output_padding` must be 0).
     """
     rank = len(spatial)
-    k_S, s_S, d_S = (
-        as_tuple(kernel, rank, "kernel_size"),
-        as_tuple(strides, rank, "strides"),
-        as_tuple(dilation, rank, "dilation"),
-    )
+    k_S, s_S = as_tuple(kernel, rank, "kernel_size"), as_tuple(strides, rank, "strides")
+    d_S = as_tuple(dilation, rank, "dilation")
     extra_S = as_tuple(output_padding, rank, "output_padding", least=0)
     same = padding in ("same", "same_lower")
     forward_S = [n * s for n, s in zip(spatial, s_S, strict=True)]
@@ -156,12 +153,10 @@ def transpose_geometry(
     for extra, s, d in zip(extra_S, s_S, d_S, strict=True):
         if extra and extra >= max(s, d):
             raise GeometryError(f"output_padding is {extra}: it must be smaller than strides {s} or dilation {d}")
+    axes = zip(spatial, k_S, s_S, d_S, pads, extra_S, strict=True)
     out_S = tuple(
-        (n - 1) * s + (k - 1) * d + 1 - low - high + extra
-        for n, k, s, d, (low, high), extra in zip(spatial, k_S, s_S, d_S, pads, extra_S, strict=True)
+        n * s if same else (n - 1) * s + (k - 1) * d + 1 - low - high + extra for n, k, s, d, (low, high), extra in axes
     )
-    if same:
-        out_S = tuple(forward_S)
     if min(out_S) < 1:
         raise GeometryError(f"padding {padding!r} cuts off all of its output: use less padding or a larger kernel_size")
     return pads, out_S
@@ -178,7 +173,8 @@ class LayerInfo:
     borders ignored; the effective stride is how many input positions apart neighbouring outputs look. Both are an int where
     all axes agree, else a tuple, and None where there is no such number: after a global pooling or a flatten, and after a
     transposed convolution with strides (what an output sees depends on where it is). Statistics of norms are left out.
-    MACs are multiply-accumulates of convolutions and dense layers, without bias; products with padding are counted.
+    MACs are multiply-accumulates of convolutions and dense layers (and of the distances of an RBF layer), without bias;
+    products with padding are counted.
     activation_bytes is the output as float32; 0 for a flatten, which moves nothing.
     """
 

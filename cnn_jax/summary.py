@@ -82,7 +82,7 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     calls: list[_Call] = []
     last: list[Any] = [None]
 
-    def note(method: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+    def note(method: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         result = method(*args, **kwargs)
         if context.method_name == "__call__":
             out = result[0] if isinstance(result, tuple) and result else result

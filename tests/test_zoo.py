@@ -1,5 +1,6 @@
 """What every model of the zoo must cost, by its source; and how options are found, filled in and refused."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -195,6 +196,8 @@ def test_resolve_fills_in_every_option_and_once_is_enough(name):
     filled = {flag: getattr(config, flag) for flag in zoo.FLAGS if getattr(config, flag) is not None} | dict(config.options)
     assert filled == zoo.options(name)
     assert Trial.from_json(Trial(config).canonical).model == config
+    marked = dataclasses.replace(config, iso="params@32")
+    assert zoo.resolve(marked) == marked
 
 
 def test_equal_networks_have_equal_configs():
