@@ -119,8 +119,8 @@ def _blocks(filters: Stack, kernel_size: Stack, strides: Stack, padding: str, ac
     amount, mode = PADDINGS[padding]
     layers: list[Layer] = []
     for f, k, s in zip(filters, _stretch(kernel_size, filters), _stretch(strides, filters), strict=True):
-        # Initial values of He et al. 2015, made for rectifiers: Keras's Glorot values start a first layer of 9 inputs and 32 filters
-        # so small that an epoch of MNIST ends a point of accuracy lower.
+        # Initial values of He et al. 2015, made for rectifiers: Keras's Glorot values start a first layer of 9 inputs and
+        # 32 filters so small that an epoch of MNIST ends a point of accuracy lower.
         conv = Conv(f, k, s, padding=amount, padding_mode=mode, activation=activation, kernel_init="he_uniform")
         layers += [conv, MaxPool(2)]
     return tuple(layers)
