@@ -102,8 +102,11 @@ def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
     ties = len(analysis.ties)
     if ties == 0:
         tail = f"it is better than {'the other cell' if others == 1 else f'each of the {others} others'}"
+    elif others == 1:
+        tail = "the other cell cannot be told from it"
     else:
-        tail = f"{'the other cell' if others == 1 else f'{ties} of the {others} other cells'} cannot be told from it"
+        some = "none of the {} other cells can" if ties == others else f"{ties} of the {{}} other cells cannot"
+        tail = f"{some.format(others)} be told from it"
     return f"Best on {where}: {best.label}, {value}, {words.count(len(best.values(analysis.metric)), 'seed')}; {tail}."
 
 

@@ -1,7 +1,6 @@
 """Two sweeps cell by cell: two folders, or one sweep under two versions of the code."""
 
 import json
-import math
 
 import numpy as np
 from rich.console import Console
@@ -44,7 +43,7 @@ def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None
         numbers = (words.percent(x.mean()), str(len(x)), words.percent(y.mean()), str(len(y)), words.points(d.value), span)
         better = f"{stats.probability_better(y, x):.2f}"
         style = "bold" if corrected <= 1 - stats.LEVEL else None
-        table.add_row(labels[key], *numbers, better, "–" if math.isnan(corrected) else f"{corrected:.3f}", style=style)
+        table.add_row(labels[key], *numbers, better, words.p_value(corrected), style=style)
     console.print(table)
     changed = int((p <= 1 - stats.LEVEL).sum())
     only = len(cells_a) + len(cells_b) - 2 * len(shared)

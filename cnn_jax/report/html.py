@@ -176,7 +176,7 @@ def _effects(analysis: stats.Analysis) -> str:
                 (
                     term.name if first else "", f"{contrast.b} against {contrast.a}", words.points(e.value),
                     f"{words.points(e.low)} to {words.points(e.high)}" if e.known else "–", words.points(confirmed), str(e.n),
-                    share if first else "", _p(term.p) if first else "",
+                    share if first else "", words.p_value(term.p) if first else "",
                 )
             )  # fmt: skip
             classes.append("marked" if term.p <= answer.SIGNIFICANT else "")
@@ -204,23 +204,20 @@ def _effects(analysis: stats.Analysis) -> str:
     return _head("Effects", note) + _table(head, rows, classes=classes) + _download("effects", data)
 
 
-def _p(p: float) -> str:
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _cells(analysis: stats.Analysis) -> str:
     ties = {id(c) for c in (*analysis.ties, *analysis.cells[:1])}
     silent = [c for c in analysis.design.cells if not c.values(analysis.metric).size]
     factors = list(analysis.design.factors) or ["model"]
     metrics = ["val_accuracy", "test_accuracy"] if analysis.validated else ["test_accuracy"]
-    head = [*factors, "n", "diverged", "failed"]
+    statuses = ["done", *(s for s in ("diverged", "failed") if analysis.count(s))]
+    head = [*factors, "n", *statuses[1:]]
     for metric in metrics:
-        head += [words.METRICS[metric], "SD, points", "95 % interval"]
+        head += [words.METRICS[metric], "SD", "95 % interval"]
     head += ["parameters", "MACs", "receptive field", "train s"]
     rows, classes, data = [], [], []
     for cell in [*analysis.cells, *silent]:
         names: list[Cell] = [stats.text(v) for v in cell.levels.values()] or [cell.label]
-        counts = {s: cell.count(s) for s in ("done", "diverged", "failed")}
+        counts = {status: cell.count(status) for status in statuses}
         row = names + [(str(n), n) for n in counts.values()]
         record: dict[str, Any] = {n: stats.text(v) for n, v in cell.levels.items()} | counts
         for metric in metrics:

@@ -40,3 +40,8 @@ def short(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{unit}"
     return f"{value:.3g}"
+
+
+def p_value(p: float) -> str:
+    """A p-value to three decimals; a dash where nothing could be tested."""
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -26,7 +26,7 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
     longest = min(50, max(len(c.cell.label) for c in shown))
     left, height = 12 + 6.6 * longest, 44 + 22 * len(shown)
     ends = [v for c in shown for v in (-c.difference.low, -c.difference.high, -c.difference.value)]
-    x = svg.Scale.around([0.0, *ends], left, 950)
+    x = svg.Scale.around([0.0, *ends], left, 750)
     body = svg.bottom_axis(x, 10, height - 30, lambda v: words.points(v) if v else "0", "points below or above the best cell")
     body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
     for i, c in enumerate(shown):
@@ -34,7 +34,7 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
         d = c.difference
         low, high = (x(-d.high), x(-d.low)) if d.known else (math.nan, math.nan)
         span = f"{words.points(-d.high)} to {words.points(-d.low)}"
-        title = f"{c.cell.label}: {words.points(-d.value)} points ({span}), corrected p {c.p:.2g}"
+        title = f"{c.cell.label}: {words.points(-d.value)} points ({span}), corrected p {words.p_value(c.p)}"
         colour = "c7" if c.distinguishable else "c2"
         mark = svg.tag("title", svg.escape(title)) + svg.whisker(y, low, x(-d.value), high, colour, across=True)
         body.append(svg.text(left - 10, y + 4, clip(c.cell.label, 50), anchor="end", class_="tick strong"))
@@ -44,8 +44,8 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
         f"Difference to {analysis.best.label} with its 95 % interval. Green: cannot be told from the best after correction "
         f"(Holm, all pairs of cells); grey: worse.{more}"
     )
-    picture = svg.picture(960, height + 10, body, "difference of each cell to the best")
-    return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide")
+    picture = svg.picture(760, height + 10, body, "difference of each cell to the best")
+    return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
 
 
 def cost(analysis: stats.Analysis) -> Figure | None:

@@ -42,7 +42,7 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
         body.append(svg.text(left + size * (i + 0.5), top - 8, i + 1, anchor="middle", class_="tick strong"))
         for j, b in enumerate(shown):
             value = between[i, j]
-            title = f"{a.label} and {b.label}: a run of each disagree on {100 * value:.2f} % of the images"
+            title = f"{a.label} and {b.label}: a run of each disagree on {words.percent(value)} of the images"
             strength = 0.0 if not np.isfinite(value) or peak == 0 else float(value / peak)
             box = svg.tag(
                 "rect",
@@ -77,7 +77,7 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
     more = f" The best {HEATMAP} of {len(cells)} cells are shown." if len(cells) > HEATMAP else ""
     note = (
         f"Percent of the {images:,} test images on which a run of one cell and a run of the other disagree; on the diagonal "
-        f"two seeds of one cell. A pair that is no darker than its diagonal differs by seed only. No run gets "
+        f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. No run gets "
         f"{words.count(len(hopeless), 'image')} right{listing}. Choose a square to list the images that flip between the two "
         f"cells.{more}"
     )

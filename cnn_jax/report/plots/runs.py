@@ -111,4 +111,4 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         f"all back.{more}"
     )
     picture = svg.picture(width, 320, body, "parallel coordinates of all runs").replace("<svg ", '<svg class="parallel" ', 1)
-    return Figure("parallel", "Explore all runs", note, [picture], rows, "wide scroll")
+    return Figure("parallel", "Explore all runs", note, [picture], rows, "wide")

@@ -1,0 +1,282 @@
+"""Reports of sweeps whose answer is known, read back as a reader or a script would."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from cnn_jax import report, stats
+from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
+from cnn_jax.report import answer, svg, table
+from tests import synthetic
+
+LOST = {"status": "diverged", "val_accuracy": None, "test_accuracy": None, "test_loss": None, "test_correct": None}
+
+
+class Page(html.parser.HTMLParser):
+    """A page's ids, links, scripts and text; complains about tags that do not nest."""
+
+    void = frozenset(("meta", "link", "br"))
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.names, self.text, self._open = [], [], [], [], []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.names.append(tag)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes[k] for k in ("href", "src") if k in attributes]
+        if tag not in self.void:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.void:
+            self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open[-1:] not in (["style"], ["script"]):
+            self.text.append(data)
+
+
+def page_of(path, records, planned=()):
+    return Page(report.write(synthetic.folder(path, records, planned)).read_text())
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def terminal_of(path):
+    console = Console(file=io.StringIO(), width=110)
+    report.terminal(path, console)
+    return console.file.getvalue()
+
+
+def test_results_csv_keeps_the_contract(tmp_path):
+    records = synthetic.sweep(filters=(8,), kernels=(3,), seeds=2)
+    records[0] |= LOST | {"reason": "loss, not finite"}
+    rows = rows_of(report.write_results(synthetic.folder(tmp_path, records)).read_text())
+    contract = [
+        "trial", "status", "dataset", "model", "filters", "kernel_size", "strides", "padding", "activation", "learning_rate",
+        "batch_size", "epochs", "seed", "params", "macs", "receptive_field", "train_loss", "val_accuracy", "test_accuracy",
+        "test_loss", "train_seconds", "compile_seconds",
+    ]  # fmt: skip
+    assert list(rows[0])[: len(contract)] == contract
+    by_id = {row["trial"]: row for row in rows}
+    assert len(by_id) == 4
+    lost, done = by_id[records[0]["trial"]], by_id[records[1]["trial"]]
+    assert (lost["status"], lost["test_accuracy"], lost["reason"]) == ("diverged", "", "loss, not finite")
+    assert float(done["val_accuracy"]) == records[1]["val_accuracy"]
+    assert (done["filters"], done["kernel_size"], done["learning_rate"], done["jax"]) == ("8", "3", "0.001", "0.10.2")
+
+
+def test_stacks_and_models_own_options_in_csv():
+    stack = synthetic.record(Trial(ModelConfig("cnn", (16, 32), (3,), options=(("width", 2),))), 0.9, images=8)
+    plain = synthetic.record(Trial(ModelConfig("lenet5")), 0.9, images=8) | {"receptive_field": [5, 7]}
+    rows = rows_of(table.results_csv([stack, plain]))
+    assert [(r["filters"], r["width"], r["receptive_field"]) for r in rows] == [("16-32", "2", "4"), ("", "", "5-7")]
+
+
+def test_results_of_no_trial_have_the_header():
+    assert table.results_csv([]).startswith("trial,status,dataset,model,filters")
+
+
+def test_page_opens_with_the_answer(tmp_path):
+    records = synthetic.sweep(seeds=4, sd=0.003, effect=0.01, rng_seed=1)
+    page = page_of(tmp_path, records)
+    text = " ".join(page.text)
+    headline = answer.headline(stats.analyse(records))
+    assert headline.startswith("Validation accuracy depends on filters (32 instead of 8: +")
+    assert "no effect of padding was found" in headline
+    assert text.index(headline) < text.index("Accuracy by factor")
+    assert headline in " ".join(terminal_of(tmp_path).split())
+
+
+def test_page_is_complete_and_fetches_nothing(tmp_path):
+    page = page_of(tmp_path, synthetic.sweep())
+    sections = {
+        "accuracy_by_factor", "effects", "interactions", "against_best", "noise_floor", "cost", "learning_curves", "parallel",
+        "disagreement", "cells", "trials", "plan", "provenance",
+    }  # fmt: skip
+    assert sections <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    outside = [link for link in page.links if not link.startswith(("#", "data:")) and link != "results.csv"]
+    assert outside == []
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def test_every_picture_has_its_data(tmp_path):
+    records = synthetic.sweep()
+    page = page_of(tmp_path, records)
+    prefix = "data:text/csv;charset=utf-8;base64,"
+    tables = [base64.b64decode(link.removeprefix(prefix)).decode() for link in page.links if link.startswith(prefix)]
+    assert len(tables) == 10
+    runs = rows_of(tables[0])
+    assert len(runs) == 3 * len(records)  # once per factor
+    assert {float(r["val_accuracy"]) for r in runs} == {r["val_accuracy"] for r in records}
+
+
+def test_what_failed_is_counted_and_what_is_missing_named(tmp_path):
+    records = synthetic.sweep()
+    records[3] |= LOST | {"reason": "loss is nan at step 7"}
+    records[4] |= LOST | {"status": "failed", "reason": "out of memory"}
+    planned = Trial(ModelConfig("cnn", (64,), (3,), padding="same"), seed=5)
+    text = " ".join(page_of(tmp_path, records, [planned]).text)
+    for words in (
+        "loss is nan at step 7",
+        "out of memory",
+        "1 trial diverged",
+        "1 trial failed",
+        "1 planned trial did not run",
+        planned.id,
+    ):
+        assert words in text
+    assert "37 planned, 34 done, 2 diverged or failed, 1 not run yet" in text
+    assert "1 planned trial did not run" in terminal_of(tmp_path)
+
+
+def test_selection_on_test_is_said(tmp_path):
+    text = " ".join(page_of(tmp_path, synthetic.sweep(validation_fraction=0.0)).text)
+    assert "selection without the test set was not possible" in text
+    assert "Best on the test set" in text
+
+
+def test_nothing_in_the_data_becomes_markup(tmp_path):
+    evil = "</script><script src=//x.example/></script><b>&\"'"
+    records = synthetic.sweep(filters=(8, 16), kernels=(3,))
+    for r in records:
+        r |= {"command": evil, "device": evil, "reason": evil if r["config"]["seed"] == 0 else None}
+        r["config"]["data"]["dataset"] = evil
+        if r["config"]["seed"] == 0:
+            r |= LOST
+    page = page_of(tmp_path, records)
+    assert "b" not in page.names
+    assert not any("example" in link for link in page.links)
+    assert evil in "".join(page.text)
+    assert page.names.count("script") == 2  # the images' data and page.js
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        synthetic.sweep(seeds=1),
+        synthetic.sweep(seeds=3)[:1],
+        synthetic.sweep(seeds=3)[:3],
+        synthetic.sweep(seeds=2, filters=(8,), kernels=(3,)),
+        synthetic.sweep(seeds=2)[:-3],
+        [r | LOST for r in synthetic.sweep(filters=(8,))],
+        [r | {"test_correct": None, "history": [], "params": None, "macs": None} for r in synthetic.sweep()],
+        [r | {"val_accuracy": 1.0, "test_accuracy": 1.0} for r in synthetic.sweep()],
+        [synthetic.record(Trial(ModelConfig("lenet5"), seed=s), 0.9) for s in range(12)],
+        [synthetic.record(Trial(ModelConfig(m, f), DataConfig(d), TrainConfig(epochs=e), s), 0.9)
+         for m, f, d, e in (("cnn", (8,), "digits", 60), ("lenet5", None, "mnist", 5)) for s in (0, 1)],
+    ],
+    ids=[
+        "one seed", "one run", "one cell", "one factor", "incomplete", "all diverged", "bare", "perfect", "no factor", "datasets",
+    ],
+)  # fmt: skip
+def test_any_sweep_gets_a_report(tmp_path, records):
+    page = page_of(tmp_path, records)
+    assert "provenance" in page.ids
+    unknown = re.compile(r".{30}\b(nan|None|inf)\b.{30}")
+    assert not unknown.findall(" ".join(page.text))
+    assert not unknown.findall(terminal_of(tmp_path))
+
+
+def test_an_empty_folder_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="holds no sweep"):
+        report.write(tmp_path)
+
+
+def test_merge_takes_each_trial_once_and_prefers_the_finished(tmp_path):
+    records = synthetic.sweep(filters=(8, 16), kernels=(3,))
+    a, b = records[:8], [r | LOST if i == 0 else r for i, r in enumerate(records[6:])]
+    folders = [synthetic.folder(tmp_path / name, part) for name, part in (("a", b), ("b", a))]
+    report.merge(folders, tmp_path / "both")
+    rows = rows_of((tmp_path / "both" / "results.csv").read_text())
+    assert len(rows) == len(records) == len({r["trial"] for r in rows})
+    assert {r["status"] for r in rows} == {"done"}
+
+
+def test_compare_finds_what_changed(tmp_path):
+    def runs(shift):
+        cells = ((8, 0.9), (16, 0.9 + shift), (32, 0.95))
+        return [
+            synthetic.record(Trial(ModelConfig("cnn", (f,)), seed=s), mean + 0.002 * math.sin(7 * s + f), images=50)
+            for f, mean in cells
+            for s in range(5)
+        ]
+
+    a, b = synthetic.folder(tmp_path / "a", runs(0)), synthetic.folder(tmp_path / "b", runs(0.03))
+    console = Console(file=io.StringIO(), width=120)
+    report.compare(a, b, console)
+    out = console.file.getvalue()
+    assert "1 of 3 shared cells differ in validation accuracy" in out
+    assert re.search(r"filters=16 .*\+3\.00", out)
+    other = synthetic.folder(tmp_path / "c", synthetic.sweep(filters=(64,), seeds=2))
+    with pytest.raises(UsageError, match="no cell with finished runs in common"):
+        report.compare(a, other, console)
+
+
+def test_reading_a_report_imports_no_jax(tmp_path):
+    synthetic.folder(tmp_path, synthetic.sweep(seeds=2))
+    code = f"import sys; from cnn_jax import report; report.write({str(tmp_path)!r}); assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_default_sweep_is_small_and_quick(tmp_path):
+    synthetic.folder(tmp_path, synthetic.sweep())
+    start = time.monotonic()
+    path = report.write(tmp_path)
+    assert time.monotonic() - start < 5
+    assert path.stat().st_size < 1e6
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_take_under_thirty_seconds(tmp_path):
+    records = synthetic.sweep(filters=tuple(range(1, 51)), kernels=tuple(range(1, 11)), paddings=("valid", "same"), seeds=10)
+    synthetic.folder(tmp_path, records)
+    start = time.monotonic()
+    path = report.write(tmp_path)
+    assert time.monotonic() - start < 30
+    assert path.stat().st_size < 20e6
+    assert len(records) == 10_000
+
+
+def test_json_in_the_page_cannot_end_its_script(tmp_path):
+    records = synthetic.sweep(filters=(8, 16), kernels=(3,))
+    for r in records:
+        r["config"]["model"]["name"] = "</script>" + str(r["config"]["model"]["filters"])
+    text = report.write(synthetic.folder(tmp_path, records)).read_text()
+    (data,) = re.findall(r'<script type="application/json" id="images">(.*?)</script>', text)
+    assert json.loads(data)["runs"] == [3, 3, 3, 3]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.9, 1.0), (0.97341, 0.97342), (0, 0), (3, 40000), (-2e-3, 5e-3)])
+def test_ticks_are_few_round_and_inside(low, high):
+    scale = svg.Scale.around([low, high], 0, 100)
+    ticks = scale.ticks()
+    assert 2 <= len(ticks) <= 11
+    assert all(scale.low - 1e-9 <= t <= scale.high + 1e-9 for t in ticks)
+    assert scale(low) <= scale(high)
+
+
+def test_log_ticks_span_decades():
+    assert svg.Scale.around([1e-4, 1e-1], 0, 100, log=True).ticks() == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert len(svg.Scale.around([900, 4000], 0, 100, log=True).ticks()) >= 2
