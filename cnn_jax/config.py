@@ -370,8 +370,10 @@ class TrainConfig:
 
     @classmethod
     def of(cls, dataset: str, **fields: Any) -> "TrainConfig":
-        """The defaults for a data set, with `fields` in their place. Digits has 1,294 images: they are seen 60 times, in 41 steps
-        each; five epochs of ten steps would show nothing."""
+        """The defaults for a data set, with `fields` in their place.
+
+        Digits has 1,294 training images: five epochs of 11 steps would show nothing, so it gets 60 epochs of 41 steps.
+        """
         return cls(**({"batch_size": 32, "epochs": 60} if dataset == "digits" else {}) | fields)
 
 
@@ -381,7 +383,7 @@ class Trial:
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    train: TrainConfig = TrainConfig.of(DataConfig.dataset)
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig.of(DataConfig.dataset))
     seed: int = 0
 
     @functools.cached_property
@@ -393,7 +395,9 @@ class Trial:
     @functools.cached_property
     def id(self) -> str:
         """A readable slug, then 8 hex digits of the SHA-256 of the canonical JSON; safe as a file name."""
-        return f"{_slug(self.data.dataset, self.model)}-seed{self.seed}-{hashlib.sha256(self.canonical.encode()).hexdigest()[:8]}"
+        return (
+            f"{_slug(self.data.dataset, self.model)}-seed{self.seed}-{hashlib.sha256(self.canonical.encode()).hexdigest()[:8]}"
+        )
 
     @property
     def static(self) -> tuple:
@@ -417,7 +421,7 @@ class Trial:
         """The inverse of `canonical`. Raises ValueError on anything else."""
         try:
             raw = json.loads(text)
-            model = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["model"].items()}
+            model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["model"].items()}
             model["options"] = tuple((k, v) for k, v in model["options"])
             return cls(ModelConfig(**model), DataConfig(**raw["data"]), TrainConfig(**raw["train"]), raw["seed"])
         except (KeyError, TypeError) as error:

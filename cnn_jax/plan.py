@@ -1,4 +1,4 @@
-"""Preflight: what a sweep will build and cost, before anything is written and without JAX. A cell that cannot exist is refused here."""
+"""Preflight: what a sweep will build and cost, without JAX and before anything is written. A cell that cannot be ends here."""
 
 import dataclasses
 from collections.abc import Sequence

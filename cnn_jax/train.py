@@ -1,9 +1,11 @@
 """Training: pure functions of (static config, hyperparameters, data, position). Readable alone.
 
-Shapes: N images, T trials side by side ("lanes"), S steps of an epoch, B images of a batch, K classes, E batches of an evaluation.
+Shapes: N images, T trials side by side ("lanes"), S steps of an epoch, B images of a batch, K classes, E batches of an
+evaluation.
 
-A training run is a `Position` that `advance` moves forward; where it stands is data, so it can be kept and taken up again anywhere.
-The batch order is drawn from (seed, epoch) and a step's randomness from (seed, step): there is no iterator and no key to keep.
+A training run is a `Position` that `advance` moves forward; where it stands is data, so it can be kept and taken up again
+anywhere. The batch order is drawn from (seed, epoch) and a step's randomness from (seed, step): there is no iterator and no
+key to keep.
 """
 
 import dataclasses
@@ -35,7 +37,7 @@ EVAL_BATCH = 128
 class TrainState:
     """What a step changes: parameters, the model's other variables (batch statistics), the optimizer's state, steps done."""
 
-    step: jax.Array
+    step: Any
     params: Any
     model_state: Any
     opt_state: Any
@@ -76,7 +78,13 @@ def as_floats(images: jax.Array) -> jax.Array:
 
 
 def train_step(
-    model: nn.Module, optimizer_name: str, state: TrainState, hyper: Hyper, images_BHWC: jax.Array, labels_B: jax.Array, weights_B: jax.Array
+    model: nn.Module,
+    optimizer_name: str,
+    state: TrainState,
+    hyper: Hyper,
+    images_BHWC: jax.Array,
+    labels_B: jax.Array,
+    weights_B: jax.Array,
 ) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
     """One step on the weighted mean cross-entropy; also the sums over the batch of loss and of right answers.
 
@@ -86,7 +94,11 @@ def train_step(
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
         (logits_BK, _), changed = model.apply(
-            {"params": params, **state.model_state}, as_floats(images_BHWC), train=True, mutable=list(state.model_state), rngs={"dropout": key}
+            {"params": params, **state.model_state},
+            as_floats(images_BHWC),
+            train=True,
+            mutable=list(state.model_state),
+            rngs={"dropout": key},
         )
         loss_B = optax.softmax_cross_entropy_with_integer_labels(logits_BK, labels_B) * weights_B
         right_B = (jnp.argmax(logits_BK, -1) == labels_B) * weights_B
@@ -98,9 +110,7 @@ def train_step(
     return TrainState(state.step + 1, params, model_state, opt_state), (loss, right)
 
 
-def eval_step(
-    model: nn.Module, variables: Any, images_BHWC: jax.Array, labels_B: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def eval_step(model: nn.Module, variables: Any, images_BHWC: jax.Array, labels_B: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Loss (float32) and whether the answer is right (bool), for each image."""
     logits_BK, _ = model.apply(variables, as_floats(images_BHWC), train=False)
     return optax.softmax_cross_entropy_with_integer_labels(logits_BK, labels_B), jnp.argmax(logits_BK, -1) == labels_B
@@ -110,7 +120,7 @@ def eval_step(
 
 
 def epoch_order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
-    """(S, B) int32: the batches of an epoch, a function of (seed, epoch). The last batch is filled up from the order's start."""
+    """(S, B) int32: the batches of an epoch, drawn from (seed, epoch); the last one is filled up from the order's start."""
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch)))).permutation(examples).astype(np.int32)
     return np.resize(order, (steps_per_epoch(examples, batch_size), batch_size))
 
@@ -268,7 +278,7 @@ class Position:
     state: TrainState
     sums_T2S: Any  # per step of the epoch under way: sums of loss and right answers
     step: int
-    history: tuple[dict[str, list[float]], ...]  # per finished epoch: curves' values, a list over trials
+    history: tuple[dict[str, list[float | None]], ...]  # per finished epoch: curves' values, a list over trials
     diverged: tuple[int | None, ...]  # step whose loss was not finite
     train_seconds: float
 
@@ -295,7 +305,9 @@ class Position:
 def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Position:
     """The position before the first step."""
     name = trials[0].train.optimizer
-    states = _stack([create_train_state(program.model, data.input_shape, name, trial.seed) for trial in _filled(program, trials)])
+    states = _stack(
+        [create_train_state(program.model, data.input_shape, name, trial.seed) for trial in _filled(program, trials)]
+    )
     steps = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
     return Position(states, np.zeros((program.lanes, 2, steps), np.float32), 0, (), (None,) * len(trials), 0.0)
 
@@ -321,7 +333,14 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
     filled = _filled(program, trials)
     order = np.stack([epoch_order(trial.seed, epoch, examples, train.batch_size) for trial in filled])
     state, sums_T2S = program.train(
-        position.state, _hyper(filled), position.sums_T2S, data.train_images, data.train_labels, order, np.int32(first), np.int32(last)
+        position.state,
+        _hyper(filled),
+        position.sums_T2S,
+        data.train_images,
+        data.train_labels,
+        order,
+        np.int32(first),
+        np.int32(last),
     )
     loss_TS, right_TS = np.asarray(sums_T2S, np.float64).transpose(1, 0, 2)
     diverged = tuple(
@@ -358,7 +377,9 @@ def judge(program: Program, state: TrainState, data: DeviceData, which: range) -
         count = min(size, which.stop - begin)
         # The last piece is filled up with its own first image, whose answers are then cut off.
         indices = np.where(np.arange(size) < count, np.arange(begin, begin + size), begin).astype(np.int32)
-        loss_TEB, right_TEB = program.evaluate(_variables(state), data.eval_images, data.eval_labels, indices.reshape(-1, EVAL_BATCH))
+        loss_TEB, right_TEB = program.evaluate(
+            _variables(state), data.eval_images, data.eval_labels, indices.reshape(-1, EVAL_BATCH)
+        )
         losses.append(np.asarray(loss_TEB, np.float64).reshape(program.lanes, -1)[:, :count])
         rights.append(np.asarray(right_TEB).reshape(program.lanes, -1)[:, :count])
     return np.concatenate(losses, 1), np.concatenate(rights, 1)

@@ -1,13 +1,17 @@
 """Small data that every test can have at once, and a cache of its own for the whole run."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-os.environ.setdefault("CNN_JAX_CACHE", tempfile.mkdtemp(prefix="cnn_jax-tests-"))
+if "CNN_JAX_CACHE" not in os.environ:
+    os.environ["CNN_JAX_CACHE"] = tempfile.mkdtemp(prefix="cnn_jax-tests-")
+    atexit.register(shutil.rmtree, os.environ["CNN_JAX_CACHE"], ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -1,5 +1,6 @@
 """The command line as a user meets it: plans, sweeps, resumes, and one clear line for what cannot be."""
 
+import base64
 import csv
 import os
 import signal
@@ -15,6 +16,11 @@ from cnn_jax import store
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_CELL = ["--filters=2", "--kernel_size=3", "--padding=valid", "--epochs=1"]
+
+
+PNG = base64.b64decode(  # 8x8, grey
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAE0lEQVR4nGNkYIYARgkog4UsBgAyBwFrbbGeFwAAAABJRU5ErkJggg=="
+)
 
 
 def launch(*args: str, cwd: Path = ROOT, launcher: tuple[str, ...] = (str(ROOT / "launch.py"),)) -> subprocess.CompletedProcess:
@@ -83,7 +89,11 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 nothing")
     np.savez(tmp_path / "keys.npz", x_train=np.zeros((4, 8, 8), np.uint8), y_train=np.zeros(4, int))
     (tmp_path / "empty").mkdir()
-    for index, value in enumerate(["npz:torn.npz", "npz:keys.npz", "folder:empty"]):
+    for part in ("train", "test"):
+        for label in "ab":
+            (tmp_path / "torn" / part / label).mkdir(parents=True)
+            (tmp_path / "torn" / part / label / "1.png").write_bytes(PNG if part == "train" else PNG[:-20])
+    for index, value in enumerate(["npz:torn.npz", "npz:keys.npz", "folder:empty", "folder:torn"]):
         done = launch(f"--dataset={value}", "--out=out", cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert value.split(":")[1] in done.stderr
@@ -141,7 +151,15 @@ def noise():
 
 def test_a_sweep_leaves_a_table_a_page_and_parameters(npz: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    args = [f"--dataset={npz}", "--filters=2,2-3", "--padding=same", "--kernel_size=3", "--epochs=2", "--seeds=2", f"--out={out}"]
+    args = [
+        f"--dataset={npz}",
+        "--filters=2,2-3",
+        "--padding=same",
+        "--kernel_size=3",
+        "--epochs=2",
+        "--seeds=2",
+        f"--out={out}",
+    ]
     first = launch(*args)
     assert first.returncode == 0, first.stderr
     table = rows(out)

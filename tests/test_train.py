@@ -178,7 +178,10 @@ def test_a_small_evaluation_program_walks_a_large_set(trial: Trial, program, on_
     """Sets larger than the program's piece are judged piece by piece, with the last one cut."""
     position = run(program, [trial], on_device)
     whole, _ = train.judge(program, position.state, on_device, range(len(on_device.eval_labels)))
-    pieces = [train.judge(program, position.state, on_device, range(i, min(i + 30, whole.shape[1])))[0] for i in range(0, whole.shape[1], 30)]
+    pieces = [
+        train.judge(program, position.state, on_device, range(i, min(i + 30, whole.shape[1])))[0]
+        for i in range(0, whole.shape[1], 30)
+    ]
     np.testing.assert_array_equal(whole, np.concatenate(pieces, 1))
 
 

@@ -84,13 +84,17 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
 
 
 def _run(planned, console, out, command, workers, keep_params, checkpoint_seconds) -> int:  # type: ignore[no-untyped-def]
-    from cnn_jax import report, runner, store
+    from cnn_jax import data, report, runner, store
     from cnn_jax.runner.progress import Progress
 
+    progress = Progress(console, planned.training_images)
+    with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
+        for config in planned.info:
+            data.prepare(config)
     try:
         outcome = runner.run(
             planned.trials, out, command=command, cost=planned.cost, workers=workers, keep_params=keep_params,
-            checkpoint_seconds=checkpoint_seconds, progress=Progress(console, planned.training_images),
+            checkpoint_seconds=checkpoint_seconds, progress=progress,
         )  # fmt: skip
         if outcome.counts:
             page = report.write(out)

@@ -22,10 +22,10 @@ def describe(words: Sequence[str]) -> int:
     if rest := flags.parse(values, ["describe", *words]):
         raise UsageError(f"{rest[0]!r}: name the model with --model")
     given = flags.axes(values, _MODEL_AXES) | {f"option {name}": found for name, found in flags.options(values).items()}
-    for name, found in given.items():
-        if len(found) > 1:
+    for name, listed in given.items():
+        if len(listed) > 1:
             raise UsageError(f"--{name}: describe takes one value")
-    options = tuple((name.split()[1], found[0]) for name, found in given.items() if name.startswith("option "))
+    options = tuple((name.split()[1], listed[0]) for name, listed in given.items() if name.startswith("option "))
     fields = {("name" if name == "model" else name): given[name][0] for name in _MODEL_AXES if name in given}
     shape = None
     if values.input_shape is not None:
@@ -34,13 +34,15 @@ def describe(words: Sequence[str]) -> int:
         except ValueError:
             shape = ()
         if not 2 <= len(shape) <= 4:
-            raise UsageError(f"--input_shape: {values.input_shape!r} is not legal: use positive integers, channels last, as 28,28,1")
+            raise UsageError(
+                f"--input_shape: {values.input_shape!r} is not legal: use positive integers, channels last, as 28,28,1"
+            )
 
     from cnn_jax import summary, zoo
 
     model = zoo.resolve(ModelConfig(**fields, options=options))
-    found = summary.describe(model, shape, flags.one(values, "num_classes", sweep.positive_int))
-    print(json.dumps(summary.to_json(found), indent=1) if values.json else summary.to_text(found))
+    table = summary.describe(model, shape, flags.one(values, "num_classes", sweep.positive_int))
+    print(json.dumps(summary.to_json(table), indent=1) if values.json else summary.to_text(table))
     return 0
 
 

@@ -9,7 +9,6 @@ from types import ModuleType
 from cnn_jax.config import UsageError
 
 
-
 def known() -> dict[str, str]:
     """The experiments that come with the project: name -> first line of its docstring. Imports none of them."""
     import experiments as package

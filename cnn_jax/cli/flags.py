@@ -1,4 +1,4 @@
-"""absl flags -> what they ask for. A comma makes a sweep; bad text becomes one line that names the flag and the legal values."""
+"""absl flags -> what they ask for. A comma makes a sweep; bad text becomes one line that names the flag and what is legal."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -70,13 +70,14 @@ def one(values: flags.FlagValues, flag: str, parser: Callable[[str], Any], defau
 
 def axes(values: flags.FlagValues, names: Sequence[str] = tuple(sweep.AXES)) -> dict[str, list[Any]]:
     """The values of the axes whose flags are given."""
-    return {name: sweep.parse_values(name, values[name].value) for name in names if values[name].value is not None}
+    given = {name: values[name].value for name in names}
+    return {name: sweep.parse_values(name, text) for name, text in given.items() if text is not None}
 
 
 def options(values: flags.FlagValues) -> dict[str, list[Any]]:
     """The values of the models' own options."""
     found: dict[str, list[Any]] = {}
-    for text in values["option"].value:
+    for text in values["option"].value or ():
         name, equals, listed = text.partition("=")
         if not name.isidentifier() or not equals:
             raise UsageError(f"--option: {text!r} is not legal: use NAME=VALUE[,VALUE]")

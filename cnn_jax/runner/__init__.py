@@ -52,7 +52,7 @@ def run(
     """Trains what `out` does not have yet of `trials`, and returns when every trial is recorded or the run is interrupted.
 
     cost: trial -> work, in any unit (the costliest start first). workers: processes at most; None: one per core, or one
-    for all accelerators. Raises UsageError if another process holds `out`, and StoreError if it cannot be written.
+    for all accelerators. The data must have been prepared. Raises UsageError if another process holds `out`, and StoreError if it cannot be written.
     """
     with store.locked(out):
         store.begin(out, command, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), trials)
@@ -60,9 +60,6 @@ def run(
         missing = [trial for trial in trials if known.get(trial.id) not in store.FINISHED]
         outcome = None
         if missing:
-            with progress.preparing():
-                for config in dict.fromkeys(trial.data for trial in missing):
-                    data.prepare(config)
             crew = _Crew(trials, missing, out, command, cost, workers, keep_params, checkpoint_seconds, progress)
             outcome = crew.work()
         return _outcome(trials, missing, out, outcome)
