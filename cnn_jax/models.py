@@ -157,10 +157,10 @@ def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -
     parameter's path), from the distributions of `layers.INITIALIZERS`: random numbers inside a compiled program cost more
     time to compile than the network. Any other linen module's `init` is compiled.
     """
-    x = np.zeros((1, *input_shape), np.float32)
     if not isinstance(model, CNN):
+        x = np.zeros((1, *input_shape), np.float32)
         return jax.device_get(jax.jit(model.init)(jax.random.key(seed), x))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(seed), x))
+    shapes = _variable_shapes(model, tuple(input_shape))
     layer_of = {layer.name: layer for layer in flat(config.named(model.spec))}
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -228,6 +228,11 @@ def check_model(model: nn.Module, input_shape: Sequence[int], num_classes: int) 
         bool(jnp.abs(alone - together[:1]).max() <= 1e-2 * jnp.abs(together).max()),
         "with train=False, an image must have the same logits every time and in any batch",
     )
+
+
+@functools.lru_cache(maxsize=64)  # the trials of a bucket differ in their seeds alone
+def _variable_shapes(model: CNN, input_shape: tuple[int, ...]) -> Any:
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, *input_shape), np.float32)))
 
 
 def flat(spec: Spec) -> list[Layer]:
