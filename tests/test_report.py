@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from cnn_jax import report, stats
 from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
-from cnn_jax.report import answer, svg, table
+from cnn_jax.report import answer, svg, table, tensorboard
 from tests import synthetic
 
 LOST = {"status": "diverged", "val_accuracy": None, "test_accuracy": None, "test_loss": None, "test_correct": None}
@@ -91,6 +92,17 @@ def test_stacks_and_models_own_options_in_csv():
     plain = synthetic.record(Trial(ModelConfig("lenet5")), 0.9, images=8) | {"receptive_field": [5, 7]}
     rows = rows_of(table.results_csv([stack, plain]))
     assert [(r["filters"], r["width"], r["receptive_field"]) for r in rows] == [("16-32", "2", "4"), ("", "", "5-7")]
+
+
+def test_parquet_holds_the_same_numbers(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    records = synthetic.sweep(filters=(8,), kernels=(3,))
+    records.append(synthetic.record(Trial(ModelConfig("cnn", (16, 32), (3,))), 0.9, images=8))
+    report.write(synthetic.folder(tmp_path, records))
+    rows = parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert {r["trial"]: r["val_accuracy"] for r in rows} == {r["trial"]: r["val_accuracy"] for r in records}
+    assert {r["filters"] for r in rows} == {"8", "16-32"}
+    assert {(type(r["seed"]), type(r["dirty"])) for r in rows} == {(int, bool)}
 
 
 def test_results_of_no_trial_have_the_header():
@@ -188,7 +200,7 @@ def test_nothing_in_the_data_becomes_markup(tmp_path):
          for m, f, d, e in (("cnn", (8,), "digits", 60), ("lenet5", None, "mnist", 5)) for s in (0, 1)],
     ],
     ids=[
-        "one seed", "one run", "one cell", "one factor", "incomplete", "all diverged", "bare", "perfect", "no factor", "datasets",
+        "one seed", "one run", "one cell", "one factor", "incomplete", "all lost", "bare", "perfect", "no factor", "datasets",
     ],
 )  # fmt: skip
 def test_any_sweep_gets_a_report(tmp_path, records):
@@ -232,6 +244,32 @@ def test_compare_finds_what_changed(tmp_path):
     other = synthetic.folder(tmp_path / "c", synthetic.sweep(filters=(64,), seeds=2))
     with pytest.raises(UsageError, match="no cell with finished runs in common"):
         report.compare(a, other, console)
+
+
+def test_checksum_of_event_files():
+    assert tensorboard.crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
+    assert tensorboard.crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
+
+
+def test_event_files_hold_the_history(tmp_path):
+    record = synthetic.sweep(filters=(8,), kernels=(3,), seeds=1)[0]
+    record["history"] = [{"epoch": 300, "val_accuracy": 0.5, "val_loss": None}]
+    folder = report.write_tensorboard(synthetic.folder(tmp_path, [record]))
+    (path,) = folder.rglob("events.out.tfevents.*")
+    data = path.read_bytes()
+    frames = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        assert data[8:12] == tensorboard._masked(data[:8])
+        frames.append(data[12 : 12 + length])
+        assert data[12 + length : 16 + length] == tensorboard._masked(frames[-1])
+        data = data[16 + length :]
+    head, scalar = frames
+    assert head[9:] == b"\x1a\x0dbrain.Event:2"
+    # step 300 as a varint; then a summary of one value: its tag and a 32-bit float.
+    assert scalar[9:] == b"\x10\xac\x02" + b"\x2a\x15" + b"\x0a\x13" + b"\x0a\x0cval_accuracy" + b"\x15" + struct.pack(
+        "<f", 0.5
+    )
 
 
 def test_reading_a_report_imports_no_jax(tmp_path):

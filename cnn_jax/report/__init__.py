@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cnn_jax import stats, store
 from cnn_jax.config import Trial
-from cnn_jax.report import comparison, table
+from cnn_jax.report import comparison, table, tensorboard
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 
@@ -55,15 +55,17 @@ def write_results(dir: str | Path) -> Path:
 
 
 def write(dir: str | Path) -> Path:
-    """Writes DIR/results.csv and DIR/report.html, and returns the latter's path."""
+    """Writes DIR/results.csv, results.parquet if pyarrow is installed, and report.html; returns the last one's path."""
     return merge([dir], dir)
 
 
 def merge(dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Writes results.csv and report.html of several sweeps together into `out`, and returns the report's path."""
+    """Writes the results and the report of several sweeps together into `out`, and returns the report's path."""
     sweep = load(dirs)
     Path(out).mkdir(parents=True, exist_ok=True)
     _replace(Path(out) / "results.csv", table.results_csv(sweep.records))
+    if parquet := table.results_parquet(sweep.records):
+        _replace(Path(out) / "results.parquet", parquet)
     return _replace(Path(out) / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
 
 
@@ -78,11 +80,18 @@ def compare(a: str | Path, b: str | Path, console: Console | None = None) -> Non
     comparison.show(store.read(a), store.read(b), console or Console())
 
 
-def _replace(path: Path, content: str) -> Path:
+def write_tensorboard(dir: str | Path) -> Path:
+    """Writes every trial's learning curve as TensorBoard event files under DIR/tensorboard, and returns that folder."""
+    out = Path(dir) / "tensorboard"
+    tensorboard.write(store.read(dir), out)
+    return out
+
+
+def _replace(path: Path, content: str | bytes) -> Path:
     """Writes a file whole or not at all: a reader never sees half a report."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def _figure(figure: plots.Figure, extra: str = "") -> str:
 
 
 def _download(name: str, rows: list[dict[str, Any]]) -> str:
-    text = table.to_csv([{k: table.cell(v) for k, v in row.items()} for row in rows])
+    text = table.to_csv(rows)
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
     return svg.tag("p", svg.tag("a", "data (CSV)", href=link, download=f"{name}.csv"), class_="data")
 

@@ -1,6 +1,7 @@
 """results.csv: a row per trial, readable by any program."""
 
 import csv
+import importlib.util
 import io
 from typing import Any
 
@@ -19,7 +20,7 @@ _CONFIG = (
 
 
 def row(record: stats.Record) -> dict[str, Any]:
-    """One trial under the columns of results.csv. What is not known, or left to the model, is empty."""
+    """One trial under the columns of results.csv. What is not known, or left to the model, is None."""
     config = stats.flat(record["config"])
     code, versions = record["code"] or {}, record["versions"] or {}
     out: dict[str, Any] = {"trial": record["trial"], "status": record["status"]}
@@ -28,7 +29,7 @@ def row(record: stats.Record) -> dict[str, Any]:
     out |= config | {name: record.get(name) for name in _MORE}
     out |= {"jax": versions.get("jax"), "commit": code.get("commit"), "dirty": code.get("dirty")}
     out["data_checksum"] = (record["data"] or {}).get("checksum")
-    return {name: cell(value) for name, value in out.items()}
+    return out
 
 
 def cell(value: Any) -> Any:
@@ -43,11 +44,32 @@ def results_csv(records: list[stats.Record]) -> str:
     return to_csv([row(r) for r in records], ("trial", "status", *_CONFIG, "seed", *_RECORD))
 
 
+def results_parquet(records: list[stats.Record]) -> bytes | None:
+    """The same table as a Parquet file, with the types that CSV loses; None without pyarrow or without a trial."""
+    if not records or importlib.util.find_spec("pyarrow") is None:
+        return None
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [row(r) for r in records]
+    columns: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(name for r in rows for name in r):
+        values = [r.get(name) for r in rows]
+        # A column that holds stacks in some rows is one of words in all: 8 and 16-32.
+        plain = len({type(v) for v in values if v is not None} - {int, float}) == 0 or all(
+            isinstance(v, bool | None) for v in values
+        )
+        columns[name] = values if plain else [None if v is None else str(cell(v)) for v in values]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
+    return buffer.getvalue()
+
+
 def to_csv(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
     """Rows as CSV; the header is `columns` and then every other key in order of first appearance."""
     columns = tuple(dict.fromkeys([*columns, *(name for r in rows for name in r)]))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell(value) for name, value in r.items()} for r in rows)
     return out.getvalue()
