@@ -187,14 +187,15 @@ def _pool(
     pads = _fitting_pads(spatial, window, strides, dilation, padding, "window")
     x = pad(x, pads, value=fill)
     counts = np.ones((), int)
-    for axis, n, k, s, d, (low, _) in zip(range(1, rank + 1), spatial, window, strides, dilation, pads, strict=True):
+    axes = list(zip(range(1, rank + 1), window, strides, dilation, strict=True))
+    for (axis, k, s, d), n, (low, _) in zip(axes, spatial, pads, strict=True):
         starts = np.arange(0, x.shape[axis] - (k - 1) * d, s) - low
         taps_SP = starts[:, None] + np.arange(k) * d
         inside_S = np.sum((taps_SP >= 0) & (taps_SP < n), axis=1)
         if not inside_S.all():
             raise UsageError(f"window {k} with padding {pads[axis - 1]} on an axis of {n} would see nothing but padding")
         counts = counts[..., None] * inside_S
-    for axis, k, s, d in reversed(list(zip(range(1, rank + 1), window, strides, dilation, strict=True))):
+    for axis, k, s, d in reversed(axes):
         span = (counts.shape[axis - 1] - 1) * s + 1
         slices = (lax.slice_in_dim(x, tap * d, tap * d + span, s, axis) for tap in range(k))
         x = functools.reduce(combine, slices)
@@ -264,8 +265,9 @@ def refusals_named(name: str | None) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        named = str(error).startswith("layer ")
-        raise error if named else UsageError(f"layer {name!r}: {error}") from error
+        if str(error).startswith("layer "):
+            raise
+        raise UsageError(f"layer {name!r}: {error}") from error
 
 
 def parameter_dtype(dtype: Any) -> Any:

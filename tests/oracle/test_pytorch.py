@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import x64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def both_ways(ours, theirs, *arguments):
     y = theirs(*tensors)
     weights = normal(*y.shape)
     torch.sum(y * torch.tensor(weights)).backward()
-    with jax.enable_x64(True):
+    with x64(True):
         mine, pullback = jax.vjp(jax.jit(ours), *map(jnp.asarray, arguments))
         close(channels_first(mine), y.detach().numpy())
         for gradient, tensor in zip(pullback(jnp.moveaxis(jnp.asarray(weights), 1, -1)), tensors, strict=True):
