@@ -316,6 +316,18 @@ def test_identical_runs_are_no_evidence_of_a_single_image():
     assert comparison.difference.low < comparison.difference.value - 0.5 / 140
 
 
+def test_runs_that_agree_to_the_image_still_have_an_interval():
+    analysis = stats.analyse(light({(8, 3): [0.95] * 3, (16, 3): [0.9, 0.91, 0.92]}))
+    e = analysis.interval(analysis.cells[0])
+    # Rounding to one of 140 images has a standard deviation of 1 / (140 sqrt(12)); t with 2 degrees of freedom is 4.30.
+    assert e.high - e.value == pytest.approx(4.3027 / (140 * math.sqrt(12)) / math.sqrt(3), rel=1e-4)
+
+
+def test_an_accuracy_is_not_above_one():
+    analysis = stats.analyse(light({(8, 3): [0.96, 1.0, 1.0]}))
+    assert analysis.interval(analysis.cells[0]).high == 1.0
+
+
 def test_selection_on_the_test_set_is_admitted():
     assert stats.analyse(synthetic.sweep()).validated
     assert not stats.analyse(synthetic.sweep(validation_fraction=0.0)).validated

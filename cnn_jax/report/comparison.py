@@ -18,8 +18,7 @@ def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None
     has finished runs in both.
     """
     cells_a, cells_b = ({_key(c): c for c in stats.design(records).cells} for records in (a, b))
-    done = [r for r in (*a, *b) if r["status"] == "done"]
-    metric = "val_accuracy" if done and all(r["val_accuracy"] is not None for r in done) else "test_accuracy"
+    metric = stats.compared_on([*a, *b])
     shared = [k for k in cells_a if k in cells_b and cells_a[k].values(metric).size and cells_b[k].values(metric).size]
     if not shared:
         raise UsageError(

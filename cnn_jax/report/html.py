@@ -171,12 +171,17 @@ def _effects(analysis: stats.Analysis) -> str:
             omega = test.omega_squared if test else None
             share = f"{omega.value:.2f} ({omega.low:.2f} to {omega.high:.2f})" if omega else "–"
             confirmed = tested[i].estimate.value if tested else math.nan
+            span = f" ({words.points(e.low)} to {words.points(e.high)})" if e.known else ""
+            costs = (
+                ", ".join(_ratio(analysis, term.name, contrast, cost) for cost in ("params", "macs"))
+                if len(term.factors) == 1
+                else ""
+            )
             first = i == 0
             rows.append(
                 (
-                    term.name if first else "", f"{contrast.b} against {contrast.a}", words.points(e.value),
-                    f"{words.points(e.low)} to {words.points(e.high)}" if e.known else "–", words.points(confirmed), str(e.n),
-                    share if first else "", words.p_value(term.p) if first else "",
+                    term.name if first else "", f"{contrast.b} against {contrast.a}", words.points(e.value) + span,
+                    words.points(confirmed), costs, str(e.n), share if first else "", words.p_value(term.p) if first else "",
                 )
             )  # fmt: skip
             classes.append("marked" if term.p <= answer.SIGNIFICANT else "")
@@ -188,20 +193,30 @@ def _effects(analysis: stats.Analysis) -> str:
     head = (
         "factor",
         "level",
-        "difference, points",
-        "95 % interval",
-        "same on test",
+        "difference (95 % interval), points",
+        "on test",
+        "parameters, MACs",
         "runs",
         "partial ω² (95 %)",
         "p",
     )
     kind = "Approximate: the design is incomplete or unequal. " if analysis.effects.approximate else ""
     note = (
-        f"{kind}What each level does to {words.METRICS[analysis.metric]} against the first one, all other factors averaged. "
-        "Partial ω² is the factor's share of the variance that the other factors leave; p is corrected for all claims "
-        "of this report; bold: claimed."
+        f"{kind}What each level does to {words.METRICS[analysis.metric]} against the first one, all other factors averaged; "
+        "and by how much it multiplies the networks' parameters and MACs, whose effect it then may be. Partial ω² is the "
+        "factor's share of the variance that the other factors leave; p is corrected for all claims of this report; bold: "
+        "claimed."
     )
     return _head("Effects", note) + _table(head, rows, classes=classes) + _download("effects", data)
+
+
+def _ratio(analysis: stats.Analysis, factor: str, contrast: stats.Contrast, cost: str) -> str:
+    """By how much a level multiplies what its networks cost, against the contrast's other level: a confound, if far from 1."""
+    means = []
+    for level in (contrast.a, contrast.b):
+        values = [c.fact(cost) for c in analysis.cells if stats.text(c.levels[factor]) == level]
+        means.append(sum(v for v in values if v is not None) / len(values) if values else 0)
+    return f"× {means[1] / means[0]:.2f}" if means[0] else "–"
 
 
 def _cells(analysis: stats.Analysis) -> str:
@@ -222,7 +237,7 @@ def _cells(analysis: stats.Analysis) -> str:
         record: dict[str, Any] = {n: stats.text(v) for n, v in cell.levels.items()} | counts
         for metric in metrics:
             values = cell.values(metric)
-            e = stats.mean_interval(values)
+            e = analysis.interval(cell, metric)
             sd = float(values.std(ddof=1)) if len(values) > 1 else math.nan
             bounds = f"{100 * e.low:.2f} to {100 * e.high:.2f}" if e.known else "–"
             row += [(words.percent(e.value), e.value), (words.spread(sd), sd), bounds]

@@ -1,6 +1,6 @@
 """Intervals, effects and comparisons from recorded results alone. The unit is the run; accuracies are fractions of 1."""
 
-from cnn_jax.stats.cells import Cell, Design, Level, Record, design, flat, numeric, one_image, text
+from cnn_jax.stats.cells import Cell, Design, Level, Record, compared_on, design, flat, numeric, one_image, text
 from cnn_jax.stats.comparisons import Comparison, against_best, holm
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
 from cnn_jax.stats.images import Noise, correct_SN, correctness, flipped, noise, rates
@@ -39,6 +39,7 @@ __all__ = [
     "against_best",
     "analyse",
     "bca",
+    "compared_on",
     "confidence_sequence",
     "correct_SN",
     "correctness",

@@ -49,6 +49,12 @@ def numeric(levels: Iterable[Level]) -> bool:
     return all(isinstance(x, (int, float)) for level in levels for x in (level if isinstance(level, tuple) else (level,)))
 
 
+def compared_on(records: Iterable[Record]) -> str:
+    """The metric to compare runs on: validation accuracy; test accuracy where some finished run has nothing held out."""
+    done = [r for r in records if r["status"] == "done"]
+    return "val_accuracy" if done and all(r["val_accuracy"] is not None for r in done) else "test_accuracy"
+
+
 def one_image(record: Record, metric: str) -> float:
     """The step between two accuracies that a run can have: one image of the set that `metric` is measured on."""
     images = record["data"]["validation"] if metric == "val_accuracy" else record["test_examples"]

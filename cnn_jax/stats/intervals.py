@@ -28,8 +28,12 @@ class Estimate:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
-def mean_interval(values: np.ndarray, level: float = LEVEL) -> Estimate:
-    """The mean of independent runs: Student's t below `BCA_FROM` runs, BCa bootstrap from there; no interval for one run."""
+def mean_interval(values: np.ndarray, level: float = LEVEL, step: float = 0.0) -> Estimate:
+    """The mean of independent runs: Student's t below `BCA_FROM` runs, BCa bootstrap from there; no interval for one run.
+
+    `step` is one image's worth of accuracy: three runs that agree to the image are not known to a hundredth of it, so the
+    spread is taken to be that of rounding at least.
+    """
     n = len(values)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
@@ -38,7 +42,8 @@ def mean_interval(values: np.ndarray, level: float = LEVEL) -> Estimate:
         return Estimate(mean, math.nan, math.nan, 1)
     if n >= BCA_FROM and np.ptp(values) > 0:
         return Estimate(mean, *bca(values, level), n)
-    half = special.stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(n)
+    sd = max(float(np.std(values, ddof=1)), step / math.sqrt(12))
+    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 

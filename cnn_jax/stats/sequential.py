@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnn_jax.stats.cells import Cell, Record, design, one_image
+from cnn_jax.stats.cells import Cell, Record, compared_on, design, one_image
 from cnn_jax.stats.intervals import LEVEL, Estimate
 
 # Prior variance of the true difference in units of the runs' variance: any is valid, this one is narrow at 7 to 100 seeds.
@@ -34,7 +34,7 @@ def confidence_sequence(differences: np.ndarray, alpha: float = 1 - LEVEL, step:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def open_cells(records: Sequence[Record], resolve: float, metric: str = "val_accuracy") -> list[Cell]:
+def open_cells(records: Sequence[Record], resolve: float) -> list[Cell]:
     """The cells that need more seeds: neither told from the leading cell nor shown to lie within `resolve` of it.
 
     `resolve` is a fraction of 1, like accuracies. Ask again after every round of new seeds, as often as you like: the chance
@@ -42,6 +42,7 @@ def open_cells(records: Sequence[Record], resolve: float, metric: str = "val_acc
     same result whenever it is run: a pair's differences by seed are one fixed sequence, of which we only choose how much to
     see. The leader is among the open cells while any other is. Seeds that diverged in either cell are left out.
     """
+    metric = compared_on(records)
     cells = [c for c in design(records).cells if c.values(metric).size]
     if len(cells) < 2:
         return []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnn_jax.stats.cells import Cell, Design, Record, design, one_image
+from cnn_jax.stats.cells import Cell, Design, Record, compared_on, design, one_image
 from cnn_jax.stats.comparisons import Comparison, against_best, holm
 from cnn_jax.stats.effects import Effects, effects
 from cnn_jax.stats.images import Noise, noise
@@ -69,8 +69,10 @@ class Analysis:
         return expected_best(len(self.cells)) * self.sd / math.sqrt(self.seeds) if len(self.cells) > 1 else math.nan
 
     def interval(self, cell: Cell, metric: str = "") -> Estimate:
-        """A cell's mean with its own interval, by default of the metric that cells are compared on."""
-        return mean_interval(cell.values(metric or self.metric))
+        """A cell's mean accuracy with its own interval, by default of the metric that cells are compared on; within 0 and 1."""
+        metric = metric or self.metric
+        e = mean_interval(cell.values(metric), step=max((one_image(r, metric) for r in cell.done), default=0.0))
+        return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known else e
 
     def count(self, status: str) -> int:
         """How many trials ended as `status`: done, diverged or failed."""
@@ -78,13 +80,13 @@ class Analysis:
 
 
 def analyse(records: Sequence[Record]) -> Analysis:
-    """Compares cells on validation accuracy; on test accuracy where some run has none, because nothing was held out.
+    """Compares cells on validation accuracy, or on test accuracy if nothing was held out (see `compared_on`).
 
     Two families of claims are made, "this factor matters" and "this cell is worse than the best". Each is corrected by Holm
     and then for there being two, so the chance that a report makes any false claim is at most 5 %.
     """
     done = [r for r in records if r["status"] == "done"]
-    metric = "val_accuracy" if done and all(r["val_accuracy"] is not None for r in done) else "test_accuracy"
+    metric = compared_on(records)
     whole = design(records)
     cells = sorted((c for c in whole.cells if c.values(metric).size), key=lambda c: -c.mean(metric))
     if not cells:

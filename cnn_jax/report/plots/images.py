@@ -77,8 +77,8 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
     more = f" The best {HEATMAP} of {len(cells)} cells are shown." if len(cells) > HEATMAP else ""
     note = (
         f"Percent of the {images:,} test images on which a run of one cell and a run of the other disagree; on the diagonal "
-        f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. No run gets "
-        f"{words.count(len(hopeless), 'image')} right{listing}. Choose a square to list the images that flip between the two "
-        f"cells.{more}"
+        f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. "
+        f"{words.count(len(hopeless), 'image')} no run got right{listing}. Choose a square to list the images that flip "
+        f"between the two cells.{more}"
     )
     return Figure("disagreement", "On which images do cells disagree?", note, [picture], rows, "wide natural"), data
