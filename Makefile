@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle clean
+.PHONY: sweep test test-all test-colab check oracle bench clean
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
@@ -22,6 +22,10 @@ test-colab: .venv-colab/.ready
 # Convolution, pooling and gradients against PyTorch and Keras.
 oracle: .venv-oracle/.ready
 	KERAS_BACKEND=torch .venv-oracle/bin/python -m pytest -m oracle tests/oracle $(ARGS)
+
+# Whole processes in turns: nothing else should run on the machine. See benchmarks/README.md.
+bench: $(VENV)/.ready .venv-bench/.ready
+	$(VENV)/bin/python -m benchmarks.sweep $(ARGS)
 
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
@@ -47,5 +51,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-oracle) -r requirements-dev.txt -r requirements-oracle.txt -c constraints-oracle.txt
 	touch $@
 
+.venv-bench/.ready: requirements-bench.txt constraints-bench.txt
+	$(PYTHON) -m venv .venv-bench
+	$(call PIP,.venv-bench) -r requirements-bench.txt -c constraints-bench.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-colab .venv-oracle
+	rm -rf .venv .venv-colab .venv-oracle .venv-bench
