@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from cnn_jax import report, stats
 from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
-from cnn_jax.report import answer, svg, table, tensorboard
+from cnn_jax.report import answer, plots, svg, table, tensorboard
 from tests import synthetic
 
 LOST = {"status": "diverged", "val_accuracy": None, "test_accuracy": None, "test_loss": None, "test_correct": None}
@@ -270,6 +271,31 @@ def test_event_files_hold_the_history(tmp_path):
     assert scalar[9:] == b"\x10\xac\x02" + b"\x2a\x15" + b"\x0a\x13" + b"\x0a\x0cval_accuracy" + b"\x15" + struct.pack(
         "<f", 0.5
     )
+
+
+def test_pareto_front_by_hand():
+    rows = [
+        {"name": n, "cost": c, "value": v}
+        for n, c, v in (("d", 4, 0.9), ("a", 1, 0.5), ("b", 2, 0.8), ("c", 3, 0.7), ("e", 2, 0.6))
+    ]
+    assert [r["name"] for r in plots.cells.pareto(rows, "cost", "value")] == ["a", "b", "d"]
+
+
+def test_disagreement_by_hand():
+    def run(filters, seed, right):
+        bits = base64.b64encode(np.packbits(np.array(right, dtype=bool))).decode()
+        trial = Trial(ModelConfig("cnn", (filters,)), seed=seed)
+        return synthetic.record(trial, 0.9 + filters / 1000, images=4) | {"test_correct": bits}
+
+    records = [run(8, 0, [1, 1, 0, 0]), run(8, 1, [1, 0, 0, 0]), run(16, 0, [1, 0, 1, 0]), run(16, 1, [1, 0, 1, 0])]
+    figure, data = plots.disagreement(stats.analyse(records))
+    share = {(r["a"], r["b"]): r["disagreement"] for r in figure.rows}
+    assert share["filters=8", "filters=8"] == 1 / 4  # the two runs differ on one image of four
+    assert share["filters=16", "filters=16"] == 0
+    assert share["filters=8", "filters=16"] == (2 + 1) / 2 / 4  # two images against the first run, one against the second
+    assert {(r["a"], r["b"]): r["images_flipped"] for r in figure.rows}["filters=8", "filters=16"] == 1
+    assert data == {"cells": ["filters=16", "filters=8"], "runs": [2, 2], "images": [1, 2], "right": [[0, 2], [1, 0]]}
+    assert "1 image no run got right (3)" in figure.note
 
 
 def test_reading_a_report_imports_no_jax(tmp_path):

@@ -177,6 +177,17 @@ def test_holm_against_its_definition(p):
         assert adjusted[i] == pytest.approx(min(1, running))
 
 
+def test_many_cells_are_corrected_for_all_their_pairs(monkeypatch):
+    rng = np.random.default_rng(10)
+    records = light({(f, k): rng.normal(0.9 + 0.01 * (f == 32), 0.002, 3) for f in (8, 16, 32) for k in (3, 5)})
+    by_holm = [c.p for c in stats.analyse(records).comparisons]
+    monkeypatch.setattr("cnn_jax.stats.comparisons.HOLM_UP_TO", 2)
+    by_bonferroni = [c.p for c in stats.analyse(records).comparisons]
+    assert all(h <= b <= 15 * h for h, b in zip(by_holm, by_bonferroni, strict=True))
+    assert by_bonferroni[-1] == pytest.approx(by_holm[-1], rel=2)
+    assert min(by_holm) == pytest.approx(min(by_bonferroni), rel=0.6)
+
+
 def test_holm_leaves_unknown_p_values_out():
     np.testing.assert_allclose(stats.holm(np.array([0.01, np.nan, 0.04])), [0.02, np.nan, 0.04])
 
@@ -250,6 +261,16 @@ def test_open_cells_end_and_name_the_leader_first():
     many = light({(8, 3): rng.normal(0.93, 0.01, 30), (16, 3): rng.normal(0.95, 0.01, 30)})
     assert stats.open_cells(many, 0.002) == []
     assert stats.open_cells(few[:4], 0.002) == []
+
+
+def test_decisions_are_corrected_for_all_pairs_of_cells():
+    """Two cells at a difference that is just decided alone are open among ten others."""
+    rng = np.random.default_rng(11)
+    noise = rng.normal(0, 0.004, (2, 12))
+    pair = {(8, 3): 0.95 + noise[0], (16, 3): 0.957 + noise[1]}
+    assert stats.open_cells(light(pair), 0.001) == []
+    crowd = pair | {(f, 5): 0.5 + rng.normal(0, 0.004, 12) for f in range(1, 11)}
+    assert [c.levels["filters"] for c in stats.open_cells(light(crowd), 0.001)] == [16, 8]
 
 
 def test_expected_seeds_is_where_a_typical_sequence_closes():

@@ -11,6 +11,8 @@ from cnn_jax.stats.cells import Cell
 from cnn_jax.stats.intervals import LEVEL, Estimate, probability_better
 from cnn_jax.stats.means import Means
 
+HOLM_UP_TO = 1500  # cells; beyond, a million pairs: Bonferroni, which Holm hardly improves on there
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -47,25 +49,30 @@ def against_best(cells: Sequence[Cell], means: Means, metric: str) -> tuple[Cell
     """
     best = int(np.argmax(means.mean_K))
     others = np.array([i for i in np.argsort(-means.mean_K, kind="stable") if i != best], dtype=int)
-    p_pairs = holm(_pair_p(means))
-    place_KK = np.zeros((len(cells), len(cells)), dtype=int)
-    place_KK[np.triu_indices(len(cells), 1)] = np.arange(len(p_pairs))
+    p_K = _p_against(means, best)
     values = cells[best].values(metric)
     out = []
     for i in others:
-        weight_K = np.zeros(len(cells))
-        weight_K[best], weight_K[i] = 1, -1
-        p = p_pairs[place_KK[min(i, best), max(i, best)]]
         better = probability_better(values, cells[i].values(metric))
-        out.append(Comparison(cells[i], means.contrast(weight_K), better, float(p)))
+        out.append(Comparison(cells[i], means.only(best, i).contrast(np.array([1.0, -1.0])), better, float(p_K[i])))
     return cells[best], tuple(out)
 
 
-def _pair_p(means: Means) -> np.ndarray:
-    """(K (K - 1) / 2,) two-sided p-values of all pairs in the order of triu_indices: `Means.contrast` for all at once."""
-    i, j = np.triu_indices(len(means.mean_K), 1)
-    if not means.df:
-        return np.full(len(i), math.nan)
+def _p_against(means: Means, best: int) -> np.ndarray:
+    """(K,) p-values of `best` against each cell, corrected for all pairs of cells; nan where no spread is known."""
+    cells = len(means.mean_K)
+    if not means.df or cells < 2:
+        return np.full(cells, math.nan)
+    if cells > HOLM_UP_TO:
+        return np.minimum(1, _p(means, best, np.arange(cells)) * math.comb(cells, 2))
+    pairs_IJ = np.triu_indices(cells, 1)
+    p_KK = np.full((cells, cells), math.nan)
+    p_KK[pairs_IJ] = p_KK.T[pairs_IJ] = holm(_p(means, *pairs_IJ))
+    return p_KK[best]
+
+
+def _p(means: Means, i: np.ndarray | int, j: np.ndarray) -> np.ndarray:
+    """Two-sided p-values of cells i against cells j: `Means.contrast` for many pairs at once."""
     part_K = means.variance_K / means.runs_K
     spread_K = part_K**2 / means.df_K
     total = part_K[i] + part_K[j]

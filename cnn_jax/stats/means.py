@@ -57,6 +57,11 @@ class Means:
         variance_K, df_K = _moderate(own_K, runs_K - 1)
         return cls(mean_K, runs_K, variance_K, df_K, float((runs_K - 1).sum()))
 
+    def only(self, *cells: int) -> "Means":
+        """The means of these cells, in this order, with what is known of their spread from all."""
+        index = list(cells)
+        return Means(self.mean_K[index], self.runs_K[index], self.variance_K[index], self.df_K[index], self.df)
+
     def with_spread(self, residual_K: np.ndarray, df: int) -> "Means":
         """The same means with the spread that a model's residuals show, with `df` degrees of freedom; none left: none known."""
         if df < 1:

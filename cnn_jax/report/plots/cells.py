@@ -53,8 +53,8 @@ def cost(analysis: stats.Analysis) -> Figure | None:
     metric = analysis.metric
     titles = {"params": "parameters", "macs": "multiply-accumulates per image", "train_seconds": "training time of a run, s"}
     rows: list[Row] = []
-    for cell, only_K in zip(analysis.cells, np.eye(len(analysis.cells)), strict=True):
-        e = analysis.means.contrast(only_K)
+    for i, cell in enumerate(analysis.cells):
+        e = analysis.means.only(i).contrast(np.ones(1))
         facts = {"params": cell.fact("params"), "macs": cell.fact("macs"), "train_seconds": cell.mean("train_seconds")}
         row = levels_of(cell) | facts | {"receptive_field": cell.fact("receptive_field")}
         rows.append({"cell": cell.label} | row | {metric: e.value, "low": e.low, "high": e.high, "runs": e.n})
@@ -69,10 +69,7 @@ def cost(analysis: stats.Analysis) -> Figure | None:
         x = svg.Scale.around(costs, 54, 345, log=max(costs) / min(costs) > 5)
         body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[metric]}, %")
         body += svg.bottom_axis(x, 34, 250, words.short, title, 4)
-        front: list[Row] = []
-        for r in sorted(known, key=lambda r: (r[key], -r[metric])):
-            if not front or r[metric] > front[-1][metric]:
-                front.append(r)
+        front = pareto(known, key, metric)
         steps = [(x(front[0][key]), y(front[0][metric]))]
         for r in front[1:]:
             steps += [(x(r[key]), steps[-1][1]), (x(r[key]), y(r[metric]))]
@@ -93,6 +90,15 @@ def cost(analysis: stats.Analysis) -> Figure | None:
         "less. If a factor also changes these costs, its effect may be theirs."
     )
     return Figure("cost", "What does accuracy cost?", note, pictures, rows) if pictures else None
+
+
+def pareto(rows: list[Row], cost: str, metric: str) -> list[Row]:
+    """The rows that no other row beats at the same or lower cost, cheapest first."""
+    front: list[Row] = []
+    for r in sorted(rows, key=lambda r: (r[cost], -r[metric])):
+        if not front or r[metric] > front[-1][metric]:
+            front.append(r)
+    return front
 
 
 def noise_floor(analysis: stats.Analysis) -> Figure | None:

@@ -17,10 +17,9 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
 
     Also returns what that needs: per cell the number of runs, and per image that not all runs agree on its right runs.
     """
-    cells, rates_KN = stats.rates(analysis.cells)
-    if not cells:
+    shown, rate = stats.rates(analysis.cells[:HEATMAP])
+    if not shown:
         return None
-    shown, rate = cells[:HEATMAP], rates_KN[:HEATMAP]
     images = rate.shape[1]
     between = (rate @ (1 - rate).T + (1 - rate) @ rate.T) / images
     runs = [len(stats.correct_SN(c)) for c in shown]
@@ -66,7 +65,7 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
             )
     picture = svg.picture(max(width, 360), top + size * len(shown) + 6, body, "disagreement between cells")
     varied = np.flatnonzero((rate.min(axis=0) < 1) & (rate.max(axis=0) > 0))
-    hopeless = np.flatnonzero(rates_KN.max(axis=0) == 0)
+    hopeless = np.flatnonzero(rate.max(axis=0) == 0)
     data = {
         "cells": [c.label for c in shown],
         "runs": runs,
@@ -74,7 +73,7 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
         "right": np.rint(rate[:, varied] * np.array(runs)[:, None]).astype(int).tolist(),
     }
     listing = f" ({', '.join(map(str, hopeless[:40]))}{' …' if len(hopeless) > 40 else ''})" if len(hopeless) else ""
-    more = f" The best {HEATMAP} of {len(cells)} cells are shown." if len(cells) > HEATMAP else ""
+    more = f" The best {HEATMAP} of {len(analysis.cells)} cells are shown." if len(analysis.cells) > HEATMAP else ""
     note = (
         f"Percent of the {images:,} test images on which a run of one cell and a run of the other disagree; on the diagonal "
         f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. "
