@@ -28,7 +28,7 @@ ALLOWED = {
     "runner": {"config", "data", "store", "summary", "sweep", "train"},
     "stats": {"config"},
     "report": {"config", "stats", "store"},
-    "cli": {"config", "data", "sweep", "zoo", "plan", "runner", "report", "store", "summary"},
+    "cli": {"config", "data", "stats", "sweep", "zoo", "plan", "runner", "report", "store", "summary"},
 }
 NO_JAX = {
     "config",

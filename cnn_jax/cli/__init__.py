@@ -6,6 +6,7 @@ An experiment is a module with a docstring, `DEFAULTS` (flag texts that differ f
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ from types import ModuleType
 
 from absl import flags as absl_flags
 from absl import logging
+from rich.console import Console
 
-from cnn_jax import sweep
+from cnn_jax import plan, store, sweep
 from cnn_jax.cli import commands, experiments, flags
 from cnn_jax.config import UsageError
 
@@ -43,6 +45,7 @@ def main(experiment: str) -> None:
 def guarded(action: Callable[[], int]) -> int:
     """Runs a command; what the user can mend becomes one line on stderr and status 2."""
     logging.set_verbosity(logging.ERROR)  # of absl: the libraries below warn of what we report ourselves
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
         return action()
     except UsageError as error:
@@ -54,6 +57,8 @@ def guarded(action: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
@@ -61,14 +66,15 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     flags.define_sweep_flags(values)
     if rest := flags.parse(values, ["launch.py", *words]):
         raise UsageError(f"{rest[0]!r}: one experiment at a time; flags begin with --")
-    out = Path(values.out or f"runs/{experiments.name_of(experiment)}")
+    out = store.folder(values.out or f"runs/{experiments.name_of(experiment)}")
     workers = flags.one(values, "workers", sweep.positive_int)
     checkpoint_seconds = flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0)
     iso = flags.one(values, "iso", sweep.one_of(("params", "macs")))
 
-    from rich.console import Console
-
-    from cnn_jax import plan, store
+    resolve = flags.one(values, "resolve", sweep.number(0.0, 100.0, above=True))
+    max_seeds = flags.one(values, "max_seeds", sweep.positive_int, 30)
+    if resolve is None and values.max_seeds is not None:
+        raise UsageError("--max_seeds: is where --resolve stops, which is not given")
 
     trials = experiment.trials(flags.request(values, getattr(experiment, "DEFAULTS", {})))
     if iso:
@@ -80,37 +86,8 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     if values.dry_run:
         plan.show(planned, console, str(out))
         return 0
-    return _run(planned, console, out, command, workers, values.keep_params, checkpoint_seconds)
+    from cnn_jax.cli import run  # here: its imports take longer than a plan
 
-
-def _run(planned, console, out, command, workers, keep_params, checkpoint_seconds) -> int:  # type: ignore[no-untyped-def]
-    from cnn_jax import data, report, runner, store
-    from cnn_jax.runner.progress import Progress
-
-    progress = Progress(console, planned.training_images)
-    with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
-        for config in planned.info:
-            data.prepare(config)
-    try:
-        outcome = runner.run(
-            planned.trials, out, command=command, cost=planned.cost, workers=workers, keep_params=keep_params,
-            checkpoint_seconds=checkpoint_seconds, progress=progress,
-        )  # fmt: skip
-        if outcome.counts:
-            page = report.write(out)
-            report.terminal(out, console)
-            console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    except store.StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    total, there = len(planned.trials), sum(outcome.counts.values())
-    if outcome.broken:
-        print(f"error: {outcome.broken}", file=sys.stderr)
-    elif outcome.interrupted:
-        print(f"interrupted with {there} of {total} trials done: the same command goes on from here", file=sys.stderr)
-        return 130
-    for problem in outcome.problems:
-        print(problem, file=sys.stderr)
-    if there < total:
-        print(f"{total - there} of {total} trials have no record: the same command runs them", file=sys.stderr)
-    return 0 if outcome.counts.get("done", 0) == total else 1
+    rule = None if resolve is None else run.Rule(resolve / 100, max_seeds)
+    how = {"workers": workers, "keep_params": values.keep_params, "checkpoint_seconds": checkpoint_seconds}
+    return run.run(planned, console, out, command, rule, values.tensorboard, how)

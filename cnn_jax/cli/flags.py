@@ -16,11 +16,14 @@ SWEEP_FLAGS = {
     "out": "folder of the results; default runs/EXPERIMENT",
     "workers": "worker processes at most; default one per core",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
+    "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
+    "max_seeds": "seeds per cell that --resolve stops at; default 30",
     "iso": "params or macs: solve the filters so that every cell costs what it costs with the first kernel size and padding",
 }
 BOOLEANS = {
     "dry_run": (False, "show the plan, train nothing"),
     "keep_params": (True, "keep the trained parameters of every trial"),
+    "tensorboard": (False, "also write the curves as TensorBoard event files, in OUT/tensorboard"),
 }
 OPTION = "NAME=VALUE[,VALUE]: an option that only this model has, as in --option=shortcut=A,projection; may be repeated"
 

@@ -1,0 +1,84 @@
+"""A sweep from its plan to its report."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cnn_jax import data, plan, report, runner, stats, store
+from cnn_jax.config import Trial
+from cnn_jax.runner.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """When to add seeds: until the cells within `resolve` of the best are known, or a cell has `most` seeds."""
+
+    resolve: float  # a fraction of 1
+    most: int
+
+    def more(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[Trial]:
+        """Further seeds, half as many again, for every cell that is still open."""
+        asked = {trial.id for trial in trials}
+        still = [cell.config for cell in stats.open_cells([r for r in records if r["trial"] in asked], self.resolve)]
+        cells: dict[str, list[Trial]] = {}
+        for trial in trials:
+            cells.setdefault(dataclasses.replace(trial, seed=0).canonical, []).append(trial)
+        added = []
+        for first, group in cells.items():
+            config = {key: value for key, value in json.loads(first).items() if key != "seed"}
+            if config in still:
+                n = len(group)
+                added += [dataclasses.replace(group[0], seed=seed) for seed in range(n, min(n + max(n // 2, 1), self.most))]
+        return added
+
+
+def run(
+    planned: plan.Plan, console: Console, out: Path, command: str, rule: Rule | None, tensorboard: bool, how: dict[str, Any]
+) -> int:
+    """Prepares the data, trains what is missing, adds seeds by the rule, writes the report; returns the exit status.
+
+    how: the further arguments of `runner.run`.
+    """
+    progress = Progress(console, planned.training_images)
+    with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
+        for config in planned.info:
+            data.prepare(config)
+    trials = list(planned.trials)
+    try:
+        outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+        while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
+            console.print(f"{len(added)} more trials where the answer is open", highlight=False)
+            trials += added
+            outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+        with store.reporting(out):
+            if outcome.interrupted:
+                report.write_results(out)  # in time; the page can wait
+            elif outcome.counts:
+                page = report.write(out)
+                if tensorboard:
+                    report.write_tensorboard(out)
+        if outcome.counts and not outcome.interrupted:
+            report.terminal(out, console)
+            console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    except store.StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return _status(outcome, len(trials))
+
+
+def _status(outcome: runner.Outcome, total: int) -> int:
+    """Says what is not as it should be; returns the exit status."""
+    there = sum(outcome.counts.values())
+    if outcome.interrupted:
+        print(f"interrupted with {there} of {total} trials done: the same command goes on from here", file=sys.stderr)
+        return 130
+    for problem in outcome.problems:
+        print(problem, file=sys.stderr)
+    if there < total:
+        print(f"{total - there} of {total} trials have no record: the same command runs them", file=sys.stderr)
+    return 0 if outcome.counts.get("done", 0) == total else 1
