@@ -7,10 +7,12 @@ has the measurements. Letters: N images, S spatial axes, C channels, F filters, 
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Axes = tuple[int, ...]  # an int per spatial axis
@@ -27,7 +29,7 @@ def conv_valid(x: jax.Array, kernel: jax.Array, *, strides: Axes, dilation: Axes
     differs on CPU for float32 without groups.
     """
     if jax.default_backend() == "cpu" and groups == 1 and x.dtype == kernel.dtype == jnp.float32:
-        return _conv_on_cpu(strides, dilation, jax.config.jax_default_matmul_precision, x, kernel)
+        return _conv_on_cpu(strides, dilation, jax.config.jax_default_matmul_precision, x, kernel)  # type: ignore[attr-defined]
     return _conv(x, kernel, strides, dilation, groups)
 
 
@@ -118,3 +120,144 @@ def _kernel_gradient(
     split = [a.reshape(len(a) // piece, piece, *a.shape[1:]) for a in (x, gradient)]
     total_CKF, _ = lax.scan(add, jnp.zeros((shape[rank], *shape[:rank], shape[-1]), x.dtype), tuple(split))
     return jnp.moveaxis(total_CKF, 0, rank)
+
+
+# ------------------------------------------------------------------------------------------- convolution and max-pool at once
+
+_DEAD = 255  # the winner's number where relu let nothing through
+_MOST_TERMS = 128  # products per pooled value; more would make the loop's body, and its compilation, too long
+_MOST_COLUMNS = 32  # pooled columns, all in one body
+
+
+def can_fuse(
+    x_shape: Sequence[int], kernel_shape: Sequence[int], *, strides: Axes, dilation: Axes, groups: int, window: Axes
+) -> bool:
+    """Whether `conv_max_pool` gains over convolution, activation and max-pool one by one.
+
+    It does on CPU for a first layer: two spatial axes, a handful of input channels, a small window.
+    """
+    columns = (x_shape[-2] - kernel_shape[1] + 1) // window[-1]
+    return (
+        jax.default_backend() == "cpu"
+        and len(x_shape) == 4
+        and set(strides) == set(dilation) == {1}
+        and groups == 1
+        and math.prod(kernel_shape[:-1]) * math.prod(window) <= _MOST_TERMS
+        and columns <= _MOST_COLUMNS
+    )
+
+
+def conv_max_pool(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, window: Axes, activation: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """max_pool(activation(conv(x, kernel) + bias)) for stride 1 and windows side by side: x (N, H, W, C) -> (N, H', W', F).
+
+    What `can_fuse` says no to is not for this function. `activation` must not decrease: the maximum then commutes with it and
+    with the bias, and both are applied to the pooled values alone. Of equal values the first in row-major order gets the
+    gradient, as in `layers.max_pool`.
+
+    Images are the innermost axis in here: every shift, stride and window is then one of whole vectors, the convolution, the
+    bias, the maximum and the activation are a single loop that stores the pooled values and nothing else, and XLA takes the
+    transposition into the dense layer behind it. The gradient needs which position of each window won (a byte each).
+    """
+    relu = activation is jax.nn.relu  # its derivative needs nothing but the winner: where it is zero, nobody won
+    y = _pooled(window, relu, x, kernel, bias)
+    return y if relu else activation(y)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return _pooled_forward(window, relu, x, kernel, bias)[0]
+
+
+def _pooled_forward(
+    window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    # As a matrix, and behind a barrier: otherwise XLA transposes anew for each product, one image at a time.
+    x_HWCN = lax.optimization_barrier(x.reshape(len(x), -1).T).reshape(*x.shape[1:], len(x))
+    rows, columns = ((size - k + 1) // w for size, k, w in zip(x.shape[1:3], kernel.shape, window, strict=False))
+    values = []
+    for p, q in np.ndindex(*window):
+        seen = (
+            x_HWCN[p + i :: window[0], q + j :: window[1], c][:rows, :columns] for i, j, c in np.ndindex(*kernel.shape[:-1])
+        )
+        weights = (kernel[tap][:, None] for tap in np.ndindex(*kernel.shape[:-1]))
+        values.append(functools.reduce(jnp.add, (w * s[:, :, None] for w, s in zip(weights, seen, strict=True))))
+    best, winner = values[0], jnp.uint8(0)
+    for number, value in enumerate(values[1:], 1):
+        winner = jnp.where(value > best, jnp.uint8(number), winner)
+        best = jnp.maximum(best, value)
+    y = best + bias[:, None]
+    if relu:
+        y = jax.nn.relu(y)
+        winner = jnp.where(y > 0, winner, jnp.uint8(_DEAD))
+    # Through two axes, so that XLA sees a transposed matrix where a dense layer follows.
+    y_NHWF = y.reshape(-1, len(x)).T.reshape(len(x), *y.shape[:-1])
+    return y_NHWF, (x_HWCN, kernel, winner)
+
+
+def _pooled_backward(window: Axes, relu: bool, saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
+    x_HWCN, kernel, winner_HWFN = saved
+    rows, columns, filters, images = winner_HWFN.shape
+    gradient_HWFN = gradient.reshape(images, -1).T.reshape(winner_HWFN.shape)
+    if relu:
+        gradient_HWFN = jnp.where(winner_HWFN == _DEAD, 0, gradient_HWFN)
+    kernel_gradient = _winners_kernel_gradient(x_HWCN, gradient_HWFN, winner_HWFN, kernel.shape, window)
+    # The pooled gradient put back where it came from; what no window covers gets none.
+    one_hot = winner_HWFN == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
+    spread = jnp.where(one_hot, gradient_HWFN, 0).transpose(5, 2, 0, 3, 1, 4)
+    spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
+    ones = (1, 1)
+    x_gradient = _input_gradient(_conv, spread, kernel, (images, *x_HWCN.shape[:-1]), ones, ones)
+    return x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))
+
+
+_pooled.defvjp(_pooled_forward, _pooled_backward)
+
+
+def _winners_kernel_gradient(
+    x_HWCN: jax.Array, gradient_HWFN: jax.Array, winner_HWFN: jax.Array, shape: Sequence[int], window: Axes
+) -> jax.Array:
+    """Sums gradient times what the winner saw, over positions and images: a quarter of the products, for windows of four.
+
+    Row by row. The row at hand is carried, not read where it is used: XLA would compute its address in the innermost loop,
+    and LLVM then gives up vectorising, which is six times slower.
+    """
+    k_rows, k_columns = shape[:2]
+    rows, columns, _, images = gradient_HWFN.shape
+    seen_shape = (*shape, images)
+
+    def row(i: jax.Array) -> tuple[jax.Array, ...]:
+        pick = functools.partial(lax.dynamic_index_in_dim, index=i, axis=0, keepdims=False)
+        seen = lax.dynamic_slice_in_dim(x_HWCN, i * window[0], k_rows + window[0] - 1)
+        return seen, pick(gradient_HWFN), pick(winner_HWFN)
+
+    def add(
+        carry: tuple[tuple[jax.Array, ...], jax.Array], i: jax.Array
+    ) -> tuple[tuple[tuple[jax.Array, ...], jax.Array], None]:
+        (x_KWCN, gradient_WFN, winner_WFN), total = carry
+        for column in range(columns):
+            left = column * window[1]
+            parts = [
+                jnp.broadcast_to(x_KWCN[p : p + k_rows, left + q : left + q + k_columns, :, None], seen_shape)
+                for p, q in np.ndindex(*window)
+            ]
+            seen = parts[0]
+            for number, part in enumerate(parts[1:], 1):
+                seen = jnp.where(winner_WFN[column] == number, part, seen)
+            total += gradient_WFN[column] * seen
+        return (row(jnp.minimum(i + 1, rows - 1)), total), None
+
+    (_, total), _ = lax.scan(add, (row(jnp.int32(0)), jnp.zeros(seen_shape, x_HWCN.dtype)), jnp.arange(rows))
+    return total.sum(-1)
+
+
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """x (N, D), kernel (D, U), bias (U,) -> x @ kernel + bias (N, U).
+
+    On CPU as the transpose of a product that has images last, as `conv_max_pool` leaves them: six times faster behind it.
+    The bias is added before transposing, which keeps XLA from turning the product round again.
+    """
+    if jax.default_backend() != "cpu":
+        return x @ kernel + bias
+    return (lax.dot_general(kernel, x, (((0,), (1,)), ((), ()))) + bias[:, None]).T

@@ -1,4 +1,4 @@
-"""conv_valid against lax: values and gradients of every rank, stride and dilation; what jit, vmap and scan make of it."""
+"""Against lax: values and gradients of every rank, stride and dilation; what jit, vmap and scan make of them."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cnn_jax.convolution import conv_valid
+from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid, dense
 
 
 def draw(*shape, seed=0):
@@ -89,3 +89,93 @@ def test_other_types_keep_their_type(dtype):
     y, gradients = jax.vjp(lambda x, k: conv_valid(x, k, strides=(1, 1), dilation=(1, 1), groups=1), x, kernel)
     assert y.dtype == dtype
     assert all(gradient.dtype == dtype for gradient in gradients(y))
+
+
+def one_by_one(x, kernel, bias, window, activation):
+    y = activation(reference(x, kernel, strides=(1, 1), dilation=(1, 1), groups=1) + bias)
+    return lax.reduce_window(y, -jnp.inf, lax.max, (1, *window, 1), (1, *window, 1), "VALID")
+
+
+POOLED = {
+    "the chapter's": ((16, 12, 12, 1), (3, 3, 1, 8), (2, 2), jax.nn.relu),
+    "a rest that no window covers": ((5, 9, 12, 1), (3, 2, 1, 3), (2, 2), jax.nn.relu),
+    "three channels": ((4, 8, 8, 3), (3, 3, 3, 4), (2, 2), jax.nn.relu),
+    "uneven window": ((4, 10, 9, 1), (2, 3, 1, 4), (3, 2), jax.nn.relu),
+    "window of one": ((4, 6, 6, 1), (3, 3, 1, 4), (1, 1), jax.nn.relu),
+    "another activation": ((4, 8, 8, 1), (3, 3, 1, 4), (2, 2), jnp.tanh),
+    "one image": ((1, 6, 6, 1), (3, 3, 1, 2), (2, 2), jax.nn.relu),
+}
+
+
+@pytest.mark.parametrize("case", POOLED)
+def test_convolution_and_pool_at_once_are_those_one_by_one(case):
+    x_shape, kernel_shape, window, activation = POOLED[case]
+    x, kernel, bias = draw(*x_shape), draw(*kernel_shape, seed=1), draw(kernel_shape[-1], seed=2)
+    y, gradients = jax.vjp(lambda *a: conv_max_pool(*a, window=window, activation=activation), x, kernel, bias)
+    expected, expected_gradients = jax.vjp(lambda *a: one_by_one(*a, window, activation), x, kernel, bias)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    upstream = draw(*y.shape, seed=3)
+    for ours, theirs in zip(gradients(upstream), expected_gradients(upstream), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_of_equal_values_the_first_gets_the_gradient():
+    x, kernel, bias = np.ones((2, 4, 4, 1), np.float32), draw(1, 1, 1, 3) ** 2, np.zeros(3, np.float32)
+    _, gradients = jax.vjp(lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu), x, kernel, bias)
+    x_gradient, kernel_gradient, bias_gradient = gradients(np.ones((2, 2, 2, 3), np.float32))
+    first = np.zeros((4, 4), np.float32)
+    first[::2, ::2] = kernel.sum()
+    np.testing.assert_allclose(x_gradient[0, :, :, 0], first, rtol=1e-6)
+    np.testing.assert_allclose(kernel_gradient[0, 0, 0], 8)  # 4 windows in each of 2 images: nobody is counted twice
+    np.testing.assert_allclose(bias_gradient, 8)
+
+
+def test_where_relu_let_nothing_through_nothing_comes_back():
+    x, kernel, bias = draw(2, 6, 6, 1), draw(3, 3, 1, 2), np.full(2, -1e3, np.float32)
+    y, gradients = jax.vjp(lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu), x, kernel, bias)
+    assert not y.any()
+    assert not any(gradient.any() for gradient in gradients(jnp.ones_like(y)))
+
+
+def test_a_diverged_network_is_not_hidden():
+    x, kernel = draw(2, 6, 6, 1), np.full((3, 3, 1, 2), np.nan, np.float32)
+    assert jnp.isnan(conv_max_pool(x, kernel, np.zeros(2, np.float32), window=(2, 2), activation=jax.nn.relu)).all()
+
+
+def test_at_once_under_vmap_over_trials_and_in_a_loop():
+    x, kernels, bias = draw(4, 8, 8, 1), draw(3, 3, 3, 1, 4, seed=1), np.zeros(4, np.float32)
+    loss = lambda kernel: (conv_max_pool(x, kernel, bias, window=(2, 2), activation=jax.nn.relu) ** 2).sum()  # noqa: E731
+    alone = jnp.stack([jax.grad(loss)(kernel) for kernel in kernels])
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(loss)))(kernels), alone, rtol=1e-4, atol=1e-3)
+    _, in_loop = jax.jit(lambda kernels: lax.scan(lambda _, k: (None, jax.grad(loss)(k)), None, kernels))(kernels)
+    np.testing.assert_allclose(in_loop, alone, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"strides": (2, 2)}, False),
+        ({"dilation": (1, 2)}, False),
+        ({"groups": 2}, False),
+        ({"kernel_shape": (3, 3, 32, 64)}, False),
+        ({"window": (4, 4)}, False),
+        ({"x_shape": (128, 28, 224, 1)}, False),
+        ({"x_shape": (128, 28, 1), "kernel_shape": (3, 1, 8)}, False),
+    ],
+)
+def test_who_may_be_fused(change, fits):
+    case = {
+        "x_shape": (128, 28, 28, 1),
+        "kernel_shape": (3, 3, 1, 32),
+        "strides": (1, 1),
+        "dilation": (1, 1),
+        "groups": 1,
+        "window": (2, 2),
+    }
+    assert can_fuse(**(case | change)) is (fits and jax.default_backend() == "cpu")
+
+
+def test_dense_is_a_product_and_a_bias():
+    x, kernel, bias = draw(5, 7), draw(7, 3, seed=1), draw(3, seed=2)
+    np.testing.assert_allclose(dense(x, kernel, bias), x @ kernel + bias, rtol=1e-5, atol=1e-6)
