@@ -252,6 +252,12 @@ def test_checksum_of_event_files():
     assert tensorboard.crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
 
 
+def test_masked_checksum_of_event_files():
+    masked = struct.unpack("<I", tensorboard._masked(b"123456789"))[0]
+    rotated = (masked - 0xA282EAD8) % 2**32  # unmasking as LevelDB's crc32c.h has it
+    assert (rotated >> 17 | rotated << 15) % 2**32 == 0xE3069283
+
+
 def test_event_files_hold_the_history(tmp_path):
     record = synthetic.sweep(filters=(8,), kernels=(3,), seeds=1)[0]
     record["history"] = [{"epoch": 300, "val_accuracy": 0.5, "val_loss": None}]

@@ -136,6 +136,18 @@ def test_balanced_two_by_two_is_the_textbook():
     assert terms["filters × kernel_size"].test.f == pytest.approx(corner**2 / (4 * within / 5))
 
 
+def test_cells_of_equal_spread_have_the_textbooks_degrees_of_freedom():
+    noise = np.array([-0.02, 0.0, 0.01, 0.01])
+    means = stats.Means.of([noise + m for m in (0.9, 0.92, 0.95)])
+    e = means.contrast(np.array([-1.0, 0.5, 0.5]))
+    se = math.sqrt(noise.var(ddof=1) / 4 * 1.5)
+    assert e.df == pytest.approx(9)
+    assert e.high - e.value == pytest.approx(scipy_stats.t.ppf(0.975, 9) * se)
+    test = means.test(np.array([[-1.0, 1.0, 0.0], [0.0, -1.0, 1.0]]))
+    assert test.df == pytest.approx((2, 9))
+    assert (test.f, test.p) == pytest.approx(tuple(scipy_stats.f_oneway(*(noise + m for m in (0.9, 0.92, 0.95)))))
+
+
 def test_two_cells_are_compared_by_welch():
     rng = np.random.default_rng(2)
     a, b = 0.9 + 0.002 * rng.normal(size=4), 0.91 + 0.02 * rng.normal(size=9)
