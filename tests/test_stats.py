@@ -305,7 +305,6 @@ def test_factors_are_what_varies_and_aliases_are_not_factors():
     design = stats.design([synthetic.record(t, 0.9, images=8) for t in trials])
     assert design.factors == {"filters": (8, 32), "padding": ("valid", "same"), "dataset": ("digits", "mnist")}
     assert design.aliases == {"epochs": "dataset"}
-    assert design.crossed
     assert [len(c.records) for c in design.cells] == [2] * 8
 
 

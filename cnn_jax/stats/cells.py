@@ -130,11 +130,6 @@ class Design:
     factors: dict[str, tuple[Level, ...]]
     aliases: dict[str, str]
 
-    @functools.cached_property
-    def crossed(self) -> bool:
-        """Whether every combination of levels is a cell: then effects need no model to be estimated."""
-        return len(self.cells) == int(np.prod([len(v) for v in self.factors.values()], dtype=np.int64))
-
 
 def design(records: Sequence[Record]) -> Design:
     """Groups records into cells, in order of appearance, and finds the factors: entries that take more than one value."""
