@@ -3,12 +3,16 @@
     DIR/sweep.json             schema version, and the commands that were run here
     DIR/plan/HASH.jsonl.gz     the trials that a command planned, a line of canonical JSON each
     DIR/records/WRITER.jsonl   a line per finished trial; each writer appends to its own file, so writers never meet
-    DIR/trials/ID/params.npz   the trained parameters
+    DIR/trials/ID/params.npz   the trained parameters; their checksum is in the record
     DIR/trials/ID/checkpoint-* of a trial under way; removed when its record is written
     DIR/lock                   who is at work here
 
-A record is one line, written by one write call and synced: it is there or it is not. The line ends with a checksum of the rest, so
-a torn or damaged line is recognised, reported and left alone; its trial simply runs again.
+A record is one line, written by one write call and synced: it is there or it is not. The line ends with a checksum of the
+rest, so a torn or damaged line is recognised, reported and left alone; its trial simply runs again. Every other file is written
+whole or not at all, and has its checksum too. Nothing is ordered by clocks, which jump: a checkpoint counts by its step.
+
+DIR may be an object store's (gs://BUCKET/..., through etils.epath). Objects cannot be appended to: there every record is an
+object of its own, and every object appears whole. They cannot be locked either: two commands at once then do the same work twice.
 """
 
 import contextlib
@@ -17,12 +21,13 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import socket
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,76 +42,142 @@ class StoreError(OSError):
     """The folder cannot be written any more: full, read-only or gone. The message is one line."""
 
 
+def folder(dir: str | os.PathLike) -> Path:
+    """`dir` as a path: of pathlib, or of etils.epath where it has a scheme such as gs://."""
+    if "://" not in os.fspath(dir):
+        return Path(dir)
+    from etils import epath
+
+    try:
+        return epath.Path(dir)  # type: ignore[return-value]
+    except KeyError:
+        raise UsageError(
+            f"--out: {dir} has an unknown scheme: use gs://BUCKET/..., s3://BUCKET/... or a local folder"
+        ) from None
+
+
+def is_local(dir: Path) -> bool:
+    """Whether the folder is in a file system, with appending, renaming and locks; an object store has none of them."""
+    return isinstance(dir, pathlib.Path)
+
+
+@contextlib.contextmanager
+def reporting(dir: str | os.PathLike) -> Iterator[None]:
+    """What goes wrong with files inside becomes a StoreError that names the folder."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StoreError(f"--out: {dir} cannot be written: {error.strerror or error}{where}") from error
+
+
 # ---------------------------------------------------------------------------------------------------------------- reading
 
 
-def check(dir: str | Path) -> None:
+def check(dir: str | os.PathLike) -> None:
     """Raises UsageError if `dir` cannot hold the results of a sweep; writes nothing.
 
     It may be absent (then the nearest existing parent must be writable) or hold earlier results of this schema.
     """
-    dir = Path(dir)
-    existing = dir
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise UsageError(f"--out: {existing} is not a folder: name a folder that exists or can be made")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"--out: {dir} cannot be written: name a folder that you may write to")
-    if dir.exists():
-        _read_header(dir)
+    path = folder(dir)
+    try:
+        if is_local(path):
+            existing = path
+            while not existing.exists() and existing != existing.parent:
+                existing = existing.parent
+            if not existing.is_dir():
+                raise UsageError(f"--out: {existing} is not a folder: name a folder that exists or can be made")
+            if not os.access(existing, os.W_OK | os.X_OK):
+                raise UsageError(f"--out: {path} cannot be written: name a folder that you may write to")
+        _read_header(path)
+    except (OSError, ImportError) as error:  # a name that is too long, a bucket that is not ours, its library not installed
+        raise UsageError(f"--out: {path} cannot be used: {error}") from None
 
 
 def _read_header(dir: Path) -> dict[str, Any] | None:
-    path = dir / "sweep.json"
+    """The header; None if there is none, or if it is damaged in a folder that is ours. Raises UsageError if it is another's."""
     try:
-        header = json.loads(path.read_text())
-        schema = header["schema"]
-    except FileNotFoundError:
-        if any((dir / "records").glob("*.jsonl")):
-            raise UsageError(f"--out: {dir} has records but no sweep.json: name another folder, or restore the file") from None
+        data = (dir / "sweep.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"--out: {path} is not readable as this program's: name another folder, or remove the file") from None
-    if schema != SCHEMA:
-        raise UsageError(
-            f"--out: {dir} holds records of schema {schema}, this version writes schema {SCHEMA}: "
-            f"name another folder, or use the version that made it"
-        )
+    header = _decode(data.removesuffix(b"\n"))
+    if header is None or "schema" not in header:
+        if (dir / "plan").is_dir() or (dir / "records").is_dir():
+            return None
+        raise UsageError(f"--out: {dir / 'sweep.json'} is not this program's: name another folder, or remove the file")
+    _check_schema(dir, header)
     return header
 
 
-def read(dir: str | Path) -> list[dict[str, Any]]:
+def _check_schema(dir: Path, found: Mapping[str, Any]) -> None:
+    if found.get("schema") != SCHEMA:
+        raise UsageError(
+            f"--out: {dir} holds records of schema {found.get('schema')}, this version writes schema {SCHEMA}: "
+            f"name another folder, or use the version that made it"
+        )
+
+
+def read(dir: str | os.PathLike) -> list[dict[str, Any]]:
     """The records in `dir`, one per trial: the first finished one, else its last failure; in order of trial id.
 
     Damaged lines are left out (see `damaged`). Raises UsageError if `dir` holds no sweep.
     """
-    records, _ = _scan(Path(dir))
+    records = _scan(folder(dir)).records
     return [records[id] for id in sorted(records)]
 
 
-def damaged(dir: str | Path) -> list[str]:
+def damaged(dir: str | os.PathLike) -> list[str]:
     """Where damaged lines stand, as 'FILE:LINE'; a torn last line of a killed writer is one of them."""
-    return _scan(Path(dir))[1]
+    return _scan(folder(dir)).damaged
 
 
-def _scan(dir: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    if not dir.is_dir() or _read_header(dir) is None:
+def lost_params(dir: str | os.PathLike) -> set[str]:
+    """Trials whose trained parameters were kept and are now gone or damaged: every byte is compared."""
+    path = folder(dir)
+    lost = set()
+    for trial, checksums in _scan(path).params.items():
+        try:
+            found = hashlib.sha256((path / "trials" / trial / "params.npz").read_bytes()).hexdigest()
+        except OSError:
+            found = ""
+        if found not in checksums:
+            lost.add(trial)
+    return lost
+
+
+class _Contents(NamedTuple):
+    records: dict[str, dict[str, Any]]
+    damaged: list[str]
+    params: dict[str, set[str]]  # checksums of a trial's parameters: several if it was trained again after damage
+
+
+def _scan(dir: Path) -> _Contents:
+    found = _Contents({}, [], {})
+    paths = sorted((dir / "records").glob("*.jsonl"))
+    if not paths and _read_header(dir) is None:
         raise UsageError(f"{dir} holds no sweep: name a folder that launch.py wrote with --out")
-    records: dict[str, dict[str, Any]] = {}
-    bad = []
-    for path in sorted((dir / "records").glob("*.jsonl")):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    for path in paths:
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError:
+            found.damaged.append(path.name)
+            continue
+        for number, line in enumerate(lines, 1):
             if not line:
                 continue
             record = _decode(line)
-            if record is None:
-                bad.append(f"{path.name}:{number}")
+            if record is None or not {"trial", "status"} <= record.keys():
+                found.damaged.append(f"{path.name}:{number}")
                 continue
-            known = records.get(record["trial"])
+            _check_schema(dir, record)
+            known = found.records.get(record["trial"])
             if known is None or known["status"] not in FINISHED:
-                records[record["trial"]] = record
-    return records, bad
+                found.records[record["trial"]] = record
+            if record.get("params_sha256"):
+                found.params.setdefault(record["trial"], set()).add(record["params_sha256"])
+    return found
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
@@ -119,8 +190,7 @@ def _decode(line: bytes) -> dict[str, Any] | None:
     head, mark, tail = line.rpartition(b',"crc32":"')
     if not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
         return None
-    record = json.loads(head + b"}")
-    return record if isinstance(record, dict) and "trial" in record and "status" in record else None
+    return json.loads(head + b"}")
 
 
 def _finite(value: Any) -> Any:
@@ -133,25 +203,30 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def plan(dir: str | Path) -> list[Trial]:
-    """All trials ever planned in `dir`, without repeats; an unreadable plan file is skipped (the next command rewrites it)."""
+def plan(dir: str | os.PathLike) -> list[Trial]:
+    """All trials ever planned in `dir`, without repeats; a damaged plan file is skipped (its command writes it anew)."""
     trials: dict[str, Trial] = {}
-    for path in sorted(Path(dir).glob("plan/*.jsonl.gz")):
-        with contextlib.suppress(OSError, EOFError, ValueError, zlib.error), gzip.open(path, "rt") as lines:
-            for line in lines:
-                trial = Trial.from_json(line)
-                trials[trial.id] = trial
+    for path in sorted((folder(dir) / "plan").glob("*.jsonl.gz")):
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            text = gzip.decompress(path.read_bytes())
+            if _plan_name(text) == path.name:
+                trials |= {trial.id: trial for trial in map(Trial.from_json, text.decode().splitlines())}
     return list(trials.values())
 
 
-def commands(dir: str | Path) -> list[dict[str, Any]]:
+def _plan_name(text: bytes) -> str:
+    return f"{hashlib.sha256(text).hexdigest()[:16]}.jsonl.gz"
+
+
+def commands(dir: str | os.PathLike) -> list[dict[str, Any]]:
     """The commands that were run in `dir`, each with its time."""
-    return (_read_header(Path(dir)) or {}).get("commands", [])
+    return (_read_header(folder(dir)) or {}).get("commands", [])
 
 
-def load_params(dir: str | Path, trial_id: str) -> dict[str, np.ndarray]:
+def load_params(dir: str | os.PathLike, trial_id: str) -> dict[str, np.ndarray]:
     """Trained variables of a trial by path ('params/conv1/kernel'). Raises FileNotFoundError if they were not kept."""
-    with np.load(Path(dir) / "trials" / trial_id / "params.npz", allow_pickle=False) as file:
+    data = (folder(dir) / "trials" / trial_id / "params.npz").read_bytes()
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return dict(file)
 
 
@@ -160,81 +235,128 @@ def load_params(dir: str | Path, trial_id: str) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def locked(dir: Path) -> Iterator[None]:
-    """Holds the folder for this process; raises UsageError naming the holder if another one has it."""
+    """Holds the folder for this process; raises UsageError naming the holder if another one has it.
+
+    Where files cannot be locked (object stores, some mounted folders) it holds nothing: records of two writers do not
+    harm each other, and the first of two alike counts.
+    """
+    if not is_local(dir):
+        yield
+        return
     import fcntl
 
-    with _reporting(dir):
+    with reporting(dir):
         dir.mkdir(parents=True, exist_ok=True)
-        file = open(dir / "lock", "a+")
+        file = open(dir / "lock", "ab+", buffering=0)  # noqa: SIM115 (closed below, which lets go of the lock)
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
-            raise UsageError(f"--out: {dir} is in use by {file.read().strip() or 'another process'}: wait, or name another") from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+            holder = " ".join(file.read(200).decode(errors="replace").split())
+            raise UsageError(f"--out: {dir} is in use by {holder or 'another process'}: wait, or name another folder") from None
+        except OSError:
+            pass
+        with reporting(dir):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
-def begin(dir: Path, command: str, time: str, trials: Iterable[Trial]) -> None:
-    """Writes down what is about to be run: the schema, the command and its plan."""
+def begin(dir: Path, command: str, time: str, trials: Iterable[Trial]) -> list[str]:
+    """Writes down what is about to be run: the schema, the command and its plan. Mends what a crash or damage left behind.
+
+    Returns a sentence for each thing found damaged; of damaged lines, only those that no command before has spoken of.
+    """
     text = "".join(trial.canonical + "\n" for trial in trials).encode()
-    name = hashlib.sha256(text).hexdigest()[:16]
-    header = _read_header(dir) or {"schema": SCHEMA, "commands": []}
-    header["commands"].append({"command": command, "time": time, "plan": name})
-    with _reporting(dir):
-        (dir / "plan").mkdir(exist_ok=True)
-        (dir / "records").mkdir(exist_ok=True)
-        (dir / "trials").mkdir(exist_ok=True)
-        _replace(dir / "plan" / f"{name}.jsonl.gz", gzip.compress(text, mtime=0))
-        _replace(dir / "sweep.json", json.dumps(header, indent=1).encode())
+    notes = []
+    with reporting(dir):
+        for name in ("plan", "records", "trials"):
+            (dir / name).mkdir(parents=True, exist_ok=True)
+        header = _read_header(dir)
+        if header is None:
+            header = {"schema": SCHEMA, "commands": [], "damaged": []}
+            if (dir / "sweep.json").exists():
+                notes.append("sweep.json was damaged: the list of earlier commands is lost, their records are not")
+        for place in (dir, dir / "plan"):
+            for left in place.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
+        _replace(dir / "plan" / _plan_name(text), gzip.compress(text, mtime=0))
+        header["commands"].append({"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]})
+        _replace(dir / "sweep.json", _encode(header))
+        bad = damaged(dir)
+        if new := [line for line in bad if line not in header["damaged"]]:
+            shown = ", ".join(new[:3]) + (" ..." if len(new) > 3 else "")
+            notes.append(f"{len(new)} damaged line{'s' * (len(new) > 1)} in records ({shown}) left out: those trials run again")
+            _replace(dir / "sweep.json", _encode(header | {"damaged": bad}))
+    return notes
 
 
 class Writer:
     """Appends records to this process's own file in the folder, and keeps parameters and checkpoints of its trials."""
 
-    def __init__(self, dir: str | Path):
-        self.dir = Path(dir)
-        self._path = self.dir / "records" / f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
+    def __init__(self, dir: str | os.PathLike):
+        self.dir = folder(dir)
+        self._path = self._new_path()
+
+    def _new_path(self) -> Path:
+        return self.dir / "records" / f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
 
     def finish(self, record: Mapping[str, Any], params: Mapping[str, np.ndarray] | None = None) -> None:
-        """Keeps a trial's parameters, then its record, then drops its checkpoints: whatever is killed in between loses nothing."""
+        """Keeps a trial's parameters, then its record, then drops its checkpoints: killed in between, nothing is lost."""
         folder = self.dir / "trials" / record["trial"]
-        with _reporting(self.dir):
+        checksum = None
+        with reporting(self.dir):
             if params is not None:
                 folder.mkdir(exist_ok=True)
-                _replace(folder / "params.npz", _npz(params))
-            with open(self._path, "ab", buffering=0) as file:
-                if file.write(line := _encode(record)) != len(line):
-                    raise OSError(28, "No space left on device")
-                os.fsync(file.fileno())
-            for path in folder.glob("checkpoint-*"):
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
+                data = _npz(params)
+                checksum = hashlib.sha256(data).hexdigest()
+                _replace(folder / "params.npz", data)
+            self._append(_encode({**record, "params_sha256": checksum}))
+            for pattern in ("checkpoint-*", ".*.tmp"):
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError, ValueError):
                 folder.rmdir()  # empty unless parameters are kept
 
+    def _append(self, line: bytes) -> None:
+        if not is_local(self.dir):
+            _replace(self._new_path(), line)
+            return
+        try:
+            with open(self._path, "ab", buffering=0) as file:
+                if file.write(line) != len(line):
+                    raise OSError(28, os.strerror(28))
+                os.fsync(file.fileno())
+        except OSError:
+            self._path = self._new_path()  # a later line must not be glued to a torn one
+            raise
+
     def checkpoint(self, trial_id: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps a complete state of a trial under way; the one before it stays until this one is whole."""
+        """Keeps a complete state of a trial under way, and the one before it, in case that this one is damaged.
+
+        Checkpoints of later steps are dropped: whoever is at this step now could not use them.
+        """
         folder = self.dir / "trials" / trial_id
-        with _reporting(self.dir):
+        with reporting(self.dir):
             folder.mkdir(exist_ok=True)
             data = _npz(arrays)
             _replace(folder / f"checkpoint-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.npz", data)
-            for old in sorted(folder.glob("checkpoint-*.npz"))[:-2]:
-                old.unlink(missing_ok=True)
+            others = {path: int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.npz")}
+            kept = [step, *sorted(s for s in others.values() if s < step)[-1:]]
+            for path, other in others.items():
+                if other not in kept:
+                    path.unlink(missing_ok=True)
 
 
-def latest_checkpoint(dir: str | Path, trial_id: str) -> dict[str, np.ndarray] | None:
-    """The newest whole checkpoint of a trial; a damaged one is passed over for the one before it."""
-    for path in sorted((Path(dir) / "trials" / trial_id).glob("checkpoint-*.npz"), reverse=True):
+def checkpoints(dir: str | os.PathLike, trial_id: str) -> Iterator[dict[str, np.ndarray]]:
+    """The whole checkpoints of a trial, the newest first; damaged ones are passed over."""
+    for path in sorted((folder(dir) / "trials" / trial_id).glob("checkpoint-*.npz"), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest()[:16] == path.stem.rsplit("-", 1)[-1]:
                 with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                    return dict(file)
-    return None
+                    yield dict(file)
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -244,6 +366,10 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, whatever is killed or cut off when."""
+    if not is_local(path):
+        path.write_bytes(data)  # an object appears when it is complete
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -252,15 +378,6 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
-
-
-@contextlib.contextmanager
-def _reporting(dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"--out: {dir} cannot be written: {error.strerror or error}") from error

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import models
 from cnn_jax.config import Trial, UsageError
@@ -194,11 +195,18 @@ class DeviceData:
     validation: int  # how many of the eval images are validation images
     input_shape: tuple[int, ...]
     num_classes: int
+    mesh: Mesh | None = None  # of the devices that share the images of every batch; None: one device
 
     @classmethod
-    def put(cls, data: Dataset, device: jax.Device | None = None) -> "DeviceData":
-        """Copies the arrays to the device."""
-        put = lambda array: jax.device_put(np.ascontiguousarray(array), device)  # noqa: E731
+    def put(cls, data: Dataset, devices: Sequence[jax.Device] = ()) -> "DeviceData":
+        """Copies the arrays to the device; to each of several, which then share the images of every batch."""
+        mesh = Mesh(np.array(devices), ("batch",)) if len(devices) > 1 else None
+
+        def put(array: np.ndarray) -> jax.Array:
+            if mesh is None:
+                return jax.device_put(np.ascontiguousarray(array), devices[0] if devices else None)
+            return _spread(array, NamedSharding(mesh, PartitionSpec()))
+
         return cls(
             put(data.train_images),
             put(data.train_labels),
@@ -207,7 +215,22 @@ class DeviceData:
             len(data.validation_labels),
             data.info.input_shape,
             data.info.num_classes,
+            mesh,
         )
+
+    def divided(self, indices: Any) -> Any:
+        """Indices (..., B) as the programs take them: the batch axis divided over the devices."""
+        sharding = self.sharding(indices.ndim)
+        return indices if sharding is None else _spread(indices, sharding)
+
+    def sharding(self, axes: int) -> NamedSharding | None:
+        """Of an array with so many axes whose last one is the batch; None on one device."""
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*[None] * (axes - 1), "batch"))
+
+
+def _spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """The array on the devices of all processes; each process has the whole of it and gives its own devices their part."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,8 +266,20 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
         return eval_batches(model, variables, images, labels, indices)
 
-    trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2))
-    judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)))
+    placed: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    if data.mesh is not None:
+        if batch % data.mesh.size or EVAL_BATCH % data.mesh.size:
+            raise UsageError(
+                f"--devices: {data.mesh.size} devices cannot share batches of {batch} and {EVAL_BATCH} images evenly"
+            )
+        # Values are whole on every device, indices divided: XLA then adds up the gradients of the parts.
+        whole = NamedSharding(data.mesh, PartitionSpec())
+        placed = (
+            {"in_shardings": (whole,) * 5 + (data.sharding(3), whole, whole), "out_shardings": whole},
+            {"in_shardings": (whole,) * 3 + (data.sharding(2),), "out_shardings": whole},
+        )
+    trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2), **placed[0])
+    judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])
     return Program(
         model,
         lanes,
@@ -338,7 +373,7 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         position.sums_T2S,
         data.train_images,
         data.train_labels,
-        order,
+        data.divided(order),
         np.int32(first),
         np.int32(last),
     )
@@ -377,9 +412,8 @@ def judge(program: Program, state: TrainState, data: DeviceData, which: range) -
         count = min(size, which.stop - begin)
         # The last piece is filled up with its own first image, whose answers are then cut off.
         indices = np.where(np.arange(size) < count, np.arange(begin, begin + size), begin).astype(np.int32)
-        loss_TEB, right_TEB = program.evaluate(
-            _variables(state), data.eval_images, data.eval_labels, indices.reshape(-1, EVAL_BATCH)
-        )
+        indices_EB = data.divided(indices.reshape(-1, EVAL_BATCH))
+        loss_TEB, right_TEB = program.evaluate(_variables(state), data.eval_images, data.eval_labels, indices_EB)
         losses.append(np.asarray(loss_TEB, np.float64).reshape(program.lanes, -1)[:, :count])
         rights.append(np.asarray(right_TEB).reshape(program.lanes, -1)[:, :count])
     return np.concatenate(losses, 1), np.concatenate(rights, 1)

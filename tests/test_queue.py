@@ -42,7 +42,8 @@ def test_two_workers_compile_no_program_twice_while_there_are_others() -> None:
     planned = sweep(8, 32, 16)
     queue = Queue(planned, planned, cost, 1)
     first, second = queue.next(None), queue.next(None)
-    assert first and second
+    assert first
+    assert second
     assert first.trials[0].static != second.trials[0].static
 
 

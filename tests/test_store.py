@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import objects
 import pytest
 
 from cnn_jax import store
@@ -16,10 +17,14 @@ from cnn_jax.config import Trial, UsageError
 
 
 def record(trial: str, status: str = "done", **more: object) -> dict:
-    return {"trial": trial, "status": status, **more}
+    return {"schema": store.SCHEMA, "trial": trial, "status": status, **more}
 
 
-@pytest.fixture()
+def newest(folder: Path, trial: str) -> dict | None:
+    return next(store.checkpoints(folder, trial), None)
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     store.begin(tmp_path, "python launch.py", "2026-01-01T00:00:00+00:00", [Trial(seed=0), Trial(seed=1)])
     return tmp_path
@@ -30,7 +35,7 @@ def test_what_is_written_is_read(folder: Path) -> None:
     writer.finish(record("b", test_accuracy=0.25, reason='a "quoted" word\nand a line'))
     writer.finish(record("a", loss=float("nan"), history=[{"x": float("inf")}]))
     a, b = store.read(folder)
-    assert a == {"trial": "a", "status": "done", "loss": None, "history": [{"x": None}]}
+    assert a == record("a", loss=None, history=[{"x": None}], params_sha256=None)
     assert b["test_accuracy"] == 0.25
     assert b["reason"] == 'a "quoted" word\nand a line'
     assert store.plan(folder) == [Trial(seed=0), Trial(seed=1)]
@@ -85,7 +90,7 @@ def test_killed_writer_leaves_whole_records(folder: Path) -> None:
         writer = store.Writer(sys.argv[1])
         i = 0
         while True:
-            writer.finish({"trial": f"t{i:06d}", "status": "done", "filler": "x" * 2000})
+            writer.finish({"schema": store.SCHEMA, "trial": f"t{i:06d}", "status": "done", "filler": "x" * 2000})
             print(i, flush=True)
             i += 1
     """
@@ -112,29 +117,91 @@ def test_parameters_round_trip_without_pickle(folder: Path) -> None:
 
 def test_checkpoints_newest_whole_one_counts(folder: Path) -> None:
     writer = store.Writer(folder)
-    assert store.latest_checkpoint(folder, "a") is None
+    assert newest(folder, "a") is None
     for step in (5, 10, 15):
         writer.checkpoint("a", step, {"step": np.array(step)})
     files = sorted((folder / "trials" / "a").glob("checkpoint-*"))
     assert len(files) == 2
-    assert store.latest_checkpoint(folder, "a") == {"step": 15}
+    os.utime(files[1], (0, 0))  # clocks jump: the step counts
+    assert newest(folder, "a") == {"step": 15}
     files[1].write_bytes(files[1].read_bytes()[:-7])
-    assert store.latest_checkpoint(folder, "a") == {"step": 10}
+    assert newest(folder, "a") == {"step": 10}
     files[0].write_bytes(b"noise")
-    assert store.latest_checkpoint(folder, "a") is None
+    assert newest(folder, "a") is None
     writer.finish(record("a"))
     assert not (folder / "trials" / "a").exists()
 
 
+def test_a_checkpoint_of_another_life_does_not_outlive_a_new_one(folder: Path) -> None:
+    writer = store.Writer(folder)
+    for step in (800, 900, 10, 20):  # begun anew at step 0 after 900
+        writer.checkpoint("a", step, {"step": np.array(step)})
+    assert [int(c["step"]) for c in store.checkpoints(folder, "a")] == [20, 10]
+
+
 def test_folder_of_another_version_is_refused(folder: Path) -> None:
-    header = json.loads((folder / "sweep.json").read_text())
-    (folder / "sweep.json").write_text(json.dumps(header | {"schema": 99}))
-    for action in (store.check, store.read):
+    store.Writer(folder).finish(record("a"))
+    header = folder / "sweep.json"
+    written = header.read_bytes()
+    header.write_bytes(store._encode({"schema": 99, "commands": []}))
+    for action in (store.check, store.commands):
         with pytest.raises(UsageError, match="schema 99"):
             action(folder)
-    (folder / "sweep.json").write_text("{")
-    with pytest.raises(UsageError, match=r"sweep\.json"):
-        store.check(folder)
+    header.write_bytes(written)
+    store.Writer(folder).finish(record("b") | {"schema": 98})
+    with pytest.raises(UsageError, match="schema 98"):
+        store.read(folder)
+
+
+def test_another_programs_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text('{"method": "grid"}')
+    with pytest.raises(UsageError, match="not this program's"):
+        store.check(tmp_path)
+
+
+@pytest.mark.parametrize("noise", [b"", b"{", bytes(range(256)) * 9])
+def test_what_is_damaged_is_mended_and_said_once(folder: Path, noise: bytes) -> None:
+    """The header, the plan and a line of the records, each cut short or filled with noise."""
+    store.Writer(folder).finish(record("a"), {"x": np.ones(3)})
+    store.Writer(folder).finish(record("b"))
+    hurt, *_ = (folder / "records").glob("*.jsonl")
+    hurt.write_bytes(hurt.read_bytes()[:-9] + b"\n" + noise.replace(b"\n", b""))
+    (folder / "sweep.json").write_bytes(noise)
+    (plan,) = (folder / "plan").glob("*")
+    plan.write_bytes(noise)
+    (folder / "plan" / ".left.tmp").write_bytes(noise)
+    store.check(folder)
+    assert store.plan(folder) == []
+    assert len(store.read(folder)) == 1
+    notes = store.begin(folder, "again", "2026-01-01T00:00:00+00:00", [Trial(seed=0), Trial(seed=1)])
+    assert len(notes) == 2
+    assert "sweep.json" in notes[0]
+    assert hurt.name in notes[1]
+    assert store.plan(folder) == [Trial(seed=0), Trial(seed=1)]
+    assert [c["command"] for c in store.commands(folder)] == ["again"]
+    assert [path.name for path in (folder / "plan").iterdir()] == [plan.name]
+    assert store.begin(folder, "once more", "2026-01-01T00:00:00+00:00", [Trial(seed=0)]) == []
+
+
+def test_an_unreadable_record_file_is_damage(folder: Path) -> None:
+    (folder / "records" / "x.jsonl").mkdir()
+    store.Writer(folder).finish(record("a"))
+    assert len(store.read(folder)) == 1
+    assert store.damaged(folder) == ["x.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-1]), lambda p: p.write_bytes(b"")]
+)
+def test_lost_parameters_are_found(folder: Path, harm) -> None:  # type: ignore[no-untyped-def]
+    writer = store.Writer(folder)
+    writer.finish(record("a"), {"x": np.ones(3)})
+    writer.finish(record("b"))  # kept none
+    assert store.lost_params(folder) == set()
+    harm(folder / "trials" / "a" / "params.npz")
+    assert store.lost_params(folder) == {"a"}
+    writer.finish(record("a"), {"x": np.full(3, 2.0)})  # trained again, on another machine: other bits
+    assert store.lost_params(folder) == set()
 
 
 def test_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -150,7 +217,12 @@ def test_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
     with store.locked(tmp_path / "x"):
         other = subprocess.run(
-            [sys.executable, "-c", "import sys; from pathlib import Path; from cnn_jax import store\nwith store.locked(Path(sys.argv[1])): pass", str(tmp_path / "x")],
+            [
+                sys.executable,
+                "-c",
+                "import sys; from pathlib import Path; from cnn_jax import store\nwith store.locked(Path(sys.argv[1])): pass",
+                str(tmp_path / "x"),
+            ],
             capture_output=True,
             text=True,
         )
@@ -159,10 +231,91 @@ def test_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_full_disk_is_said_in_one_line(folder: Path) -> None:
+def test_a_noisy_lock_names_nobody(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_bytes(bytes(range(256)))
+    with store.locked(tmp_path):
+        pass
+    assert b"process" in (tmp_path / "lock").read_bytes()
+
+
+def test_where_files_cannot_be_locked_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with store.locked(tmp_path):
+        pass
+
+
+def test_full_disk_is_said_in_one_line_and_glues_no_lines(folder: Path) -> None:
     writer = store.Writer(folder)
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
     writer._path = Path("/dev/full")
     with pytest.raises(store.StoreError, match="No space left"):
         writer.finish(record("a"))
+    writer.finish(record("a"))
+    assert len(store.read(folder)) == 1
+
+
+def test_a_line_cut_by_a_full_disk_does_not_spoil_the_next(folder: Path) -> None:
+    """The size of a file is limited in a process of its own: half of a line is written, then there is room again."""
+    code = """
+        import resource, sys
+        from cnn_jax import store
+        writer = store.Writer(sys.argv[1])
+        row = {"schema": store.SCHEMA, "trial": "a", "status": "done", "filler": "x" * 500}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, resource.RLIM_INFINITY))
+        writer.finish(row)
+        try:
+            writer.finish(row | {"trial": "b"})
+        except store.StoreError as error:
+            print(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        writer.finish(row | {"trial": "c"})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(folder)], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.startswith("--out: ")
+    assert [r["trial"] for r in store.read(folder)] == ["a", "c"]
+    assert len(store.damaged(folder)) == 1
+
+
+def test_names_that_no_file_system_takes_are_refused() -> None:
+    for name in ("/tmp/" + "x" * 300, "none://bucket/x"):
+        with pytest.raises(UsageError, match="--out"):
+            store.check(name)
+
+
+# ------------------------------------------------------------------------------------------------------- object stores
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """gs://here, kept in a folder by a backend of epath that cannot append, rename or make half an object."""
+    backend = objects.install(tmp_path / "objects", monkeypatch.setattr)
+    assert backend
+    return "gs://here/sweep"
+
+
+def test_an_object_store_holds_the_same(bucket: str) -> None:
+    path = store.folder(bucket)
+    assert not store.is_local(path)
+    store.check(bucket)
+    with pytest.raises(UsageError, match="no sweep"):
+        store.read(bucket)
+    with store.locked(path):
+        store.begin(path, "python launch.py", "2026-01-01T00:00:00+00:00", [Trial(seed=0)])
+        writer = store.Writer(bucket)
+        writer.checkpoint("a", 5, {"step": np.array(5)})
+        writer.checkpoint("a", 6, {"step": np.array(6)})
+        assert [int(c["step"]) for c in store.checkpoints(bucket, "a")] == [6, 5]
+        writer.finish(record("a"), {"x": np.ones(3)})
+        writer.finish(record("b", "failed"))
+        writer.finish(record("b"))
+    assert [(r["trial"], r["status"]) for r in store.read(bucket)] == [("a", "done"), ("b", "done")]
+    assert store.damaged(bucket) == []
+    assert store.lost_params(bucket) == set()
+    assert store.plan(bucket) == [Trial(seed=0)]
+    assert list(store.checkpoints(bucket, "a")) == []
+    np.testing.assert_array_equal(store.load_params(bucket, "a")["x"], np.ones(3))

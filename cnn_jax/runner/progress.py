@@ -49,7 +49,7 @@ class Progress:
             rich.progress.TextColumn("{task.fields[left]}"),
         )
         with rich.progress.Progress(*columns, console=self.console, transient=True, expand=True) as self.live:
-            self.bar = self.live.add_task("", total=self.expected, **self._texts())
+            self.bar = self.live.add_task("", total=self.expected, **self._fields())
             yield
         self.live = None
 
@@ -63,14 +63,21 @@ class Progress:
         if record["status"] != "done":
             self.console.print(f"[yellow]{record['status']}[/] {escape(record['trial'])}: {escape(str(record['reason']))}")
 
+    def note(self, sentence: str) -> None:
+        """Something that the user should know and need not act on."""
+        self.console.print(f"[yellow]note:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+
     def tick(self) -> None:
         """Called a few times a second."""
         now = time.monotonic()
         if self.live is not None:
-            self.live.update(self.bar, completed=self.seen, **self._texts())
+            self.live.update(self.bar, completed=self.seen, **self._fields())
         elif now - self.printed > self.PLAIN_SECONDS:
             self.printed = now
             self.console.print(" · ".join(text for text in self._texts().values() if text), soft_wrap=True)
+
+    def _fields(self) -> dict[str, Any]:
+        return dict(self._texts())
 
     def _texts(self) -> dict[str, str]:
         spent = max(time.monotonic() - self.began, 1e-3)

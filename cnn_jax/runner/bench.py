@@ -1,0 +1,215 @@
+"""A place where trials are trained: devices, with what was loaded and compiled for them. Workers of every kind stand at one.
+
+Training is `train`'s pure functions; here are their surroundings: checkpoints, stopping, faults, and the record of a trial.
+"""
+
+import base64
+import contextlib
+import dataclasses
+import datetime
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import store
+from cnn_jax.config import Trial
+
+CHUNK_SECONDS = 0.5  # how long steps run before the worker looks up: for messages, checkpoints, and the order to stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Orders:
+    """What a worker is told once. `provenance` goes into every record; `devices` share the batches of one trial."""
+
+    out: str
+    keep_params: bool
+    checkpoint_seconds: float
+    provenance: dict[str, Any]
+    devices: int = 1
+
+
+class Bench:
+    """Devices with what they have loaded and compiled: the last data set and the last few programs."""
+
+    def __init__(
+        self,
+        orders: Orders,
+        devices: Sequence[Any],
+        *,
+        say: Callable[..., None],
+        stopped: Callable[[], bool],
+        keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None],
+    ):
+        """say: sends an event (see `worker`). stopped: whether to checkpoint and go. keep: (slot, record, parameters)."""
+        self.orders, self.devices = orders, tuple(devices)
+        self.say, self.stopped, self.keep = say, stopped, keep
+        self.writer = store.Writer(orders.out)
+        self.data: dict[Any, Any] = {}
+        self.programs: dict[Any, Any] = {}
+        self.loading, self.running = threading.Lock(), threading.Lock()
+
+    def work(self, slot: int, task: Mapping[str, Any]) -> None:
+        """Trains the trials of a task and keeps their records. A fault becomes a failed record, never an exception."""
+        trials = [Trial.from_json(text) for text in task["trials"]]
+        try:
+            try:
+                self._train(slot, trials, task["lanes"], task["checksum"])
+            except store.StoreError:
+                raise
+            except Exception as error:
+                full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+                if full and task["lanes"] > 1:
+                    self.say("memory", slot=slot)
+                    return
+                with contextlib.suppress(OSError):  # of a log that cannot be written
+                    traceback.print_exc()
+                reason = (f"{type(error).__name__}: {error}".strip().splitlines())[0][:500]
+                for trial in trials:
+                    self.keep(slot, failure(trial, reason, self.orders.provenance), None)
+                self.say("free", slot=slot, task_seconds=0.0, compile_seconds=0.0)
+        except store.StoreError as error:
+            self.say("broken", reason=str(error))
+
+    def _train(self, slot: int, trials: list[Trial], lanes: int, checksum: str) -> None:
+        import jax
+
+        from cnn_jax import train
+
+        with jax.default_device(self.devices[0]):
+            dataset, on_device = self._dataset(trials[0])
+            if dataset.checksum != checksum:
+                raise ValueError(
+                    f"{trials[0].data.dataset} is not the same data on this machine as where the command was given"
+                )
+            program, compile_seconds = self._program(trials[0], lanes, on_device)
+            with self.running:
+                began = time.perf_counter()
+                made_with = self._made_with(dataset)
+                position = self._resume(train.start(program, trials, on_device), trials, made_with)
+                kept, most_steps = time.monotonic(), 8
+                while not train.finished(trials, position):
+                    if self.stopped():
+                        self._checkpoint(trials, position, made_with)
+                        return
+                    before, started = position.step, time.perf_counter()
+                    position = train.advance(program, trials, on_device, position, most_steps)
+                    steps, seconds = position.step - before, time.perf_counter() - started
+                    most_steps = max(1, int(steps * CHUNK_SECONDS / max(seconds, 1e-6)))
+                    self.say("images", count=steps * trials[0].train.batch_size * len(trials))
+                    if time.monotonic() - kept > self.orders.checkpoint_seconds:
+                        self._checkpoint(trials, position, made_with)
+                        kept = time.monotonic()
+                outcomes = train.results(program, trials, on_device, position)
+                seconds = time.perf_counter() - began
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            record = success(trial, outcome, dataset, self.orders.provenance, self._device())
+            record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
+            self.keep(slot, record, outcome.variables if self.orders.keep_params else None)
+            compile_seconds = 0.0  # paid once, written down once
+        self.say("free", slot=slot, task_seconds=seconds, compile_seconds=program.compile_seconds)
+
+    def _device(self) -> str:
+        times = f" x{len(self.devices)}" if len(self.devices) > 1 else ""
+        return f"{self.devices[0].platform}: {self.devices[0].device_kind}{times}"
+
+    def _dataset(self, trial: Trial) -> tuple[Any, Any]:
+        from cnn_jax import data, train
+
+        with self.loading:
+            if trial.data not in self.data:
+                self.data.clear()
+                self.programs.clear()
+                loaded = data.load(trial.data)
+                self.data[trial.data] = (loaded, train.DeviceData.put(loaded, self.devices))
+            return self.data[trial.data]
+
+    def _program(self, trial: Trial, lanes: int, on_device: Any) -> tuple[Any, float]:
+        from cnn_jax import train
+
+        key = (trial.static, lanes)
+        if key in self.programs:
+            return self.programs[key], 0.0
+        program = train.compile_program(trial, lanes, on_device)
+        while len(self.programs) >= 4:
+            self.programs.pop(next(iter(self.programs)))
+        self.programs[key] = program
+        return program, program.compile_seconds
+
+    # A checkpoint holds all lanes of a task, under the name of its first trial. It is good for the same trials, data and
+    # versions only: half a run of each of two would be a number that neither gives.
+
+    def _made_with(self, dataset: Any) -> dict[str, Any]:
+        return {"data": dataset.checksum, "device": self._device(), "versions": self.orders.provenance["versions"]}
+
+    def _checkpoint(self, trials: list[Trial], position: Any, made_with: Mapping[str, Any]) -> None:
+        notes = json.dumps({"trials": [trial.id for trial in trials], **made_with})
+        self.writer.checkpoint(
+            trials[0].id, position.step, {**position.arrays(), "made": np.frombuffer(notes.encode(), np.uint8)}
+        )
+
+    def _resume(self, begin: Any, trials: list[Trial], made_with: Mapping[str, Any]) -> Any:
+        wanted = {"trials": [trial.id for trial in trials], **made_with}
+        for arrays in store.checkpoints(self.orders.out, trials[0].id):
+            with contextlib.suppress(ValueError, KeyError):
+                if json.loads(arrays["made"].tobytes()) == wanted:
+                    return begin.restored(arrays)
+        return begin
+
+
+# ---------------------------------------------------------------------------------------------------------------- records
+
+
+def success(trial: Trial, outcome: Any, dataset: Any, provenance: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """The record of a trial that was trained: `outcome` is a train.Result, `dataset` the data.Dataset."""
+    from cnn_jax import summary
+
+    shape = summary.describe(trial.model, dataset.info.input_shape, dataset.info.num_classes)
+    last = (
+        outcome.history[-1] if outcome.history else dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"))
+    )
+    correct = outcome.test_correct
+    return _record(trial, provenance) | {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "params": shape.params,
+        "macs": shape.macs,
+        "receptive_field": shape.receptive_field,
+        "history": outcome.history,
+        **{name: last[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")},
+        "test_loss": outcome.test_loss,
+        "test_accuracy": None if correct is None else float(correct.mean()),
+        "test_correct": None if correct is None else base64.b64encode(np.packbits(correct).tobytes()).decode(),
+        "test_examples": len(dataset.test_labels),
+        "device": device,
+        "precision": "float32",
+        "data": {
+            "checksum": dataset.checksum,
+            "train": len(dataset.train_labels),
+            "validation": len(dataset.validation_labels),
+            "test": len(dataset.test_labels),
+        },
+    }
+
+
+def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a trial that could not be trained."""
+    empty = (
+        "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
+        "test_accuracy", "test_correct", "test_examples", "train_seconds", "compile_seconds", "device", "precision", "data",
+    )  # fmt: skip
+    return _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], **dict.fromkeys(empty)}
+
+
+def _record(trial: Trial, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": store.SCHEMA,
+        "trial": trial.id,
+        "config": json.loads(trial.canonical),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance,
+    }

@@ -1,0 +1,172 @@
+"""The event loop of a sweep: gives out tasks, hears what became of them, replaces the dead, stops in time. No JAX."""
+
+import collections
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from cnn_jax import store
+from cnn_jax.config import DataConfig, Trial, UsageError
+from cnn_jax.runner.bench import Orders, failure
+from cnn_jax.runner.progress import Progress
+from cnn_jax.runner.queue import Queue, Task
+
+STOP_SECONDS = 3.5  # for a checkpoint when interrupted; then a worker is killed, which loses only the time since its last one
+DEATHS = 2  # of workers, before their trials are marked as failed
+
+
+class Staff(Protocol):
+    """Workers, wherever they are: each has a number, takes tasks into its slots, and sends the events that `worker` lists.
+
+    One event more comes from the staff itself: {"event": "lost", "how"}, the worker is gone, with all its tasks.
+    """
+
+    size: int  # workers to be had at present
+
+    def hire(self, number: int) -> None:
+        """Starts a worker; it says "ready" when it is."""
+
+    def give(self, number: int, message: dict[str, Any]) -> None:
+        """Sends a task: {"slot", "trials", "lanes", "checksum"}."""
+
+    def wait(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
+        """Events with their senders, after at most so long."""
+        ...
+
+    def dismiss(self, number: int) -> None:
+        """There is nothing more to do for it."""
+
+    def stop(self, seconds: float) -> None:
+        """Lets all checkpoint and go; whoever is left after so long is killed."""
+
+
+@dataclasses.dataclass
+class _Desk:
+    """A worker as the crew sees it."""
+
+    slots: int = 0
+    tasks: dict[int, Task] = dataclasses.field(default_factory=dict)
+    last: tuple | None = None
+    dismissed: bool = False
+
+
+class Crew:
+    """Works through a queue with a staff."""
+
+    def __init__(self, staff: Staff, queue: Queue, orders: Orders, checksums: Mapping[DataConfig, str], progress: Progress):
+        """checksums: of every data set as the parent has it; a worker that finds other data refuses its task."""
+        self.staff, self.queue, self.orders, self.checksums, self.progress = staff, queue, orders, checksums, progress
+        self.desks: dict[int, _Desk] = {}
+        self.deaths: collections.Counter[str] = collections.Counter()
+        self.stopped = False
+        self.writer = store.Writer(orders.out)
+
+    def work(self) -> bool:
+        """Returns when all is done, or when it was interrupted: True. Raises StoreError if the folder cannot be written."""
+        with self._signals():
+            try:
+                self._hire()
+                while self.desks and not self.stopped:
+                    for number, message in self.staff.wait(0.25):
+                        if number in self.desks:
+                            self._hear(number, message)
+                    self._hire()
+                    self._employ()
+                    self.progress.tick()
+            finally:
+                self.staff.stop(STOP_SECONDS)
+        return self.stopped
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        def handler(*_: Any) -> None:
+            self.stopped = True
+
+        before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, old in before.items():
+                signal.signal(number, old)
+
+    def _hire(self) -> None:
+        # Not more than there are tasks; of those at work, some will take what is left.
+        while len(self.queue) and len(self.desks) < min(self.staff.size, len(self.queue) + len(self.desks)):
+            starting = sum(not desk.slots for desk in self.desks.values())
+            if starting >= len(self.queue):
+                return
+            number = next(n for n in range(len(self.desks) + 1) if n not in self.desks)
+            self.desks[number] = _Desk()
+            self.staff.hire(number)
+
+    def _hear(self, number: int, message: Mapping[str, Any]) -> None:
+        desk = self.desks[number]
+        match message["event"]:
+            case "ready":
+                desk.slots = message["slots"]
+            case "images":
+                self.progress.images(message["count"])
+            case "finished":
+                self.progress.finished(message)
+            case "free":
+                static = desk.tasks.pop(message["slot"]).trials[0].static
+                self.queue.measured(static, message["task_seconds"], message["compile_seconds"])
+            case "memory":
+                task = desk.tasks.pop(message["slot"])
+                half = (len(task.trials) + 1) // 2
+                for part in (task.trials[half:], task.trials[:half]):
+                    if part:
+                        self.queue.give_back(Task(part, max(1, task.lanes // 2)))
+            case "broken":
+                raise store.StoreError(message["reason"])
+            case "lost":
+                del self.desks[number]
+                if not desk.dismissed or desk.tasks:
+                    self._mourn(desk, message["how"])
+
+    def _employ(self) -> None:
+        for number, desk in self.desks.items():
+            while len(desk.tasks) < desk.slots and (task := self.queue.next(desk.last)):
+                slot = next(slot for slot in range(desk.slots) if slot not in desk.tasks)
+                desk.tasks[slot], desk.last = task, task.trials[0].static
+                texts = [trial.canonical for trial in task.trials]
+                checksum = self.checksums[task.trials[0].data]
+                self.staff.give(number, {"slot": slot, "trials": texts, "lanes": task.lanes, "checksum": checksum})
+        if not len(self.queue):
+            for number, desk in self.desks.items():
+                if desk.slots and not desk.tasks and not desk.dismissed:
+                    desk.dismissed = True
+                    self.staff.dismiss(number)
+
+    def _mourn(self, desk: _Desk, how: str) -> None:
+        """Gives a dead worker's trials to others, but not for ever: a trial that kills its workers has failed."""
+        if not desk.slots:
+            self.deaths[""] += 1
+            if self.deaths[""] > DEATHS:
+                raise store.StoreError(f"workers die before they begin ({how}): see {self.orders.out}/logs")
+        recorded = {record["trial"] for record in records(self.orders.out) if record["status"] in store.FINISHED}
+        for task in desk.tasks.values():
+            again: list[Trial] = []
+            for trial in task.trials:
+                if trial.id in recorded:
+                    continue
+                self.deaths[trial.id] += 1
+                if self.deaths[trial.id] < DEATHS:
+                    again.append(trial)
+                    continue
+                reason = f"its worker died {DEATHS} times, at last {how}: see logs/ in the folder"
+                record = failure(trial, reason, self.orders.provenance)
+                self.writer.finish(record)
+                self.progress.finished(record)
+            if again:
+                self.queue.give_back(Task(tuple(again), task.lanes))
+
+
+def records(out: Any) -> list[dict[str, Any]]:
+    """The records of a folder that we are writing into: that it holds none of ours any more is a fault, not bad usage."""
+    try:
+        return store.read(out)
+    except UsageError as error:
+        raise store.StoreError(f"--out: {out} was changed or removed during the run: {error}") from None

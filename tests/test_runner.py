@@ -1,0 +1,437 @@
+"""The crew with workers that are played, then real runs in which the folder, the data or a trial goes wrong."""
+
+import dataclasses
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnn_jax import runner, store
+from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
+from cnn_jax.runner.bench import Orders
+from cnn_jax.runner.crew import DEATHS, Crew
+from cnn_jax.runner.queue import Queue
+
+ROOT = Path(__file__).resolve().parents[1]
+TRIALS = [Trial(ModelConfig(filters=(f,)), train=TrainConfig(epochs=1), seed=s) for f in (8, 16) for s in range(3)]
+
+
+# ----------------------------------------------------------------------------------------------------- workers played
+
+
+class Played:
+    """A staff whose workers do what a function says: task -> events; it keeps no processes."""
+
+    def __init__(self, out: Path, act: Callable[[int, dict[str, Any]], list[dict[str, Any]]], size: int = 2, slots: int = 1):
+        self.out, self.act, self.size, self.slots = out, act, size, slots
+        self.events: list[tuple[int, dict[str, Any]]] = []
+        self.given: list[tuple[int, dict[str, Any]]] = []
+        self.hired: list[int] = []
+        self.stopped_after = None
+
+    def hire(self, number: int) -> None:
+        self.hired.append(number)
+        self.events.append((number, {"event": "ready", "slots": self.slots}))
+
+    def give(self, number: int, message: dict[str, Any]) -> None:
+        self.given.append((number, message))
+        self.events += [(number, event) for event in self.act(number, message)]
+
+    def wait(self, seconds: float) -> Iterator[tuple[int, dict[str, Any]]]:
+        events, self.events = self.events, []
+        return iter(events)
+
+    def dismiss(self, number: int) -> None:
+        self.events.append((number, {"event": "lost", "how": "exit status 0"}))
+
+    def stop(self, seconds: float) -> None:
+        self.stopped_after = seconds
+
+    def train(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        writer = store.Writer(self.out)
+        for text in message["trials"]:
+            writer.finish({"schema": store.SCHEMA, "trial": Trial.from_json(text).id, "status": "done"})
+        return [{"event": "free", "slot": message["slot"], "task_seconds": 9.0, "compile_seconds": 0.0}]
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def images(self, count: int) -> None: ...
+    def finished(self, record: Any) -> None: ...
+    def tick(self) -> None: ...
+
+
+def crew(out: Path, act: Any, lanes: int = 1, **how: Any) -> tuple[Crew, Played]:
+    store.begin(out, "test", "now", TRIALS)
+    orders = Orders(str(out), True, 120.0, {"command": "test", "versions": {}})
+    staff = Played(out, lambda number, message: act(staff, number, message), **how)
+    queue = Queue(TRIALS, TRIALS, lambda trial: 1.0, lanes)
+    return Crew(staff, queue, orders, {TRIALS[0].data: "sum"}, Silent()), staff  # type: ignore[arg-type]
+
+
+def statuses(out: Path) -> dict[str, str]:
+    return {record["trial"]: record["status"] for record in store.read(out)}
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_all_trials_are_done_once_and_data_are_named(tmp_path: Path, slots: int) -> None:
+    master, staff = crew(tmp_path, lambda staff, _, message: staff.train(message), slots=slots)
+    assert master.work() is False
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
+    given = [text for _, message in staff.given for text in message["trials"]]
+    assert sorted(given) == sorted(trial.canonical for trial in TRIALS)
+    assert {message["checksum"] for _, message in staff.given} == {"sum"}
+    assert staff.stopped_after is not None
+
+
+def test_a_dead_workers_trial_is_done_by_another(tmp_path: Path) -> None:
+    died = []
+
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        if len(died) < DEATHS - 1:
+            died.append(number)
+            return [{"event": "lost", "how": "killed by SIGKILL"}]
+        return staff.train(message)
+
+    master, staff = crew(tmp_path, act)
+    master.work()
+    assert set(statuses(tmp_path).values()) == {"done"}
+    assert staff.hired.count(died[0]) == 2
+
+
+def test_a_trial_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
+    bad = TRIALS[1]
+
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        if bad.canonical in message["trials"]:
+            return [{"event": "lost", "how": "killed by SIGSEGV"}]
+        return staff.train(message)
+
+    master, _ = crew(tmp_path, act)
+    master.work()
+    assert statuses(tmp_path) == {trial.id: "failed" if trial == bad else "done" for trial in TRIALS}
+    (record,) = (r for r in store.read(tmp_path) if r["status"] == "failed")
+    assert f"died {DEATHS} times" in record["reason"]
+    assert "SIGSEGV" in record["reason"]
+
+
+def test_a_record_written_before_the_death_counts(tmp_path: Path) -> None:
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        staff.train(message)
+        return [{"event": "lost", "how": "killed by SIGKILL"}]
+
+    master, staff = crew(tmp_path, act)
+    master.work()
+    assert len(staff.given) == len(TRIALS)
+    assert set(statuses(tmp_path).values()) == {"done"}
+
+
+def test_what_does_not_fit_is_halved(tmp_path: Path) -> None:
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        return staff.train(message) if message["lanes"] == 1 else [{"event": "memory", "slot": message["slot"]}]
+
+    master, staff = crew(tmp_path, act, lanes=3)
+    master.work()
+    assert set(statuses(tmp_path).values()) == {"done"}
+    assert {(len(m["trials"]), m["lanes"]) for _, m in staff.given} == {(3, 3), (2, 1), (1, 1)}
+
+
+def test_workers_that_never_begin_are_no_endless_loop(tmp_path: Path) -> None:
+    master, staff = crew(tmp_path, lambda *_: [])
+    staff.hire = lambda number: staff.events.append((number, {"event": "lost", "how": "exit status 1"}))  # type: ignore[method-assign]
+    with pytest.raises(store.StoreError, match=r"die before they begin \(exit status 1\)"):
+        master.work()
+    assert staff.stopped_after is not None
+
+
+def test_a_broken_folder_ends_the_run(tmp_path: Path) -> None:
+    master, staff = crew(tmp_path, lambda *_: [{"event": "broken", "reason": "--out: full"}])
+    with pytest.raises(store.StoreError, match="--out: full"):
+        master.work()
+    assert staff.stopped_after is not None
+
+
+def test_a_signal_stops_and_is_told(tmp_path: Path) -> None:
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    before = signal.getsignal(signal.SIGTERM)
+    master, staff = crew(tmp_path, act)
+    assert master.work() is True
+    assert staff.stopped_after is not None
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+# ---------------------------------------------------------------------------------------------------------- real runs
+
+ONE = ["--filters=40", "--kernel_size=3", "--padding=same", "--epochs=2"]
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, str(ROOT / "launch.py"), *args]
+
+
+def launch(*args: str, **how: Any) -> subprocess.CompletedProcess:
+    how.setdefault("cwd", ROOT)
+    return subprocess.run(command(*args), capture_output=True, text=True, timeout=300, **how)
+
+
+def begin(*args: str, **how: Any) -> subprocess.Popen:
+    how.setdefault("cwd", ROOT)
+    return subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+
+def until(condition: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def results(out: Path) -> dict[str, Any]:
+    """What must be the same after any history."""
+    names = ("status", "history", "test_loss", "test_correct", "params_sha256")
+    return {record["trial"]: [record[name] for name in names] for record in store.read(out)}
+
+
+def one_line(done: Any, status: int) -> str:
+    err = done.stderr if isinstance(done.stderr, str) else done.communicate()[1]
+    assert done.returncode == status, err
+    assert err.count("\n") == 1, err
+    return err
+
+
+@pytest.fixture(scope="module")
+def calm(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed run."""
+    out = tmp_path_factory.mktemp("calm") / "out"
+    done = launch(f"--dataset={npz}", *ONE, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def args(npz: str, tmp_path: Path) -> list[str]:
+    return [f"--dataset={npz}", *ONE, f"--out={tmp_path / 'out'}"]
+
+
+def test_records_say_how_they_were_made(calm: Path) -> None:
+    for record in store.read(calm):
+        assert record["schema"] == store.SCHEMA
+        assert {"cnn_jax", "jax", "jaxlib", "flax", "optax", "numpy", "python"} - {"cnn_jax"} <= record["versions"].keys()
+        assert record["code"].keys() == {"commit", "dirty"}
+        assert record["device"].startswith("cpu: ")
+        assert record["precision"] == "float32"
+        assert len(record["data"]["checksum"]) == 64
+        assert record["config"]["seed"] == int(record["trial"].split("seed")[1].split("-")[0])
+        assert "launch.py" in record["command"]
+
+
+def test_a_full_disk_is_one_line_and_later_all_is_well(args: list[str], calm: Path, tmp_path: Path) -> None:
+    """No file may grow beyond 9,000 bytes: the parameters do not fit, the records would."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
+
+    done = launch(*args, preexec_fn=limit)
+    assert "--out: " in one_line(done, 1)
+    assert "cannot be written" in done.stderr
+    assert store.read(tmp_path / "out") == []
+    assert launch(*args).returncode == 0
+    assert results(tmp_path / "out") == results(calm)
+
+
+@pytest.mark.parametrize("harm", ["remove", pytest.param("trials", marks=pytest.mark.slow), "logs"])
+def test_a_folder_that_changes_under_the_run_is_one_line(harm: str, args: list[str], calm: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    if harm == "logs":  # it cannot even begin
+        out.mkdir()
+        (out / "logs").write_text("")
+    process = begin(*args, "--checkpoint_seconds=0")
+    if harm != "logs":
+        until(lambda: list(out.glob("trials/*/*")))
+        shutil.move(out if harm == "remove" else out / "trials", tmp_path / "away")
+        if harm == "trials":
+            (out / "trials").write_text("")
+    assert str(out) in one_line(process, 1)
+    for left in ("trials", "logs"):
+        if (out / left).is_file():
+            (out / left).unlink()
+    assert launch(*args).returncode == 0
+    assert results(out) == results(calm)
+
+
+def test_damaged_records_and_parameters_are_made_again(args: list[str], calm: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(calm, out)
+    for number, path in enumerate(sorted(out.glob("records/*"))):
+        path.write_bytes(path.read_bytes()[:-20] + b"\x00\xff" * 9 + (b"" if number else b"\n\n"))
+    a, b, _ = sorted(out.glob("trials/*/params.npz"))
+    a.write_bytes(a.read_bytes()[:1000])
+    b.write_bytes(np.random.default_rng(0).bytes(5000))
+    done = launch(*args)
+    assert done.returncode == 0, done.stderr
+    assert "damaged line" in done.stdout
+    assert results(out) == results(calm)
+    assert store.lost_params(out) == set()
+    assert "note:" not in launch(*args).stdout
+
+
+def test_finished_trials_are_not_missing_and_other_data_are_refused(tmp_path: Path) -> None:
+    store.begin(tmp_path, "test", "now", TRIALS)
+    for trial, status in zip(TRIALS, ("done", "diverged", "failed"), strict=False):
+        data = None if status == "failed" else {"checksum": "sum"}
+        store.Writer(tmp_path).finish({"schema": store.SCHEMA, "trial": trial.id, "status": status, "data": data})
+    assert runner._missing(TRIALS, tmp_path, {TRIALS[0].data: "sum"}, True, []) == TRIALS[2:]
+    with pytest.raises(UsageError, match="digits has changed"):
+        runner._missing(TRIALS, tmp_path, {TRIALS[0].data: "other"}, True, [])
+
+
+SLOW = """
+import os, time
+import flax.linen as nn, numpy as np
+
+
+class Slow(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if train:
+            open("begun", "w").close()
+            time.sleep(60)
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {}
+
+
+class Once(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        if train and not os.path.exists("tried"):
+            open("tried", "w").close()
+            raise RuntimeError("not yet")
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {}
+
+
+def data():
+    open("begun", "w").close()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "number"), [("data", signal.SIGINT), ("data", signal.SIGTERM), ("compiling", signal.SIGTERM)]
+)
+def test_interrupted_within_five_seconds_whatever_it_does(where: str, number: int, npz: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "slow.py").write_text(SLOW)
+    flags = ["--dataset=mine.slow:data"] if where == "data" else [f"--dataset={npz}", "--model=mine.slow:Slow"]
+    process = begin(*flags, "--seeds=1", "--epochs=1", "--out=o", cwd=tmp_path)
+    until(lambda: (tmp_path / "begun").exists())
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert time.monotonic() - began < 5
+    assert "the same command goes on from here" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_failed_trial_is_tried_again_by_the_next_command(npz: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "slow.py").write_text(SLOW)
+    args = [f"--dataset={npz}", "--model=mine.slow:Once", "--seeds=1", "--epochs=1", "--out=o"]
+    first = launch(*args, cwd=tmp_path)
+    assert first.returncode == 1
+    assert "failed: RuntimeError: not yet" in first.stderr
+    assert launch(*args, cwd=tmp_path).returncode == 0
+    assert [record["status"] for record in store.read(tmp_path / "o")] == ["done"]
+
+
+# ------------------------------------------------------------------------------------------------------------ by reading
+
+
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    for path in [*(ROOT / "cnn_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
+        text = path.read_text()
+        for word in (
+            "import pickle",
+            "import dill",
+            "cloudpickle",
+            "joblib.load",
+            "allow_pickle=True",
+            " eval(",
+            " exec(",
+            "shell=True",
+        ):
+            assert word not in text, (path, word)
+        assert text.count("np.load(") == text.count("allow_pickle=False") or path.name == "cache.py", path
+
+
+def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> None:
+    """In this process: a worker's bench takes up what was made with the same data and versions only."""
+    from cnn_jax import data
+    from cnn_jax.runner.bench import Bench
+
+    trial = Trial(ModelConfig(filters=(2,)), DataConfig(npz), TrainConfig(epochs=2, batch_size=20))
+    store.begin(tmp_path, "test", "now", [trial])
+    checksum = data.load(trial.data).checksum
+    task = {"trials": [trial.canonical], "lanes": 1, "checksum": checksum}
+
+    def bench(versions: dict[str, str], stops: int) -> tuple[list[int], list[dict[str, Any]]]:
+        """Walks until it looked up `stops` times; returns the images that it trained on, and the records."""
+        import jax
+
+        images: list[int] = []
+        kept: list[dict[str, Any]] = []
+
+        def say(event: str, **fields: Any) -> None:
+            assert event != "broken", fields
+            images.append(fields.get("count", 0))
+
+        orders = Orders(str(tmp_path), False, 1e9, {"versions": versions})
+        stood = Bench(
+            orders,
+            jax.devices()[:1],
+            say=say,
+            stopped=lambda: len(images) >= stops,
+            keep=lambda _, record, __: kept.append(record),
+        )
+        stood.work(0, task)
+        return images, kept
+
+    whole, (record,) = bench({"jax": "1"}, 99)
+    first, none = bench({"jax": "1"}, 1)
+    assert sum(first) < sum(whole)
+    assert none == []
+    other, (anew,) = bench({"jax": "2"}, 99)
+    assert sum(other) == sum(whole)
+    rest, (resumed,) = bench({"jax": "1"}, 99)
+    assert sum(first) + sum(rest) == sum(whole)
+    for name in ("history", "test_loss", "test_correct"):
+        assert record[name] == anew[name] == resumed[name]
+    _, (refused,) = (lambda t: (task.update(checksum=t), bench({"jax": "1"}, 99))[1])("another")
+    assert refused["status"] == "failed"
+    assert "not the same data" in refused["reason"]
+
+
+def test_outcome_is_complete_when_every_trial_has_a_record() -> None:
+    whole = runner.Outcome({"done": 2, "failed": 1}, 3, [], False)
+    assert whole.complete
+    assert not dataclasses.replace(whole, total=4).complete
+    assert not dataclasses.replace(whole, interrupted=True).complete
+    assert json.dumps(whole.counts)
