@@ -4,7 +4,7 @@ from cnn_jax.config import Conv, Dense, Flatten, Layer, MaxPool, Spec
 
 
 def vgg3(input_shape: tuple[int, ...], num_classes: int) -> Spec:
-    """VGG's pattern in three blocks: two 3x3 convolutions and a max-pool each, with 32, 64 and 128 filters, then a dense layer."""
+    """VGG's pattern in three blocks: two 3x3 convolutions and a max-pool each (32, 64, 128 filters), then a dense layer."""
     layers: list[Layer] = []
     for filters in (32, 64, 128):
         layers += [Conv(filters, 3, padding="same", activation="relu", kernel_init="he_uniform")] * 2 + [MaxPool(2)]

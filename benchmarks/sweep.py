@@ -2,10 +2,10 @@
 
     python -m benchmarks.sweep [--net=chapter|lenet5|vgg|resnet20] [--images=12000] [--rounds=3] [--peers=pytorch,keras,flax]
 
-Everyone trains on the same split, and judges each trial once on the validation and once on the test images. A time is that of a
-whole process, from its start to its end, imports and compiling included: ours is `launch.py` as a user calls it, with the
-images prepared and the compilation cache empty; the peers are the scripts in `peers/`. They run in turns, A B C D A B C D, so that a
-machine that slows down slows all of them; ratios are taken within a turn. Everyone has all cores.
+Everyone trains on the same split, and judges each trial once on the validation and once on the test images. A time is that of
+a whole process, from its start to its end, imports and compiling included: ours is `launch.py` as a user calls it, with the
+images prepared and the compilation cache empty; the peers are the scripts in `peers/`. They run in turns, A B C D A B C D, so
+that a machine that slows down slows all of them, and ratios are taken within a turn. Everyone has all cores.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import numpy as np
 from cnn_jax import data, store, summary
 from cnn_jax.config import DataConfig, ModelConfig, UsageError
 from cnn_jax.geometry import Description
-from cnn_jax.sweep import parse_values
+from cnn_jax.sweep import parse_values, product
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"pytorch": "torch", "keras": "tensorflow", "flax": "flax"}  # peers/NAME_loop.py, and the package that it needs
@@ -62,8 +62,11 @@ NETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One process from start to end. `compile_seconds` and `train_seconds` are summed over its workers; the rest of `seconds` is
-    imports, images, evaluation and reports. `memory` in bytes; None where there is no /proc."""
+    """One process from start to end; `memory` in bytes, None where there is no /proc.
+
+    `compile_seconds` (of the peers: until a trial's first step has ended) and `train_seconds` are summed over its workers; the
+    rest of `seconds` is imports, images, evaluation and reports.
+    """
 
     seconds: float
     memory: int | None
@@ -99,8 +102,8 @@ def interpreter(peer: str) -> str | None:
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
-    """{'seeds': 3} -> ['--seeds=3']."""
-    return [f"--{name}={value}" for name, value in values.items()]
+    """{'seeds': 3, 'compile': True} -> ['--seeds=3', '--compile']."""
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
 
 
 def peer(name: str, file: Path, sweep: Mapping[str, Any], environment: Mapping[str, str]) -> Contender:
@@ -141,23 +144,53 @@ def export(config: DataConfig, cache: Path, file: Path) -> data.Dataset:
     images = data.load(config, cache_dir=cache)
     x, y = ((getattr(images, f"train_{what}"), getattr(images, f"validation_{what}")) for what in ("images", "labels"))
     test = {"x_test": images.test_images, "y_test": images.test_labels}
-    np.savez(file, x_train=np.concatenate(x), y_train=np.concatenate(y), **test)
+    np.savez(file, x_train=np.concatenate(x), y_train=np.concatenate(y), **test)  # type: ignore[arg-type]
     return images
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is raced: a net of `NETS`, images, the axes and seeds of the sweep, which peers, everyone's environment, and further
+    flags by peer."""
+
+    net: str
+    config: DataConfig
+    axes: Mapping[str, str]
+    seeds: int
+    peers: Sequence[str]
+    environment: Mapping[str, str]
+    options: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def line_up(folder: Path, entry: Entry) -> tuple[list[Contender], data.DatasetInfo]:
+    """The contenders, ours first, with their images in `folder`, and what is known of the images. Raises UsageError."""
+    net, config, file = NETS[entry.net], entry.config, folder / "images.npz"
+    info = export(config, folder / "prepared", file).info
+    swept = {**entry.axes, "seeds": entry.seeds, "epochs": 1, "batch_size": 128}
+    told = {"model": net.model, "dataset": config.dataset, "validation_fraction": config.validation_fraction, **net.fixed}
+    if config.train_examples:
+        told["train_examples"] = config.train_examples
+    others = swept | {"validation": info.validation_examples} | ({} if net.axes else {"net": entry.net})
+    peers = [peer(name, file, {**others, **entry.options.get(name, {})}, entry.environment) for name in entry.peers]
+    return [ours(folder, swept | told, entry.environment), *peers], info
 
 
 # ---------------------------------------------------------------------------------------------------------------- timing
 
 
+def inherited() -> dict[str, str]:
+    """This process's environment, but for a cache of programs: with one, a second round would be a different race."""
+    return {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+
+
 def time_run(contender: Contender) -> Run:
     """Runs it once. Raises RuntimeError with the end of its errors if it fails."""
     contender.ready()
-    # A cache of programs that the user has set up would make the second round a different race.
-    inherited = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
         process = subprocess.Popen(
             contender.command,
-            env=inherited | contender.environment,
+            env={**inherited(), **contender.environment},
             cwd=ROOT,
             stdout=output,
             stderr=errors,
@@ -232,12 +265,15 @@ def training_flops(shape: Description) -> int:
     return 2 * (3 * shape.macs - first)
 
 
-def core_limit(size: int = 2048, seconds: float = 2.0) -> float:
-    """FLOP/s of float32 matrix products on one core, measured on all of them at once: a JAX process pinned to each; their mean."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
+_barrier: Any = None  # in the processes of `core_limit`
+
+
+def core_limit(size: int = 2048, seconds: float = 2.0) -> tuple[float, int]:
+    """FLOP/s of float32 matrix products on a core, all of them at work at once, a pinned JAX process each; how many cores."""
+    cores: list[Any] = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     with context.Pool(len(cores), initializer=_meet, initargs=(context.Barrier(len(cores)),)) as pool:
-        return statistics.fmean(pool.starmap(_products, [(core, size, seconds) for core in cores], chunksize=1))
+        return statistics.fmean(pool.starmap(_products, [(core, size, seconds) for core in cores], chunksize=1)), len(cores)
 
 
 def _meet(barrier: Any) -> None:
@@ -267,10 +303,10 @@ def _products(core: int | None, size: int, seconds: float) -> float:
 
 
 def table(runs: Mapping[str, Sequence[Run]], images: int, flops: float | None = None, limit: float | None = None) -> str:
-    """Markdown: a row per contender, medians over the rounds.
+    """Markdown: a row per contender, ours first, medians over the rounds.
 
-    images: trained by all trials together. flops: of all trials together; limit: FLOP/s of the machine; then a column says which
-    share of it was reached. The ratio is the median over rounds of its time divided by ours in the same round.
+    images: trained by all trials together; flops: of all trials together; limit: FLOP/s of the machine, and a column then says
+    which share of it was reached. The ratio is the median over rounds of a time divided by the first one's in the same round.
     """
     header = ["", "trials", "seconds", "images/s", "compile s", "training s", "memory MB", "test accuracy", "sd", "time / ours"]
     rows = [header + ["of the limit"] * bool(limit)]
@@ -301,21 +337,10 @@ def table(runs: Mapping[str, Sequence[Run]], images: int, flops: float | None = 
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def sweep_flops(net: Net, axes: Mapping[str, str], info: data.DatasetInfo, seeds: int) -> int:
-    """Floating-point operations that the trials need together to train for one epoch."""
-    sweep = product_of(net, axes, seeds)
-    return (
-        sum(training_flops(summary.describe(model, info.input_shape, info.num_classes)) for model in sweep)
-        * info.train_examples
-    )
-
-
-def product_of(net: Net, axes: Mapping[str, str], seeds: int) -> list[ModelConfig]:
-    """The models of the sweep, one per trial."""
-    from cnn_jax import sweep
-
-    values = {name: parse_values(name, text) for name, text in {**axes, **net.fixed, "model": net.model}.items()}
-    return [trial.model for trial in sweep.product(values, seeds)]
+def models(net: Net, axes: Mapping[str, str], seeds: int) -> list[ModelConfig]:
+    """What is trained, one per trial."""
+    texts = {**axes, **net.fixed, "model": net.model}
+    return [trial.model for trial in product({name: parse_values(name, text) for name, text in texts.items()}, seeds)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -350,31 +375,25 @@ def race(args: argparse.Namespace) -> None:
         raise UsageError(f"{unknown[0]}: not for --net={args.net}: legal are {', '.join([*net.axes, *net.peers])}")
     axes, seeds = {**net.axes, **given}, args.seeds or net.seeds
     config = DataConfig(args.dataset or net.dataset, args.validation_fraction, train_examples=args.images)
-    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        folder = Path(temporary)
-        info = export(config, folder / "prepared", folder / "images.npz").info
-        sweep = {**axes, "seeds": seeds, "epochs": 1, "batch_size": 128}
-        told = {"model": net.model, "dataset": config.dataset, "validation_fraction": config.validation_fraction, **net.fixed}
-        if args.images:
-            told["train_examples"] = args.images
-        others = sweep | {"validation": info.validation_examples} | ({} if axes else {"net": args.net})
-        contenders = [ours(folder, sweep | told, CPU), *(peer(name, folder / "images.npz", others, CPU) for name in names)]
-        limit, cores = core_limit(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    entry = Entry(args.net, config, axes, seeds, names, CPU)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        contenders, info = line_up(Path(folder), entry)
+        limit, cores = core_limit()
         runs = compare(contenders, args.rounds)
-    trials = len(product_of(net, axes, seeds))
-    flops = sweep_flops(net, axes, info, seeds)
-    print(f"{args.net}: {trials} trials on {config.dataset}, one epoch of {info.train_examples:,} images, {args.rounds} rounds")
+    trained = models(net, axes, seeds)
+    flops = info.train_examples * sum(training_flops(summary.describe(m, info.input_shape, info.num_classes)) for m in trained)
+    rounds = f"{args.rounds} round{'s' * (args.rounds > 1)}"
+    print(f"{args.net}: {len(trained)} trials on {config.dataset}, one epoch of {info.train_examples:,} images, {rounds}")
     print(
-        f"limit: {limit / 1e9:.0f} GFLOP/s a core in matrix products, {cores} cores; the sweep needs {flops / 1e9:,.0f} GFLOP to train"
+        f"limit: {limit / 1e9:.0f} GFLOP/s in matrix products on each of {cores} cores; to train takes {flops / 1e9:,.0f} GFLOP"
     )
-    print("ours: compile and training seconds are summed over its processes\n")
-    print(table(runs, trials * info.train_examples, flops, limit * cores))
+    print("compile and training seconds are summed over a contender's processes\n")
+    print(table(runs, len(trained) * info.train_examples, flops, limit * cores))
     if args.json:
         found = {"limit": limit, "cores": cores, "flops": flops, "images": info.train_examples}
         measured = {name: [dataclasses.asdict(run) for run in mine] for name, mine in runs.items()}
-        args.json.write_text(
-            json.dumps({"arguments": vars(args) | {"json": str(args.json)}, **found, "runs": measured}, indent=1)
-        )
+        arguments = {name: value for name, value in vars(args).items() if name != "json"}
+        args.json.write_text(json.dumps({"arguments": arguments, **found, "runs": measured}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The sweep as a Flax user writes it after the MNIST example: linen, optax, a jitted step per batch. Prints one line of JSON. Standalone.
+"""The sweep as a Flax user writes it after the MNIST example: a jitted step per batch. Prints one line of JSON. Standalone.
 
     python benchmarks/peers/flax_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
-Nothing of cnn_jax is in it. Chosen for speed: every core in one process, as JAX does by itself; the images once on the device as
-float32; metrics are not read inside an epoch, so steps are dispatched ahead; the train state is donated; one model and one optimizer per cell, so the
-seeds of a cell share one compilation. Initial values have the distributions of ours, so accuracies can be compared.
+Linen and optax, nothing of cnn_jax. Chosen for speed: every core in one process, as JAX does by itself; the images once on
+the device as float32; nothing is read inside an epoch, so steps are dispatched ahead; the train state is donated; one model and
+one optimizer per cell, so its seeds share one compilation. Initial values have the distributions of ours, so accuracies can be
+compared. It runs where JAX runs: JAX_PLATFORMS chooses.
 """
 
 import argparse

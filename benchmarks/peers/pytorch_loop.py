@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +121,7 @@ def main():
     ]
     for cell, seed in itertools.product(cells if args.net == "chapter" else [()], range(args.seeds)):
         torch.manual_seed(seed)
-        build = {"chapter": chapter, "lenet5": lenet5, "vgg": vgg, "resnet20": resnet20}[args.net]
+        build: Any = {"chapter": chapter, "lenet5": lenet5, "vgg": vgg, "resnet20": resnet20}[args.net]
         net = build(channels, classes, *(cell if cell else (size,) if args.net == "lenet5" else ()))
         net(torch.zeros(2, channels, size, size))  # tells the lazy layer how many features there are
         initialize(net, rectified=args.net != "lenet5")

@@ -1,0 +1,1 @@
+"""Ours against others, measured as whole processes: see README.md."""
