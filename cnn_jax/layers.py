@@ -21,7 +21,7 @@ from jax import lax
 
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
-from cnn_jax.convolution import conv_valid
+from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
@@ -41,6 +41,8 @@ ACTIVATIONS: dict[str, Function] = {
     "tanh": jnp.tanh,
     "scaled_tanh": lambda x: 1.7159 * jnp.tanh(x * (2 / 3)),  # LeCun et al. 1998, appendix A
 }
+# Activations that never decrease: they commute with a maximum.
+MONOTONE = ("linear", "relu", "leaky_relu", "relu6", "elu", "selu", "softplus", "sigmoid", "tanh", "scaled_tanh")
 INITIALIZERS: dict[str, Initializer] = {
     "zeros": jax.nn.initializers.zeros,
     "ones": jax.nn.initializers.ones,
@@ -311,7 +313,9 @@ class _Parametric(_Named, kw_only=True):
     dtype: Any = None  # to compute in; None: what input and parameters promote to
 
     def transform(self, x: jax.Array) -> jax.Array:
-        y = self.affine(x if self.dtype is None else x.astype(self.dtype))
+        return self.activate(self.affine(x if self.dtype is None else x.astype(self.dtype)))
+
+    def activate(self, y: jax.Array) -> jax.Array:
         return lookup(ACTIVATIONS, "activation", self.activation)(y)
 
     def affine(self, x: jax.Array) -> jax.Array:
@@ -382,13 +386,17 @@ class Conv(_Padded):
     connections: Sequence[Sequence[int]] | None = dataclasses.field(default=None, kw_only=True)
 
     def affine(self, x: jax.Array) -> jax.Array:
+        return self.convolve(x, *self.weights(x), self.groups)
+
+    def weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The dense kernel and the bias for the input `x`."""
         sizes = geometry.as_tuple(self.kernel_size, _rank(x), "kernel_size")
         _check_groups(self.groups, x.shape[-1], self.filters)
         if self.connections is None:
             kernel = self.kernel(*sizes, x.shape[-1] // self.groups, self.filters)
         else:
             kernel = self.sparse_kernel(sizes, x.shape[-1], self.connections)
-        return self.convolve(x, kernel, self.bias(self.filters), self.groups)
+        return kernel, self.bias(self.filters)
 
     def sparse_kernel(self, sizes: tuple[int, ...], channels: int, connections: Sequence[Sequence[int]]) -> jax.Array:
         """The dense kernel (*K, C, F): the packed parameters in their places, zeros elsewhere."""
@@ -404,6 +412,33 @@ class Conv(_Padded):
         packed = self.parameter("kernel", init, (*sizes, len(filters_I)))
         dense = jnp.zeros((*sizes, channels, self.filters), packed.dtype)
         return dense.at[..., channels_I, filters_I].set(packed, unique_indices=True)
+
+
+class PooledConv(Conv):
+    """A `Conv` and the max-pool of windows side by side behind it: returns what each of the two returns.
+
+    On CPU both are one loop where that is faster (see `convolution.conv_max_pool`); what the Conv alone returns is then
+    computed only where it is used. The activation must be one of `MONOTONE`.
+    """
+
+    window: Size = dataclasses.field(default=config.MaxPool.window, kw_only=True)
+
+    def affine(self, x: jax.Array) -> Any:
+        kernel, bias = self.weights(x)
+        y = lookup(ACTIVATIONS, "activation", self.activation)(self.convolve(x, kernel, bias, self.groups))
+        window = geometry.as_tuple(self.window, _rank(x), "window")
+        strides = geometry.as_tuple(self.strides, _rank(x), "strides")
+        dilation = geometry.as_tuple(self.dilation, _rank(x), "dilation")
+        pads = geometry.resolve_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, self.padding)
+        padded, kernel, bias = promote_dtype(pad(x, pads, self.padding_mode), kernel, bias)
+        if not can_fuse(padded, kernel, strides=strides, dilation=dilation, groups=self.groups, window=window):
+            return y, max_pool(y, window)
+        bias = jnp.zeros(self.filters, kernel.dtype) if bias is None else bias
+        activation = lookup(ACTIVATIONS, "activation", self.activation)
+        return y, conv_max_pool(padded, kernel, bias, window=window, activation=activation)
+
+    def activate(self, y: Any) -> Any:
+        return y  # done before the pool
 
 
 class DepthwiseConv(_Padded):

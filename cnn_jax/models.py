@@ -5,6 +5,7 @@ Any linen module that keeps the same contract can stand in for a CNN: `check_mod
 
 import dataclasses
 import functools
+import itertools
 import math
 import operator
 import zlib
@@ -51,11 +52,17 @@ class _Forward:
     features: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     def run(self, spec: Spec, x: jax.Array) -> jax.Array:
-        for layer in spec:
+        pooled = None  # what a Conv already knows of the max-pool behind it
+        for layer, following in itertools.zip_longest(spec, spec[1:]):
             with layers.refusals_named(layer.name):
                 if type(layer) not in _APPLY:
                     raise UsageError(f"{layer!r} is no layer: one of {', '.join(kind.__name__ for kind in _APPLY)}")
-                x = _APPLY[type(layer)](layer, x, self)
+                if pooled is not None:
+                    x, pooled = pooled, None
+                elif _pools_at_once(layer, following):
+                    x, pooled = self.module(layers.PooledConv, layer, window=following.window)(x)
+                else:
+                    x = _APPLY[type(layer)](layer, x, self)
             self.features[layer.name] = x
         return x
 
@@ -65,6 +72,18 @@ class _Forward:
         accepted = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         fields = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
         return kind(**fields, **{k: v for k, v in numerics.items() if k in accepted}, **more)
+
+
+def _pools_at_once(layer: Layer, following: Layer | None) -> bool:
+    """Whether the two are a convolution and a max-pool of windows side by side, which CPUs do faster as one."""
+    return (
+        isinstance(layer, config.Conv)
+        and layer.activation in layers.MONOTONE
+        and isinstance(following, config.MaxPool)
+        and following.strides in (None, following.window)
+        and following.padding == "valid"
+        and following.dilation == 1
+    )
 
 
 def _linen(kind: Callable[..., nn.Module]) -> Callable[[Any, jax.Array, _Forward], jax.Array]:

@@ -1,6 +1,7 @@
 """From spec to network: names, features, modes; initial values against JAX's own; the contract of a fork's model."""
 
 import dataclasses
+import functools
 import math
 from typing import get_args
 
@@ -371,3 +372,33 @@ def test_build_takes_a_name_or_a_forks_attribute():
         build(ModelConfig(f"{__name__}:a_mistake"), SHAPE, 7)
     with pytest.raises(UsageError, match="unknown model 'nosuch'"):
         build(ModelConfig("nosuch"), SHAPE, 7)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", "reflect"])
+@pytest.mark.parametrize("activation", layers.MONOTONE)
+def test_convolution_and_pool_at_once_are_what_they_are_one_by_one(activation: str, padding: str) -> None:
+    """Values, features and gradients. Tolerance: float32 sums of 9 products in another order."""
+    amount, mode = c.PADDINGS[padding]
+    conv = c.Conv(5, 3, padding=amount, padding_mode=mode, activation=activation, name="conv1")
+    pool = c.MaxPool(2, name="pool1")
+    head = (c.Flatten(), c.Dense(3))
+    together, apart = CNN((conv, pool, *head)), CNN((conv, c.Dropout(0.0), pool, *head))
+    x = np.random.default_rng(1).standard_normal((4, 9, 8, 1), np.float32)
+    variables = initial_variables(together, x.shape[1:], 0)
+    variables["params"]["conv1"]["bias"] = np.linspace(-0.5, 0.5, 5, dtype=np.float32)
+
+    def loss(model: CNN, params):  # type: ignore[no-untyped-def]
+        logits, features = model.apply({"params": params}, x)
+        return (logits**2).sum(), (logits, features["conv1"], features["pool1"])
+
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, model), has_aux=True))(variables["params"])
+        for model in (together, apart)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), ours, theirs)
+
+
+def test_activations_called_monotone_are_and_the_others_are_not() -> None:
+    x = np.linspace(-8, 8, 4001, dtype=np.float32)
+    rising = {name for name, f in layers.ACTIVATIONS.items() if (np.diff(f(x)) >= -1e-6).all()}
+    assert rising == set(layers.MONOTONE)
