@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench clean
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray pictures clean
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
@@ -13,7 +13,15 @@ test: $(VENV)/.ready-dev
 	$(VENV)/bin/python -m pytest -m "not slow and not oracle" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not oracle" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray" $(ARGS)
+
+# Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
+chaos: $(VENV)/.ready-dev
+	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
+
+# A sweep over a cluster of two Ray nodes on this machine, one of which dies.
+test-ray: .venv-ray/.ready
+	.venv-ray/bin/python -m pytest -m ray $(ARGS)
 
 # The quick tests once more, under the versions of Colab's TPU runtime.
 test-colab: .venv-colab/.ready
@@ -46,6 +54,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-colab) -r requirements-dev.txt -c constraints-colab.txt
 	touch $@
 
+.venv-ray/.ready: requirements.txt requirements-dev.txt requirements-ray.txt
+	$(PYTHON) -m venv .venv-ray
+	$(call PIP,.venv-ray) -r requirements-dev.txt -r requirements-ray.txt
+	touch $@
+
 .venv-oracle/.ready: requirements.txt requirements-dev.txt requirements-oracle.txt constraints-oracle.txt
 	$(PYTHON) -m venv .venv-oracle
 	$(call PIP,.venv-oracle) -r requirements-dev.txt -r requirements-oracle.txt -c constraints-oracle.txt
@@ -56,5 +69,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-bench) -r requirements-bench.txt -c constraints-bench.txt
 	touch $@
 
+# README's pictures of a report, from a sweep in OUT; needs chromium.
+pictures: $(VENV)/.ready
+	$(VENV)/bin/python docs/screenshots.py $(or $(OUT),runs/grid)/report.html docs/pictures
+
 clean:
-	rm -rf .venv .venv-colab .venv-oracle .venv-bench
+	rm -rf .venv .venv-colab .venv-oracle .venv-ray .venv-bench
