@@ -4,9 +4,11 @@ python launch.py report DIR [DIR ...]       rebuild a report; or merge several s
 python launch.py compare DIR DIR            two sweeps, cell by cell
 """
 
+import signal
 import sys
 
-from cnn_jax import cli
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line listens: Ctrl-C during imports is no traceback
+    from cnn_jax import cli
+
     sys.exit(cli.launch(sys.argv, __doc__ or ""))

@@ -12,7 +12,7 @@ rest, so a torn or damaged line is recognised, reported and left alone; its tria
 whole or not at all, and has its checksum too. Nothing is ordered by clocks, which jump: a checkpoint counts by its step.
 
 DIR may be an object store's (gs://BUCKET/..., through etils.epath). Objects cannot be appended to: there every record is an
-object of its own, and every object appears whole. They cannot be locked either: two commands at once then do the same work twice.
+object of its own, and every object appears whole. They cannot be locked either: two commands at once do the same work twice.
 """
 
 import contextlib

@@ -44,7 +44,8 @@ def main(experiment: str) -> None:
 def guarded(action: Callable[[], int]) -> int:
     """Runs a command; what the user can mend becomes one line on stderr and status 2."""
     logging.set_verbosity(logging.ERROR)  # of absl: the libraries below warn of what we report ourselves
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
+    # A polite kill is a Ctrl-C.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return action()
     except UsageError as error:
@@ -57,7 +58,8 @@ def guarded(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
