@@ -40,11 +40,12 @@ LEGAL = {
     "option": ["shortcut=A", "depth=2,3", "rate=0.1"],
     "devices": ["1", "2"],
 }
-ODD = ["", "0", "-1", "nan", "inf", "1e999", "1.5", "x", ",", ",,", "1,", "-", "3-", "--", "=", "a=b", "a=", "999999999", "1" * 30, "é", "😀",
-       "../..", "/", "npz:", "npz:/", "folder:", "folder:/dev/null", "no.mod:x", "os:getcwd", "%s", "{}", "[1]", "None", "\\", "'", " ", "\n"]  # fmt: skip
-NAMES = st.sampled_from(
-    [*sweep.AXES, "seeds", "workers", "checkpoint_seconds", "iso", "option", "devices", "out", "resolve", "max_seeds"]
-)
+ODD = [
+    "", "0", "-1", "nan", "inf", "1e999", "1.5", "x", ",", ",,", "1,", "-", "3-", "--", "=", "a=b", "a=", "999999999", "1" * 30,
+    "é", "😀", "../..", "/", "npz:", "npz:/", "folder:", "folder:/dev/null", "no.mod:x", "os:getcwd", "%s", "{}", "[1]", "None",
+    "\\", "'", " ", "\n",
+]  # fmt: skip
+NAMES = st.sampled_from([*sweep.AXES, *SWEEP_FLAGS, "option"])
 NOISE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 
 
