@@ -9,6 +9,7 @@ has the measurements. Letters: N images, S spatial axes, C channels, F filters, 
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,100 +23,98 @@ _PIECE_IMAGES = 16
 _PIECE_BYTES = 1 << 20
 
 
-def conv_valid(x: jax.Array, kernel: jax.Array, *, strides: Axes, dilation: Axes, groups: int) -> jax.Array:
+def conv_valid(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Axes,
+    dilation: Axes,
+    groups: int,
+    zeros: Sequence[tuple[int, int]] | None = None,
+) -> jax.Array:
     """x (N, *S, C), kernel (*K, C // groups, F) -> (N, *S', F), S' = floor((S - (K - 1) * dilation - 1) / strides) + 1.
+
+    `zeros`: how many stand before and after x, per spatial axis (S then counts them). Better left to this function than put
+    there before: no gradient is computed for them, half of the work where images are small.
 
     The result is that of `lax.conv_general_dilated` everywhere. The gradients are too, up to the order of summation, which
     differs on CPU for float32 without groups.
     """
+    zeros = tuple(zeros or [(0, 0)] * len(strides))
     if jax.default_backend() == "cpu" and groups == 1 and x.dtype == kernel.dtype == jnp.float32:
-        return _conv_on_cpu(strides, dilation, jax.config.jax_default_matmul_precision, x, kernel)  # type: ignore[attr-defined]
-    return _conv(x, kernel, strides, dilation, groups)
+        # The gradient is traced when jax.default_matmul_precision is no longer in force.
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        return _conv_on_cpu(_How(strides, dilation, zeros, precision), x, kernel)
+    return _conv(x, kernel, _How(strides, dilation, zeros), groups)
 
 
-def _conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Sequence[int],
-    dilation: Sequence[int],
-    groups: int = 1,
-    precision: str | None = None,
-) -> jax.Array:
+class _How(NamedTuple):
+    strides: Axes
+    dilation: Axes
+    zeros: tuple[tuple[int, int], ...]
+    precision: str | None = None
+
+
+def _conv(x: jax.Array, kernel: jax.Array, how: _How, groups: int = 1) -> jax.Array:
     spatial = "DHW"[5 - x.ndim :]
     return lax.conv_general_dilated(
         x,
         kernel,
-        strides,
-        "VALID",
-        rhs_dilation=dilation,
+        how.strides,
+        how.zeros,
+        rhs_dilation=how.dilation,
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
-        precision=precision,
+        precision=how.precision,
     )
 
 
-# `precision` is an argument because the gradient is traced when jax.default_matmul_precision is no longer in force.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _conv_on_cpu(strides: Axes, dilation: Axes, precision: str | None, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _conv(x, kernel, strides, dilation, precision=precision)
+_conv_on_cpu = jax.custom_vjp(lambda how, x, kernel: _conv(x, kernel, how), nondiff_argnums=(0,))
 
 
-Arrays = tuple[jax.Array, jax.Array]
+def _forward(how: _How, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(x, kernel, how), (x, kernel)
 
 
-def _forward(strides: Axes, dilation: Axes, precision: str | None, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Arrays]:
-    return _conv(x, kernel, strides, dilation, precision=precision), (x, kernel)
-
-
-def _backward(strides: Axes, dilation: Axes, precision: str | None, saved: Arrays, gradient: jax.Array) -> Arrays:
+def _backward(how: _How, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    convolve = functools.partial(_conv, precision=precision)
-    return (
-        _input_gradient(convolve, gradient, kernel, x.shape, strides, dilation),
-        _kernel_gradient(convolve, x, gradient, kernel.shape, strides, dilation),
-    )
+    return _input_gradient(gradient, kernel, x.shape, how), _kernel_gradient(x, gradient, kernel.shape, how)
 
 
 _conv_on_cpu.defvjp(_forward, _backward)
 
 
-def _input_gradient(
-    convolve: Callable[..., jax.Array],
-    gradient: jax.Array,
-    kernel: jax.Array,
-    shape: Sequence[int],
-    strides: Axes,
-    dilation: Axes,
-) -> jax.Array:
+def _input_gradient(gradient: jax.Array, kernel: jax.Array, shape: Sequence[int], how: _How) -> jax.Array:
     """The outputs' gradient, spread by the strides and padded to what `shape` needs, convolved with the mirrored kernel."""
-    reach = [(k - 1) * d for k, d in zip(kernel.shape[:-2], dilation, strict=True)]
-    edges = [
-        (r, size - 1 - (out - 1) * s, s - 1)
-        for r, size, out, s in zip(reach, shape[1:-1], gradient.shape[1:-1], strides, strict=True)
-    ]
-    spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    edges, inside = [], []
+    for axis, (s, d, (low, _)) in enumerate(zip(how.strides, how.dilation, how.zeros, strict=True)):
+        reach = (kernel.shape[axis] - 1) * d
+        spread_size = (gradient.shape[1 + axis] - 1) * s + 1
+        edges.append((reach - low, shape[1 + axis] + low - spread_size))
+        inside.append((0, 0, s - 1))
+    spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *inside, (0, 0, 0)])
     mirrored = jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
-    return convolve(spread, mirrored, [1] * len(strides), dilation)
+    return _conv(spread, mirrored, how._replace(strides=(1,) * len(inside), zeros=tuple(edges)))
 
 
-def _kernel_gradient(
-    convolve: Callable[..., jax.Array], x: jax.Array, gradient: jax.Array, shape: Sequence[int], strides: Axes, dilation: Axes
-) -> jax.Array:
+def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], how: _How) -> jax.Array:
     """Convolves with the outputs' gradient as kernel: images take the place of channels, and channels that of images."""
-    rank = len(strides)
+    rank = len(how.strides)
     bytes_per_image = gradient[0].size * gradient.dtype.itemsize
     most = max(1, min(_PIECE_IMAGES, _PIECE_BYTES // max(1, bytes_per_image)))
     piece = max(n for n in range(1, most + 1) if len(x) % n == 0)
     # What lies behind the last window has no part in it, and would enlarge the result.
     used = [
-        (out - 1) * s + (k - 1) * d + 1 for out, s, k, d in zip(gradient.shape[1:-1], strides, shape, dilation, strict=False)
+        (out - 1) * s + (k - 1) * d + 1
+        for out, s, k, d in zip(gradient.shape[1:-1], how.strides, shape, how.dilation, strict=False)
     ]
-    x = lax.slice(x, [0] * x.ndim, [len(x), *used, x.shape[-1]])
+    edges = tuple((low, end - low - size) for size, end, (low, _) in zip(x.shape[1:-1], used, how.zeros, strict=True))
+    swapped = how._replace(strides=how.dilation, dilation=how.strides, zeros=edges)
 
     def add(total: jax.Array, pieces: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x_CSN = jnp.moveaxis(pieces[0], (0, -1), (-1, 0))
         gradient_SNF = jnp.moveaxis(pieces[1], 0, -2)
-        return total + convolve(x_CSN, gradient_SNF, dilation, strides), None
+        return total + _conv(x_CSN, gradient_SNF, swapped), None
 
     split = [a.reshape(len(a) // piece, piece, *a.shape[1:]) for a in (x, gradient)]
     total_CKF, _ = lax.scan(add, jnp.zeros((shape[rank], *shape[:rank], shape[-1]), x.dtype), tuple(split))
@@ -129,21 +128,20 @@ _MOST_TERMS = 128  # products per pooled value; more would make the loop's body,
 _MOST_COLUMNS = 32  # pooled columns, all in one body
 
 
-def can_fuse(
-    x_shape: Sequence[int], kernel_shape: Sequence[int], *, strides: Axes, dilation: Axes, groups: int, window: Axes
-) -> bool:
-    """Whether `conv_max_pool` gains over convolution, activation and max-pool one by one.
+def can_fuse(x: jax.Array, kernel: jax.Array, *, strides: Axes, dilation: Axes, groups: int, window: Axes) -> bool:
+    """Whether `conv_max_pool` is for these arguments, and gains over convolution, activation and max-pool one by one.
 
-    It does on CPU for a first layer: two spatial axes, a handful of input channels, a small window.
+    It does on CPU for a first layer: two spatial axes, few input channels, a small window.
     """
-    columns = (x_shape[-2] - kernel_shape[1] + 1) // window[-1]
     return (
         jax.default_backend() == "cpu"
-        and len(x_shape) == 4
+        and x.ndim == 4
+        and x.dtype == kernel.dtype == jnp.float32
         and set(strides) == set(dilation) == {1}
         and groups == 1
-        and math.prod(kernel_shape[:-1]) * math.prod(window) <= _MOST_TERMS
-        and columns <= _MOST_COLUMNS
+        and math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
+        and x.shape[1] - kernel.shape[0] + 1 >= window[0]
+        and 1 <= (x.shape[2] - kernel.shape[1] + 1) // window[1] <= _MOST_COLUMNS
     )
 
 
@@ -207,8 +205,7 @@ def _pooled_backward(window: Axes, relu: bool, saved: tuple[jax.Array, ...], gra
     one_hot = winner_HWFN == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
     spread = jnp.where(one_hot, gradient_HWFN, 0).transpose(5, 2, 0, 3, 1, 4)
     spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
-    ones = (1, 1)
-    x_gradient = _input_gradient(_conv, spread, kernel, (images, *x_HWCN.shape[:-1]), ones, ones)
+    x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), _How((1, 1), (1, 1), ((0, 0), (0, 0))))
     return x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))
 
 

@@ -48,6 +48,21 @@ def test_values_and_gradients_are_those_of_lax(case):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("zeros", "strides", "dilation"),
+    [(((1, 1), (1, 1)), (1, 1), (1, 1)), (((0, 3), (2, 1)), (2, 3), (1, 1)), (((2, 2), (4, 0)), (1, 2), (2, 1))],
+)
+def test_zeros_around_are_those_put_there_before(zeros, strides, dilation):
+    x, kernel, how = draw(4, 6, 7, 2), draw(3, 3, 2, 4, seed=1), {"strides": strides, "dilation": dilation, "groups": 1}
+    y, gradients = jax.vjp(lambda x, k: conv_valid(x, k, zeros=zeros, **how), x, kernel)
+    padded = lambda x, k: reference(jnp.pad(x, ((0, 0), *zeros, (0, 0))), k, **how)  # noqa: E731
+    expected, expected_gradients = jax.vjp(padded, x, kernel)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    upstream = draw(*y.shape, seed=2)
+    for ours, theirs in zip(gradients(upstream), expected_gradients(upstream), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_under_jit_vmap_and_scan_it_is_the_same():
     x, kernels = draw(4, 7, 7, 2), draw(3, 3, 3, 2, 4, seed=1)
 
@@ -158,21 +173,17 @@ def test_at_once_under_vmap_over_trials_and_in_a_loop():
         ({"strides": (2, 2)}, False),
         ({"dilation": (1, 2)}, False),
         ({"groups": 2}, False),
-        ({"kernel_shape": (3, 3, 32, 64)}, False),
+        ({"kernel": jax.ShapeDtypeStruct((3, 3, 32, 64), jnp.float32)}, False),
         ({"window": (4, 4)}, False),
-        ({"x_shape": (128, 28, 224, 1)}, False),
-        ({"x_shape": (128, 28, 1), "kernel_shape": (3, 1, 8)}, False),
+        ({"window": (1, 27)}, False),
+        ({"x": jax.ShapeDtypeStruct((128, 28, 224, 1), jnp.float32)}, False),
+        ({"x": jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.bfloat16)}, False),
+        ({"x": jax.ShapeDtypeStruct((128, 28, 1), jnp.float32)}, False),
     ],
 )
 def test_who_may_be_fused(change, fits):
-    case = {
-        "x_shape": (128, 28, 28, 1),
-        "kernel_shape": (3, 3, 1, 32),
-        "strides": (1, 1),
-        "dilation": (1, 1),
-        "groups": 1,
-        "window": (2, 2),
-    }
+    x, kernel = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32), jax.ShapeDtypeStruct((3, 3, 1, 32), jnp.float32)
+    case = {"x": x, "kernel": kernel, "strides": (1, 1), "dilation": (1, 1), "groups": 1, "window": (2, 2)}
     assert can_fuse(**(case | change)) is (fits and jax.default_backend() == "cpu")
 
 
