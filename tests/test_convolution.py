@@ -21,6 +21,22 @@ def reference(x, kernel, *, strides, dilation, groups):
     )
 
 
+def agree(ours, theirs, *arguments):
+    """Values, and gradients for some gradient of the values; compiled, which is quicker than op by op."""
+
+    def both_ways(function):
+        def run(*arguments):
+            y, pull_back = jax.vjp(function, *arguments)
+            return y, pull_back(jnp.asarray(draw(*y.shape, seed=9)))
+
+        return jax.jit(run)(*arguments)
+
+    (y, gradients), (expected, expected_gradients) = both_ways(ours), both_ways(theirs)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-4)
+
+
 CASES = {
     "1d": ((3, 17, 2), (3, 2, 4), (1,), (1,), 1),
     "2d": ((4, 9, 8, 3), (3, 2, 3, 5), (1, 1), (1, 1), 1),
@@ -40,12 +56,7 @@ def test_values_and_gradients_are_those_of_lax(case):
     x_shape, kernel_shape, strides, dilation, groups = CASES[case]
     x, kernel = draw(*x_shape), draw(*kernel_shape, seed=1)
     how = {"strides": strides, "dilation": dilation, "groups": groups}
-    y, gradients = jax.vjp(lambda x, k: conv_valid(x, k, **how), x, kernel)
-    expected, expected_gradients = jax.vjp(lambda x, k: reference(x, k, **how), x, kernel)
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    upstream = draw(*y.shape, seed=2)
-    for ours, theirs in zip(gradients(upstream), expected_gradients(upstream), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    agree(lambda x, k: conv_valid(x, k, **how), lambda x, k: reference(x, k, **how), x, kernel)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +65,8 @@ def test_values_and_gradients_are_those_of_lax(case):
 )
 def test_zeros_around_are_those_put_there_before(zeros, strides, dilation):
     x, kernel, how = draw(4, 6, 7, 2), draw(3, 3, 2, 4, seed=1), {"strides": strides, "dilation": dilation, "groups": 1}
-    y, gradients = jax.vjp(lambda x, k: conv_valid(x, k, zeros=zeros, **how), x, kernel)
     padded = lambda x, k: reference(jnp.pad(x, ((0, 0), *zeros, (0, 0))), k, **how)  # noqa: E731
-    expected, expected_gradients = jax.vjp(padded, x, kernel)
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    upstream = draw(*y.shape, seed=2)
-    for ours, theirs in zip(gradients(upstream), expected_gradients(upstream), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    agree(lambda x, k: conv_valid(x, k, zeros=zeros, **how), padded, x, kernel)
 
 
 def test_under_jit_vmap_and_scan_it_is_the_same():
@@ -69,7 +75,7 @@ def test_under_jit_vmap_and_scan_it_is_the_same():
     def loss(kernel):
         return (conv_valid(x, kernel, strides=(1, 1), dilation=(1, 1), groups=1) ** 2).sum()
 
-    alone = jnp.stack([jax.grad(loss)(kernel) for kernel in kernels])
+    alone = jnp.stack([jax.jit(jax.grad(loss))(kernel) for kernel in kernels])
     together = jax.jit(jax.vmap(jax.grad(loss)))(kernels)
     _, one_after_another = jax.jit(lambda kernels: lax.scan(lambda _, k: (None, jax.grad(loss)(k)), None, kernels))(kernels)
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-3)
@@ -126,18 +132,14 @@ POOLED = {
 def test_convolution_and_pool_at_once_are_those_one_by_one(case):
     x_shape, kernel_shape, window, activation = POOLED[case]
     x, kernel, bias = draw(*x_shape), draw(*kernel_shape, seed=1), draw(kernel_shape[-1], seed=2)
-    y, gradients = jax.vjp(lambda *a: conv_max_pool(*a, window=window, activation=activation), x, kernel, bias)
-    expected, expected_gradients = jax.vjp(lambda *a: one_by_one(*a, window, activation), x, kernel, bias)
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    upstream = draw(*y.shape, seed=3)
-    for ours, theirs in zip(gradients(upstream), expected_gradients(upstream), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    at_once = lambda *a: conv_max_pool(*a, window=window, activation=activation)  # noqa: E731
+    agree(at_once, lambda *a: one_by_one(*a, window, activation), x, kernel, bias)
 
 
 def test_of_equal_values_the_first_gets_the_gradient():
     x, kernel, bias = np.ones((2, 4, 4, 1), np.float32), draw(1, 1, 1, 3) ** 2, np.zeros(3, np.float32)
-    _, gradients = jax.vjp(lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu), x, kernel, bias)
-    x_gradient, kernel_gradient, bias_gradient = gradients(np.ones((2, 2, 2, 3), np.float32))
+    total = lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu).sum()  # noqa: E731
+    x_gradient, kernel_gradient, bias_gradient = jax.jit(jax.grad(total, (0, 1, 2)))(x, kernel, bias)
     first = np.zeros((4, 4), np.float32)
     first[::2, ::2] = kernel.sum()
     np.testing.assert_allclose(x_gradient[0, :, :, 0], first, rtol=1e-6)
@@ -147,20 +149,22 @@ def test_of_equal_values_the_first_gets_the_gradient():
 
 def test_where_relu_let_nothing_through_nothing_comes_back():
     x, kernel, bias = draw(2, 6, 6, 1), draw(3, 3, 1, 2), np.full(2, -1e3, np.float32)
-    y, gradients = jax.vjp(lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu), x, kernel, bias)
-    assert not y.any()
-    assert not any(gradient.any() for gradient in gradients(jnp.ones_like(y)))
+    total = lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu).sum()  # noqa: E731
+    value, gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(x, kernel, bias)
+    assert value == 0
+    assert not any(gradient.any() for gradient in gradients)
 
 
 def test_a_diverged_network_is_not_hidden():
     x, kernel = draw(2, 6, 6, 1), np.full((3, 3, 1, 2), np.nan, np.float32)
-    assert jnp.isnan(conv_max_pool(x, kernel, np.zeros(2, np.float32), window=(2, 2), activation=jax.nn.relu)).all()
+    run = jax.jit(lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu))
+    assert jnp.isnan(run(x, kernel, np.zeros(2, np.float32))).all()
 
 
 def test_at_once_under_vmap_over_trials_and_in_a_loop():
     x, kernels, bias = draw(4, 8, 8, 1), draw(3, 3, 3, 1, 4, seed=1), np.zeros(4, np.float32)
     loss = lambda kernel: (conv_max_pool(x, kernel, bias, window=(2, 2), activation=jax.nn.relu) ** 2).sum()  # noqa: E731
-    alone = jnp.stack([jax.grad(loss)(kernel) for kernel in kernels])
+    alone = jnp.stack([jax.jit(jax.grad(loss))(kernel) for kernel in kernels])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(loss)))(kernels), alone, rtol=1e-4, atol=1e-3)
     _, in_loop = jax.jit(lambda kernels: lax.scan(lambda _, k: (None, jax.grad(loss)(k)), None, kernels))(kernels)
     np.testing.assert_allclose(in_loop, alone, rtol=1e-4, atol=1e-3)
