@@ -424,7 +424,7 @@ class Trial:
             model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["model"].items()}
             model["options"] = tuple((k, v) for k, v in model["options"])
             return cls(ModelConfig(**model), DataConfig(**raw["data"]), TrainConfig(**raw["train"]), raw["seed"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a trial: {error}") from error
 
 

@@ -133,6 +133,8 @@ def parse_list(flag: str, text: str, parse: Callable[[str], Any]) -> list[Any]:
 
 # ---------------------------------------------------------------------------------------------------------------- product
 
+MOST_TRIALS = 1_000_000  # a plan of more would not fit in memory, and its sweep not into a lifetime
+
 
 def product(
     axes: Mapping[str, Sequence[Any]],
@@ -153,6 +155,10 @@ def product(
     for name in (*axes, *defaults):
         if name not in AXES:
             raise UsageError(f"unknown axis {name!r}: one of {', '.join(AXES)}")
+
+    count = seeds * math.prod(len(values) for values in (*axes.values(), *defaults.values(), *options.values()))
+    if count > MOST_TRIALS:
+        raise UsageError(f"the sweep has {count:,} trials: at most {MOST_TRIALS:,}; use fewer --seeds or values")
 
     def combinations(part: str, values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         names = [name for name in values if AXES[name].part == part]

@@ -1,0 +1,117 @@
+"""Axes, their text, their products; what makes one trial another."""
+
+import dataclasses
+import math
+import time
+
+import pytest
+
+from cnn_jax import sweep
+from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
+
+
+def test_product_is_every_combination_with_seeds_innermost() -> None:
+    trials = sweep.product({"filters": [(8,), (16, 32)], "padding": ["valid", "same"], "learning_rate": [0.1, 0.01]}, seeds=2)
+    assert len(trials) == len({trial.id for trial in trials}) == 16
+    assert [trial.seed for trial in trials[:4]] == [0, 1, 0, 1]
+    assert {trial.model.filters for trial in trials} == {(8,), (16, 32)}
+
+
+def test_a_default_given_and_left_out_is_one_trial() -> None:
+    (left_out,) = sweep.product({})
+    (given,) = sweep.product(
+        {"filters": [(32,)], "kernel_size": [(3,)], "padding": ["valid"], "learning_rate": [1e-3], "epochs": [60]}
+    )
+    assert left_out.id == given.id
+    stacked = sweep.product({"filters": [(8, 8)], "kernel_size": [(3,), (3, 3)]})
+    assert len(stacked) == 1
+
+
+def test_experiment_defaults_go_to_models_that_have_them() -> None:
+    defaults = {"filters": [(8,), (16,)], "padding": ["same"]}
+    trials = sweep.product({"model": ["cnn", "lenet5"]}, defaults=defaults)
+    assert [(trial.model.name, trial.model.filters) for trial in trials] == [("cnn", (8,)), ("cnn", (16,)), ("lenet5", None)]
+    with pytest.raises(UsageError, match="lenet5 has no filters"):
+        sweep.product({"model": ["lenet5"], "filters": [(8,)]})
+    explicit = sweep.product({"filters": [(4,)]}, defaults=defaults)
+    assert [trial.model.filters for trial in explicit] == [(4,)]
+
+
+def test_models_own_options_are_swept() -> None:
+    trials = sweep.product({"model": ["resnet20"], "dataset": ["mnist"]}, options={"shortcut": ["A", "projection"]})
+    assert [dict(trial.model.options)["shortcut"] for trial in trials] == ["A", "projection"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "values"),
+    [
+        ("filters", "8,16-32", [(8,), (16, 32)]),
+        ("kernel_size", " 3 , 5", [(3,), (5,)]),
+        ("filters", "8,8", [(8,)]),
+        ("learning_rate", "1e-3,.5", [0.001, 0.5]),
+        ("padding", "same,circular", ["same", "circular"]),
+        ("split_seed", "0,7", [0, 7]),
+    ],
+)
+def test_values_from_text(flag: str, text: str, values: list) -> None:
+    assert sweep.parse_values(flag, text) == values
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [("filters", "8,,9"), ("filters", "-8"), ("filters", "8-0"), ("filters", "٣"), ("epochs", "1e3"), ("learning_rate", "inf"),
+     ("learning_rate", "0"), ("momentum", "1"), ("validation_fraction", "-0.1"), ("batch_size", "9" * 30), ("dataset", "")],
+)  # fmt: skip
+def test_illegal_text_names_flag_and_what_is_legal(flag: str, text: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--{flag}: .* is not legal: use ") as error:
+        sweep.parse_values(flag, text)
+    assert "\n" not in str(error.value)
+
+
+def test_a_plan_that_cannot_be_is_refused_before_it_is_made() -> None:
+    with pytest.raises(UsageError, match=r"999,999,999 trials: at most 1,000,000"):
+        sweep.product({}, seeds=999_999_999)
+
+
+def test_a_hundred_thousand_trials_in_seconds() -> None:
+    start = time.process_time()
+    trials = sweep.product({"filters": [(f,) for f in range(1, 101)], "kernel_size": [(1,), (3,)]}, seeds=500)
+    assert len({trial.id for trial in trials}) == 100_000
+    assert len(sweep.buckets(trials)) == 200
+    assert time.process_time() - start < 30  # a second in fact; a plan that costs time per trial squared would take hours
+
+
+def test_every_setting_changes_the_id_and_survives_json() -> None:
+    base = Trial()
+    changed: list[Trial] = [dataclasses.replace(base, seed=1)]
+    for part, other in {
+        "model": ModelConfig("mlp", (4, 5), (3,), (2,), "same", "tanh", (("a", 1),), "params@32"),
+        "data": DataConfig("mnist", 0.2, 3, 100),
+        "train": TrainConfig("sgd", 0.5, 0.1, 0.5, 7, 9),
+    }.items():
+        for field in dataclasses.fields(other):
+            value = dataclasses.replace(getattr(base, part), **{field.name: getattr(other, field.name)})
+            changed.append(dataclasses.replace(base, **{part: value}))
+    assert len({trial.id for trial in [base, *changed]}) == len(changed) + 1
+    for trial in [base, *changed]:
+        assert Trial.from_json(trial.canonical) == trial
+        assert trial.id == Trial.from_json(trial.canonical).id
+        assert trial.id.replace("-", "").replace("_", "").replace(".", "").isalnum()
+
+
+def test_only_dynamic_settings_share_a_program() -> None:
+    base = Trial()
+    for change in ({"learning_rate": 0.5}, {"weight_decay": 0.5}, {"momentum": 0.5}):
+        assert dataclasses.replace(base, train=dataclasses.replace(base.train, **change)).static == base.static
+    for change in ({"optimizer": "sgd"}, {"batch_size": 3}, {"epochs": 3}):
+        assert dataclasses.replace(base, train=dataclasses.replace(base.train, **change)).static != base.static
+    assert dataclasses.replace(base, seed=3).static == base.static
+    rest = set(base.dynamic) | {"optimizer", "batch_size", "epochs"}
+    assert rest == {field.name for field in dataclasses.fields(TrainConfig)} | {"seed"}
+
+
+def test_not_a_trial() -> None:
+    for text in ("{}", '{"model": 3}', "[]", "nonsense"):
+        with pytest.raises(ValueError, match=r".+"):
+            Trial.from_json(text)
+    assert math.isfinite(len(Trial().canonical))
