@@ -218,7 +218,7 @@ def _winners_kernel_gradient(
     """Sums gradient times what the winner saw, over positions and images: a quarter of the products, for windows of four.
 
     Row by row. The row at hand is carried, not read where it is used: XLA would compute its address in the innermost loop,
-    and LLVM then gives up vectorising, which is six times slower.
+    and LLVM then gives up vectorising, which is five times slower.
     """
     k_rows, k_columns = shape[:2]
     rows, columns, _, images = gradient_HWFN.shape
