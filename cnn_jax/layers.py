@@ -21,7 +21,7 @@ from jax import lax
 
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
-from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid
+from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid, dense
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
@@ -499,7 +499,9 @@ class Dense(_Weighted):
 
     def affine(self, x: jax.Array) -> jax.Array:
         x, kernel, bias = promote_dtype(x, self.kernel(x.shape[-1], self.units), self.bias(self.units))
-        return x @ kernel if bias is None else x @ kernel + bias
+        if bias is None or x.ndim > 2:
+            return x @ kernel if bias is None else x @ kernel + bias
+        return dense(x, kernel, bias)
 
 
 class Subsample(_Parametric):
