@@ -10,7 +10,7 @@ sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not slow and not oracle" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
 	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray" $(ARGS)
@@ -25,11 +25,11 @@ test-ray: .venv-ray/.ready
 
 # The quick tests once more, under the versions of Colab's TPU runtime.
 test-colab: .venv-colab/.ready
-	.venv-colab/bin/python -m pytest -m "not slow and not oracle" $(ARGS)
+	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" $(ARGS)
 
 # Convolution, pooling and gradients against PyTorch and Keras.
 oracle: .venv-oracle/.ready
-	KERAS_BACKEND=torch .venv-oracle/bin/python -m pytest -m oracle tests/oracle $(ARGS)
+	KERAS_BACKEND=torch .venv-oracle/bin/python -m pytest -n auto -m oracle tests/oracle $(ARGS)
 
 # Whole processes in turns: nothing else should run on the machine. See benchmarks/README.md.
 bench: $(VENV)/.ready .venv-bench/.ready
