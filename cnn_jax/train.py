@@ -218,14 +218,14 @@ class DeviceData:
             mesh,
         )
 
-    def divided(self, indices: Any) -> Any:
+    def divided(self, indices: np.ndarray) -> Any:
         """Indices (..., B) as the programs take them: the batch axis divided over the devices."""
-        sharding = self.sharding(indices.ndim)
-        return indices if sharding is None else _spread(indices, sharding)
+        return indices if self.mesh is None else _spread(indices, _division(self.mesh, indices.shape))
 
-    def sharding(self, axes: int) -> NamedSharding | None:
-        """Of an array with so many axes whose last one is the batch; None on one device."""
-        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(*[None] * (axes - 1), "batch"))
+
+def _division(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """The last axis divided over the devices; whole on each if it cannot be divided evenly."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), None if shape[-1] % mesh.size else "batch"))
 
 
 def _spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
@@ -268,15 +268,11 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
 
     placed: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     if data.mesh is not None:
-        if batch % data.mesh.size or EVAL_BATCH % data.mesh.size:
-            raise UsageError(
-                f"--devices: {data.mesh.size} devices cannot share batches of {batch} and {EVAL_BATCH} images evenly"
-            )
-        # Values are whole on every device, indices divided: XLA then adds up the gradients of the parts.
+        # Values are whole on every device, the batch is divided: XLA then adds up the gradients of the parts.
         whole = NamedSharding(data.mesh, PartitionSpec())
         placed = (
-            {"in_shardings": (whole,) * 5 + (data.sharding(3), whole, whole), "out_shardings": whole},
-            {"in_shardings": (whole,) * 3 + (data.sharding(2),), "out_shardings": whole},
+            {"in_shardings": (whole,) * 5 + (_division(data.mesh, order.shape), whole, whole), "out_shardings": whole},
+            {"in_shardings": (whole,) * 3 + (_division(data.mesh, pieces.shape),), "out_shardings": whole},
         )
     trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2), **placed[0])
     judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])

@@ -69,6 +69,7 @@ class Silent:
 
     def images(self, count: int) -> None: ...
     def finished(self, record: Any) -> None: ...
+    def note(self, sentence: str) -> None: ...
     def tick(self) -> None: ...
 
 
@@ -407,9 +408,9 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
         stood = Bench(
             orders,
             jax.devices()[:1],
-            say=say,
-            stopped=lambda: len(images) >= stops,
-            keep=lambda _, record, __: kept.append(record),
+            say,
+            lambda: len(images) >= stops,
+            lambda _, record, __: kept.append(record),
         )
         stood.work(0, task)
         return images, kept

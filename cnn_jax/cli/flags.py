@@ -15,6 +15,8 @@ SWEEP_FLAGS = {
     "seeds": f"trials per cell, a count; default {SEEDS}",
     "out": "folder of the results; default runs/EXPERIMENT",
     "workers": "worker processes at most; default one per core",
+    "devices": "devices that share the batches of one trial; default 1; on CPU they are virtual, a core each",
+    "executor": "local, or ray: a cluster at RAY_ADDRESS; default local",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
     "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
     "max_seeds": "seeds per cell that --resolve stops at; default 30",

@@ -3,6 +3,7 @@
 queue.py    which task next: bookkeeping alone
 crew.py     the event loop over a staff of workers
 local.py    the staff of this machine: processes         worker.py   such a process
+ray.py      the staff of a cluster: Ray tasks
 bench.py    where a worker of any kind trains: data, programs, checkpoints, records
 """
 
@@ -19,13 +20,14 @@ from typing import Any
 
 from cnn_jax import data, store
 from cnn_jax.config import DataConfig, Trial, UsageError
+from cnn_jax.runner import ray
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import Crew, Staff, records
-from cnn_jax.runner.local import Processes, accelerator
+from cnn_jax.runner.local import Processes
 from cnn_jax.runner.progress import Progress
 from cnn_jax.runner.queue import Queue
 
-MOST_LANES = 16  # trials side by side on an accelerator; halved when they do not fit
+EXECUTORS = ("local", "ray")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +47,15 @@ class Outcome:
 
 def run(
     trials: Sequence[Trial], out: Path, *, command: str, cost: Callable[[Trial], float], workers: int | None,
-    keep_params: bool = True, checkpoint_seconds: float = 120.0, devices: int = 1, progress: Progress,
+    keep_params: bool = True, checkpoint_seconds: float = 120.0, devices: int = 1, executor: str = "local",
+    progress: Progress,
 ) -> Outcome:  # fmt: skip
     """Trains what `out` does not have yet of `trials`, and returns when every trial is recorded or the run is interrupted.
 
     cost: trial -> work, in any unit (the costliest start first). workers: processes at most; None: one per core, or one
-    for all accelerators. devices: that share the batches of a trial. The data must have been prepared. Raises UsageError if
-    another process holds `out` or its records are of other data, and StoreError if it cannot be written.
+    for all accelerators. devices: that share the batches of a trial. executor: one of EXECUTORS. The data must have been
+    prepared. Raises UsageError if another process holds `out` or its records are of other data, and StoreError if it cannot be
+    written.
     """
     checksums = {config: data.load(config).checksum for config in dict.fromkeys(trial.data for trial in trials)}
     with store.locked(out):
@@ -62,8 +66,8 @@ def run(
         interrupted = False
         if missing:
             orders = Orders(str(out), keep_params, checkpoint_seconds, provenance(command), devices)
-            staff: Staff = Processes(orders, workers)
-            queue = Queue(trials, missing, cost, MOST_LANES if accelerator() and devices == 1 else 1)
+            staff: Staff = ray.Tasks(orders, workers) if executor == "ray" else Processes(orders, workers)
+            queue = Queue(trials, missing, cost, staff.most_lanes)
             with progress.running(missing):
                 interrupted = Crew(staff, queue, orders, checksums, progress).work()
         return _outcome(trials, out, interrupted)

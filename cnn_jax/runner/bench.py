@@ -40,15 +40,14 @@ class Bench:
         self,
         orders: Orders,
         devices: Sequence[Any],
-        *,
-        say: Callable[..., None],
-        stopped: Callable[[], bool],
-        keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None],
+        say: Callable[..., None] = lambda *_, **__: None,
+        stopped: Callable[[], bool] = lambda: False,
+        keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None] = lambda *_: None,
     ):
         """say: sends an event (see `worker`). stopped: whether to checkpoint and go. keep: (slot, record, parameters)."""
         self.orders, self.devices = orders, tuple(devices)
         self.say, self.stopped, self.keep = say, stopped, keep
-        self.writer = store.Writer(orders.out)
+        self.writer, self.keeps_checkpoints = store.Writer(orders.out), True
         self.data: dict[Any, Any] = {}
         self.programs: dict[Any, Any] = {}
         self.loading, self.running = threading.Lock(), threading.Lock()
@@ -147,6 +146,8 @@ class Bench:
         return {"data": dataset.checksum, "device": self._device(), "versions": self.orders.provenance["versions"]}
 
     def _checkpoint(self, trials: list[Trial], position: Any, made_with: Mapping[str, Any]) -> None:
+        if not self.keeps_checkpoints:
+            return
         notes = json.dumps({"trials": [trial.id for trial in trials], **made_with})
         self.writer.checkpoint(
             trials[0].id, position.step, {**position.arrays(), "made": np.frombuffer(notes.encode(), np.uint8)}

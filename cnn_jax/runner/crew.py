@@ -14,6 +14,7 @@ from cnn_jax.runner.progress import Progress
 from cnn_jax.runner.queue import Queue, Task
 
 STOP_SECONDS = 3.5  # for a checkpoint when interrupted; then a worker is killed, which loses only the time since its last one
+MOST_LANES = 16  # trials side by side on an accelerator; halved when they do not fit
 DEATHS = 2  # of workers, before their trials are marked as failed
 
 
@@ -23,7 +24,12 @@ class Staff(Protocol):
     One event more comes from the staff itself: {"event": "lost", "how"}, the worker is gone, with all its tasks.
     """
 
-    size: int  # workers to be had at present
+    most_lanes: int  # trials side by side in a task
+
+    @property
+    def size(self) -> int:
+        """Workers to be had at present."""
+        ...
 
     def hire(self, number: int) -> None:
         """Starts a worker; it says "ready" when it is."""
@@ -142,6 +148,7 @@ class Crew:
 
     def _mourn(self, desk: _Desk, how: str) -> None:
         """Gives a dead worker's trials to others, but not for ever: a trial that kills its workers has failed."""
+        self.progress.note(f"a worker was lost ({how}): what it had goes to another")
         if not desk.slots:
             self.deaths[""] += 1
             if self.deaths[""] > DEATHS:
@@ -162,6 +169,12 @@ class Crew:
                 self.progress.finished(record)
             if again:
                 self.queue.give_back(Task(tuple(again), task.lanes))
+
+
+def finished(slot: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that a trial has its record: what is shown of it."""
+    shown = ("trial", "status", "reason", "val_accuracy", "test_accuracy")
+    return {"event": "finished", "slot": slot, **{name: record[name] for name in shown}}
 
 
 def records(out: Any) -> list[dict[str, Any]]:

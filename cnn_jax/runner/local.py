@@ -17,6 +17,7 @@ from typing import Any
 
 from cnn_jax import data, store
 from cnn_jax.runner.bench import Orders
+from cnn_jax.runner.crew import MOST_LANES
 
 
 class Processes:
@@ -24,16 +25,14 @@ class Processes:
 
     def __init__(self, orders: Orders, workers: int | None):
         self.orders = orders
+        on_accelerator = accelerator()
+        self.most_lanes = MOST_LANES if on_accelerator and orders.devices == 1 else 1
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         count = len(cores) or os.cpu_count() or 1
-        self.size = 1 if accelerator() else min(workers or count, max(1, count // orders.devices))
-        if workers and not accelerator() and orders.devices == 1:
-            self.size = workers
-        # Each worker its own cores; more workers than cores begin again with the first.
-        share = min(orders.devices, max(1, count))
-        self.cores = [[cores[(n * share + i) % count] for i in range(share)] if cores else [] for n in range(self.size)]
-        if accelerator():
-            self.cores = [[]]
+        share = min(orders.devices, count)
+        self.size = 1 if on_accelerator else min(workers or count, count // share)
+        # Each worker has cores of its own; an accelerator's has them all.
+        self.cores = [[] if on_accelerator or not cores else cores[n * share : (n + 1) * share] for n in range(self.size)]
         out = store.folder(orders.out)
         self.logs = (out if store.is_local(out) else data.cache.root(None)) / "logs"
         self.selector = selectors.DefaultSelector()
@@ -43,10 +42,10 @@ class Processes:
     def hire(self, number: int) -> None:
         setup = {"parent": os.getpid(), "cores": self.cores[number], "orders": dataclasses.asdict(self.orders)}
         # A worker may have died of a damaged entry of the compiler's cache: the next one compiles anew.
-        environment = _environment(self.orders.devices, cached=number not in self.lost)
+        fresh = {"JAX_ENABLE_COMPILATION_CACHE": "false"} if number in self.lost else {}
         with store.reporting(self.orders.out):
             self.logs.mkdir(parents=True, exist_ok=True)
-            worker = _Process(setup, self.logs / f"worker-{number}.log", environment)
+            worker = _Process(setup, self.logs / f"worker-{number}.log", fresh)
         self.workers[number] = worker
         self.selector.register(worker.inbox, selectors.EVENT_READ, number)
 
@@ -82,7 +81,7 @@ class Processes:
 class _Process:
     """A worker process as its parent sees it."""
 
-    def __init__(self, setup: dict[str, Any], log: Path, environment: dict[str, str]):
+    def __init__(self, setup: dict[str, Any], log: Path, extra: dict[str, str]):
         read, write = os.pipe()
         try:
             with open(log, "ab") as file:
@@ -92,7 +91,7 @@ class _Process:
                     stdout=file,
                     stderr=file,
                     pass_fds=[write],
-                    env=environment,
+                    env={**os.environ, **environment(setup["orders"]["devices"]), **extra},
                     process_group=0,  # Ctrl-C is for the parent alone to handle
                 )
         except BaseException:
@@ -147,19 +146,23 @@ def accelerator() -> bool:
     return bool(files and plugins)
 
 
-def _environment(devices: int, cached: bool) -> dict[str, str]:
-    here = str(Path(__file__).resolve().parents[2])
-    flags = os.environ.get("XLA_FLAGS", "")
-    if devices > 1:  # of CPU: elsewhere it does nothing
-        flags += f" --xla_force_host_platform_device_count={devices}"
-    return {
+def environment(devices: int) -> dict[str, str]:
+    """What a worker's environment has beyond this process's: where compiled programs are kept, and where modules are found."""
+    defaults = {
         "JAX_COMPILATION_CACHE_DIR": str(data.cache.root(None) / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        **os.environ,
-        "XLA_FLAGS": flags,
-        **({} if cached else {"JAX_ENABLE_COMPILATION_CACHE": "false"}),
-        # A fork's modules are found where the command was given; this package where it lies.
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), here, os.environ.get("PYTHONPATH")])),
     }
+    # Vectors as wide as the processor has, where it has them: a sweep of small networks runs 15 to 30 % faster.
+    xla = f"--xla_cpu_prefer_vector_width=512 {os.environ.get('XLA_FLAGS', '')}"
+    if devices > 1:  # of CPU: elsewhere it does nothing
+        xla += f" --xla_force_host_platform_device_count={devices}"
+    mine = ("CNN_JAX_CACHE", "TFDS_DATA_DIR", "JAX_PLATFORMS")
+    found = {name: os.environ.get(name, default) for name, default in defaults.items()}
+    found |= {name: os.environ[name] for name in mine if name in os.environ}
+    found["XLA_FLAGS"] = xla
+    # A fork's modules are found where the command was given; this package where it lies.
+    here = str(Path(__file__).resolve().parents[2])
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), here, os.environ.get("PYTHONPATH")]))
+    return found

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.runner.bench import Bench, Orders
+from cnn_jax.runner.crew import finished
 
 
 def main() -> None:
@@ -65,9 +66,9 @@ def main() -> None:
     def at(devices: list[Any]) -> Bench:
         def keep(slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
             bench.writer.finish(record, params)
-            say("finished", slot=slot, **{k: record[k] for k in ("trial", "status", "reason", "val_accuracy", "test_accuracy")})
+            say(**finished(slot, record))
 
-        bench = Bench(orders, devices, say=say, stopped=stop.is_set, keep=keep)
+        bench = Bench(orders, devices, say, stop.is_set, keep)
         return bench
 
     devices, share = jax.local_devices(), orders.devices

@@ -1,0 +1,197 @@
+"""Workers on a Ray cluster: every task of the queue is a Ray task, wherever Ray has room for it.
+
+The cluster is RAY_ADDRESS; without it one is started here, on loopback alone. The driver writes the records, so the folder
+need not be shared between the machines; where it is, checkpoints are kept in it too. The data must be on every machine: a
+checksum sees to it that they are the same. A task that dies with its machine is given out again.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import store
+from cnn_jax.config import UsageError
+from cnn_jax.runner.bench import Bench, Orders
+from cnn_jax.runner.crew import MOST_LANES, finished
+from cnn_jax.runner.local import environment
+
+
+class Tasks:
+    """The staff of a cluster: a worker is room for one task somewhere. Machines may come and go."""
+
+    def __init__(self, orders: Orders, workers: int | None):
+        """Raises UsageError without Ray, or if there is no cluster at RAY_ADDRESS."""
+        address = os.environ.get("RAY_ADDRESS")
+        loopback = not address or address.startswith("127.0.0.1")
+        if loopback:  # Ray reads this when it is imported, and else takes this machine's address in the network for 127.0.0.1
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        try:
+            import ray
+        except ImportError:
+            raise UsageError("--executor=ray: Ray is not installed: pip install -r requirements-ray.txt") from None
+        self.ray, self.orders, self.workers = ray, orders, workers
+        try:
+            if address and "://" not in address and address != "auto":  # Ray itself would wait for a minute
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(
+                address=address or "local",
+                runtime_env={"env_vars": environment(orders.devices)},
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({"_node_ip_address": "127.0.0.1"} if loopback else {}),
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(f"--executor=ray: no cluster at RAY_ADDRESS={address}: {error}".split("\n")[0]) from None
+        self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+        self.most_lanes = MOST_LANES if self.unit == "GPU" and orders.devices == 1 else 1
+        self.task = ray.remote(**{f"num_{self.unit.lower()}s": orders.devices, "max_retries": 0})(_work)
+        # The mailbox stays with the driver: another machine may die, and takes only its own tasks with it.
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        self.mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+        self.writer = store.Writer(orders.out)
+        self.under_way: dict[Any, int] = {}
+        self.events: list[tuple[int, dict[str, Any]]] = []
+
+    @property
+    def size(self) -> int:
+        room = int(self.ray.cluster_resources().get(self.unit, 0)) // self.orders.devices
+        return min(self.workers or room, room)
+
+    def hire(self, number: int) -> None:
+        self.events.append((number, {"event": "ready", "slots": 1}))
+
+    def give(self, number: int, message: dict[str, Any]) -> None:
+        self.under_way[self.task.remote(dataclasses.asdict(self.orders), number, message, self.mailbox)] = number
+
+    def dismiss(self, number: int) -> None:
+        self.events.append((number, {"event": "lost", "how": "dismissed"}))
+
+    def wait(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
+        self._collect(seconds)
+        events, self.events = self.events + self.ray.get(self.mailbox.take.remote()), []
+        return events
+
+    def _collect(self, seconds: float, all: bool = False) -> None:
+        if not self.under_way:
+            return
+        running = list(self.under_way)
+        done, _ = self.ray.wait(running, num_returns=len(running) if all else 1, timeout=seconds)
+        for task in done:
+            number = self.under_way.pop(task)
+            try:
+                records, events = self.ray.get(task)
+            except self.ray.exceptions.RayError as error:
+                how = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                self.events.append((number, {"event": "lost", "how": how}))
+                continue
+            for slot, record, params in records:
+                self.writer.finish(record, params)
+                self.events.append((number, finished(slot, record)))
+            self.events += [(number, event) for event in events]
+
+    def stop(self, seconds: float) -> None:
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.mailbox.stop.remote()
+            try:
+                self._collect(seconds, all=True)
+            finally:
+                self.ray.shutdown()
+
+
+class _Mailbox:
+    """An actor between driver and tasks: news one way, the order to stop the other."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, dict[str, Any]]] = []
+        self.stopped = False
+
+    def say(self, number: int, event: dict[str, Any]) -> bool:
+        self.events.append((number, event))
+        return self.stopped
+
+    def take(self) -> list[tuple[int, dict[str, Any]]]:
+        events, self.events = self.events, []
+        return events
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+# --------------------------------------------------------------------------------------------------- in a Ray process
+
+
+class _Errand:
+    """What a bench says and keeps in one task; `send` takes news to the driver and returns whether to stop."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], bool]) -> None:
+        self.records: list[tuple[int, dict[str, Any], Mapping[str, np.ndarray] | None]] = []
+        self.events: list[dict[str, Any]] = []
+        self.send, self.stopped = send, False
+
+    def say(self, event: str, **fields: Any) -> None:
+        if event == "images":
+            self.stopped = self.send({"event": event, **fields})
+        else:
+            self.events.append({"event": event, **fields})
+
+    def keep(self, slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
+        self.records.append((slot, record, params))
+
+
+def _work(orders: dict[str, Any], number: int, message: dict[str, Any], mailbox: Any) -> tuple[list, list]:
+    """A task: returns its records with their parameters, and its events."""
+    import ray
+
+    errand = _Errand(lambda event: ray.get(mailbox.say.remote(number, event)))
+    bench = _bench(json.dumps(orders))
+    bench.say, bench.stopped, bench.keep = errand.say, lambda: errand.stopped, errand.keep
+    bench.work(message["slot"], message)
+    return errand.records, errand.events
+
+
+_claims: list[Any] = []  # files that stay open as long as this process lives
+
+
+@functools.lru_cache(maxsize=1)
+def _bench(text: str) -> Bench:
+    """Ray runs many tasks in one process: what they load and compile is kept. `text`: the orders as JSON."""
+    orders = Orders(**json.loads(text))
+    _claim_cores(orders.devices)
+    import jax
+
+    bench = Bench(orders, jax.local_devices()[: orders.devices])
+    bench.keeps_checkpoints = (store.folder(orders.out) / "sweep.json").exists()  # the folder is shared with this machine
+    return bench
+
+
+def _claim_cores(count: int) -> None:
+    """Pins this process to cores of its own, as local workers are: Ray counts cores, and leaves it to them to share."""
+    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    mine: set[int] = set()
+    for core in free:
+        file = open(os.path.join(tempfile.gettempdir(), f"cnn_jax-{os.getuid()}-core-{core}"), "a")  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _claims.append(file)
+        mine.add(core)
+        if len(mine) == count:
+            break
+    if free:
+        os.sched_setaffinity(0, mine or {free[os.getpid() % len(free)]})

@@ -1,0 +1,160 @@
+"""More than one device, more than one process, more than one machine: the same numbers."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnn_jax import store
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def launch(*args: str, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *args], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def done(process: subprocess.Popen, status: int = 0) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, err + out
+    assert "Traceback" not in err + out
+    return out + err
+
+
+def results(out: Path) -> dict[str, Any]:
+    names = ("status", "history", "test_loss", "test_correct", "params_sha256")
+    return {record["trial"]: [record[name] for name in names] for record in store.read(out)}
+
+
+# ------------------------------------------------------------------------------------------------------------------ Ray
+
+
+def test_without_ray_one_line_says_what_to_install(tmp_path: Path, npz: str) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError('as on a machine without it')")
+    args = [f"--dataset={npz}", "--filters=2", "--kernel_size=3", "--padding=valid", "--executor=ray", f"--out={tmp_path}/o"]
+    told = done(launch(*args, PYTHONPATH=str(tmp_path)), 2)
+    assert told.count("\n") == 1
+    assert "requirements-ray.txt" in told
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_path: Path) -> None:
+    """Two nodes on loopback with a core each; the records are those of local workers, to the bit."""
+    from ray.cluster_utils import Cluster
+
+    out = tmp_path / "out"
+    args = [
+        f"--dataset={npz}",
+        "--filters=4,8",
+        "--kernel_size=3",
+        "--padding=same",
+        "--epochs=500",
+        "--batch_size=8",
+        "--seeds=5",
+    ]
+    done(launch(*args, f"--out={tmp_path}/calm"))
+    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        second = cluster.add_node(**node)
+        began = functools.partial(launch, *args, "--executor=ray", f"--out={out}", RAY_ADDRESS=cluster.address)
+        process = began()
+        until(lambda: process.poll() is not None or list(out.glob("records/*")))
+        process.send_signal(signal.SIGINT)
+        assert "the same command goes on from here" in done(process, 130)
+        kept = len(store.read(out))
+        assert 1 <= kept < 9
+        process = began()
+        until(lambda: process.poll() is not None or len(list(store.read(out))) > kept)
+        cluster.remove_node(second, allow_graceful=False)
+        assert "a worker was lost" in done(process)
+        assert "RAY_ADDRESS=127.0.0.1:1" in done(
+            launch(*args, "--executor=ray", f"--out={tmp_path}/o", RAY_ADDRESS="127.0.0.1:1"), 2
+        )
+    finally:
+        cluster.shutdown()
+    assert results(out) == results(tmp_path / "calm")
+    assert store.lost_params(out) == set()
+
+
+def until(condition: Callable[[], Any], seconds: float = 200) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+# -------------------------------------------------------------------------------------------------------- many devices
+
+CURVES = """
+    import json, sys
+    import jax
+    from cnn_jax import data, train
+    from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+
+    model = ModelConfig(filters=(4, 6), kernel_size=(3, 3), padding="same", strides=(1, 1))
+    trial = Trial(model, DataConfig(sys.argv[1]), TrainConfig(epochs=3, batch_size=40))
+    found = {}
+    for count in (1, 2, 8):
+        dataset = train.DeviceData.put(data.load(trial.data), jax.devices()[:count])
+        program = train.compile_program(trial, 1, dataset)
+        position = train.start(program, [trial], dataset)
+        while not train.finished([trial], position):
+            position = train.advance(program, [trial], dataset, position, 3)
+        (result,) = train.results(program, [trial], dataset, position)
+        kernel = position.state.params["conv1"]["kernel"]
+        found[count] = {
+            "loss": [row["train_loss"] for row in result.history], "test_loss": result.test_loss,
+            "devices": len(kernel.sharding.device_set), "reduces": "all-reduce" in program.train.as_text(),
+        }
+    print(json.dumps(found))
+"""
+
+
+def test_eight_devices_give_the_loss_curve_of_one(npz: str) -> None:
+    """The batch is divided over virtual CPU devices: as one device, up to the order of float32 sums."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CURVES), npz], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    for count in ("2", "8"):
+        np.testing.assert_allclose(found[count]["loss"], found["1"]["loss"], rtol=1e-4)
+        assert found[count]["test_loss"] == pytest.approx(found["1"]["test_loss"], rel=1e-4)
+        assert found[count]["devices"] == int(count)
+        assert found[count]["reduces"]  # the devices really share the work
+    assert not found["1"]["reduces"]
+
+
+def test_devices_by_the_command_line(npz: str, tmp_path: Path) -> None:
+    args = [
+        f"--dataset={npz}",
+        "--filters=3",
+        "--kernel_size=3",
+        "--padding=same",
+        "--epochs=2",
+        "--seeds=1",
+        "--batch_size=20",
+    ]
+    one, two = (launch(*args, f"--devices={n}", f"--out={tmp_path}/{n}") for n in (1, 2))
+    done(one), done(two)
+    (a,), (b,) = store.read(tmp_path / "1"), store.read(tmp_path / "2")
+    assert b["device"].endswith("x2")
+    np.testing.assert_allclose([r["val_loss"] for r in a["history"]], [r["val_loss"] for r in b["history"]], rtol=1e-4)
+    assert "--devices" in done(launch(*args, "--devices=3", f"--out={tmp_path}/3"), 2)
