@@ -225,9 +225,7 @@ def commands(dir: str | os.PathLike) -> list[dict[str, Any]]:
 
 def load_params(dir: str | os.PathLike, trial_id: str) -> dict[str, np.ndarray]:
     """Trained variables of a trial by path ('params/conv1/kernel'). Raises FileNotFoundError if they were not kept."""
-    data = (folder(dir) / "trials" / trial_id / "params.npz").read_bytes()
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return dict(file)
+    return from_npz((folder(dir) / "trials" / trial_id / "params.npz").read_bytes())
 
 
 # ---------------------------------------------------------------------------------------------------------------- writing
@@ -281,14 +279,14 @@ def begin(dir: Path, command: str, time: str, trials: Iterable[Trial]) -> list[s
         for place in (dir, dir / "plan"):
             for left in place.glob(".*.tmp"):
                 left.unlink(missing_ok=True)
-        _replace(dir / "plan" / _plan_name(text), gzip.compress(text, mtime=0))
+        replace(dir / "plan" / _plan_name(text), gzip.compress(text, mtime=0))
         header["commands"].append({"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]})
-        _replace(dir / "sweep.json", _encode(header))
+        replace(dir / "sweep.json", _encode(header))
         bad = damaged(dir)
         if new := [line for line in bad if line not in header["damaged"]]:
             shown = ", ".join(new[:3]) + (" ..." if len(new) > 3 else "")
             notes.append(f"{len(new)} damaged line{'s' * (len(new) > 1)} in records ({shown}) left out: those trials run again")
-            _replace(dir / "sweep.json", _encode(header | {"damaged": bad}))
+            replace(dir / "sweep.json", _encode(header | {"damaged": bad}))
     return notes
 
 
@@ -309,9 +307,9 @@ class Writer:
         with reporting(self.dir):
             if params is not None:
                 folder.mkdir(exist_ok=True)
-                data = _npz(params)
+                data = to_npz(params)
                 checksum = hashlib.sha256(data).hexdigest()
-                _replace(folder / "params.npz", data)
+                replace(folder / "params.npz", data)
             self._append(_encode({**record, "params_sha256": checksum}))
             for pattern in ("checkpoint-*", ".*.tmp"):
                 for path in folder.glob(pattern):
@@ -321,7 +319,7 @@ class Writer:
 
     def _append(self, line: bytes) -> None:
         if not is_local(self.dir):
-            _replace(self._new_path(), line)
+            replace(self._new_path(), line)
             return
         try:
             with open(self._path, "ab", buffering=0) as file:
@@ -340,8 +338,8 @@ class Writer:
         folder = self.dir / "trials" / trial_id
         with reporting(self.dir):
             folder.mkdir(exist_ok=True)
-            data = _npz(arrays)
-            _replace(folder / f"checkpoint-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.npz", data)
+            data = to_npz(arrays)
+            replace(folder / f"checkpoint-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.npz", data)
             others = {path: int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*.npz")}
             kept = [step, *sorted(s for s in others.values() if s < step)[-1:]]
             for path, other in others.items():
@@ -355,17 +353,23 @@ def checkpoints(dir: str | os.PathLike, trial_id: str) -> Iterator[dict[str, np.
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest()[:16] == path.stem.rsplit("-", 1)[-1]:
-                with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                    yield dict(file)
+                yield from_npz(data)
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays by name as the bytes of an .npz file: the same arrays give the same bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _replace(path: Path, data: bytes) -> None:
+def from_npz(data: bytes) -> dict[str, np.ndarray]:
+    """The inverse of `to_npz`; objects are refused, for reading them would run what they say."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return dict(file)
+
+
+def replace(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all, whatever is killed or cut off when."""
     if not is_local(path):
         path.write_bytes(data)  # an object appears when it is complete

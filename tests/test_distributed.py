@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -140,6 +141,42 @@ def test_eight_devices_give_the_loss_curve_of_one(npz: str) -> None:
         assert found[count]["devices"] == int(count)
         assert found[count]["reduces"]  # the devices really share the work
     assert not found["1"]["reduces"]
+
+
+@pytest.mark.slow
+def test_two_hosts_are_interrupted_and_end_as_one(npz: str, tmp_path: Path) -> None:
+    """Two processes on loopback with a device each; only host 0 has a folder."""
+    args = [
+        f"--dataset={npz}",
+        "--filters=3",
+        "--kernel_size=3",
+        "--padding=same",
+        "--epochs=150",
+        "--seeds=2",
+        "--batch_size=20",
+    ]
+    alone = launch(*args, f"--out={tmp_path}/one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        places = ["--hosts=2", f"--coordinator=127.0.0.1:{free.getsockname()[1]}", "--checkpoint_seconds=0"]
+    out = tmp_path / "two"
+
+    def both() -> list[subprocess.Popen]:
+        return [launch(*args, *places, f"--host={k}", f"--out={out if k == 0 else tmp_path / 'none'}") for k in (0, 1)]
+
+    done(alone)
+    first, second = both()
+    until(lambda: first.poll() is not None or list(out.glob("trials/*/checkpoint-*")))
+    first.send_signal(signal.SIGTERM)
+    done(first, 130)
+    assert "results are with host 0" in done(second)
+    for process in both():
+        done(process)
+    assert not (tmp_path / "none").exists()
+    for a, b in zip(store.read(tmp_path / "one"), store.read(out), strict=True):
+        assert b["device"].endswith("x2")
+        np.testing.assert_allclose([r["train_loss"] for r in a["history"]], [r["train_loss"] for r in b["history"]], rtol=1e-3)
+    assert store.lost_params(out) == set()
 
 
 def test_devices_by_the_command_line(npz: str, tmp_path: Path) -> None:

@@ -363,6 +363,38 @@ def test_a_failed_trial_is_tried_again_by_the_next_command(npz: str, tmp_path: P
     assert [record["status"] for record in store.read(tmp_path / "o")] == ["done"]
 
 
+def test_an_object_store_is_a_folder_too(npz: str, tmp_path: Path) -> None:
+    """gs:// in every process of the run, kept by tests/objects.py; interrupted and gone on with."""
+    (tmp_path / "sitecustomize.py").write_text("import objects")
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "tests")])
+    environment = os.environ | {"OBJECTS": str(tmp_path / "bucket"), "PYTHONPATH": path}
+    args = [
+        f"--dataset={npz}",
+        "--filters=3",
+        "--kernel_size=3",
+        "--padding=same",
+        "--epochs=60",
+        "--batch_size=8",
+        "--seeds=2",
+    ]
+    calm = launch(*args, f"--out={tmp_path}/calm")
+    assert calm.returncode == 0, calm.stderr
+    args += ["--out=gs://b/sweep", "--checkpoint_seconds=0"]
+    process, objects = begin(*args, env=environment), tmp_path / "bucket" / "b" / "sweep"
+    until(lambda: list(objects.glob("trials/*/checkpoint-*")))
+    process.kill()
+    process.communicate()
+    done = launch(*args, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "gs://b/sweep/report.html" in done.stdout
+    assert results(objects) == results(tmp_path / "calm")
+    assert len(list(objects.glob("records/*"))) == 2
+    names = {path.name for path in objects.iterdir()}
+    assert names >= {"plan", "records", "trials", "sweep.json", "results.csv", "report.html"}
+    assert names.isdisjoint({"lock", "logs"})
+    assert not list(ROOT.glob("gs:*"))
+
+
 # ------------------------------------------------------------------------------------------------------------ by reading
 
 

@@ -70,8 +70,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     out = store.folder(values.out or f"runs/{experiments.name_of(experiment)}")
     workers = flags.one(values, "workers", sweep.positive_int)
     checkpoint_seconds = flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0)
-    devices = flags.one(values, "devices", sweep.positive_int, 1)
-    executor = flags.one(values, "executor", sweep.one_of(("local", "ray")), "local")
+    places = flags.places(values)
     iso = flags.one(values, "iso", sweep.one_of(("params", "macs")))
     resolve = flags.one(values, "resolve", sweep.number(0.0, 100.0, above=True))
     max_seeds = flags.one(values, "max_seeds", sweep.positive_int, 30)
@@ -82,9 +81,10 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     if iso:
         trials = plan.equal_cost(trials, iso)
     planned = plan.preflight(trials)
+    sharing = places["devices"] * places["hosts"]
     for batch_size in {trial.train.batch_size for trial in trials}:
-        if batch_size % devices:
-            raise UsageError(f"--devices: {devices} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
+        if batch_size % sharing:
+            raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
     store.check(out)
     # Into a file or a pipe, tables are as wide as they need to be.
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -94,8 +94,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     from cnn_jax.cli import run  # here: its imports take longer than a plan
 
     rule = None if resolve is None else run.Rule(resolve / 100, max_seeds)
-    how = {
-        "workers": workers, "keep_params": values.keep_params, "checkpoint_seconds": checkpoint_seconds, "devices": devices,
-        "executor": executor,
-    }  # fmt: skip
+    if places["host"]:
+        return run.follow(planned, console, out, places)
+    how = {"workers": workers, "keep_params": values.keep_params, "checkpoint_seconds": checkpoint_seconds, **places}
     return run.run(planned, console, out, command, rule, values.tensorboard, how)

@@ -16,6 +16,9 @@ SWEEP_FLAGS = {
     "out": "folder of the results; default runs/EXPERIMENT",
     "workers": "worker processes at most; default one per core",
     "devices": "devices that share the batches of one trial; default 1; on CPU they are virtual, a core each",
+    "hosts": "machines that share the batches of one trial; the same command is given on each; default 1",
+    "host": "which of the hosts this is, from 0; the records are in the folder of host 0",
+    "coordinator": "ADDRESS:PORT of host 0, where the hosts meet",
     "executor": "local, or ray: a cluster at RAY_ADDRESS; default local",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
     "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
@@ -87,6 +90,34 @@ def options(values: flags.FlagValues) -> dict[str, list[Any]]:
         if not name.isidentifier() or not equals:
             raise UsageError(f"--option: {text!r} is not legal: use NAME=VALUE[,VALUE]")
         found[name] = sweep.parse_list("option", listed, sweep.scalar)
+    return found
+
+
+def places(values: flags.FlagValues) -> dict[str, Any]:
+    """Where trials are trained: arguments of `runner.run`. Raises UsageError for what does not go together."""
+
+    def number(text: str) -> int:
+        return 0 if text == "0" else sweep.positive_int(text)
+
+    def address(text: str) -> str:
+        name, _, port = text.rpartition(":")
+        if not name or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError("ADDRESS:PORT, as 127.0.0.1:9911")
+        return text
+
+    found = {
+        "devices": one(values, "devices", sweep.positive_int, 1),
+        "hosts": one(values, "hosts", sweep.positive_int, 1),
+        "host": one(values, "host", number, 0),
+        "coordinator": one(values, "coordinator", address, ""),
+        "executor": one(values, "executor", sweep.one_of(("local", "ray")), "local"),
+    }
+    if found["host"] >= found["hosts"]:
+        raise UsageError(f"--host: {found['host']} is not legal: use 0 to {found['hosts'] - 1}, one less than --hosts")
+    if (found["hosts"] > 1) != bool(found["coordinator"]):
+        raise UsageError("--coordinator: use ADDRESS:PORT of host 0 with --hosts of 2 or more, and only there")
+    if found["hosts"] > 1 and found["executor"] != "local":
+        raise UsageError("--hosts: not with --executor: Ray finds the machines itself")
     return found
 
 

@@ -71,6 +71,18 @@ def run(
     return _status(outcome, len(trials))
 
 
+def follow(planned: plan.Plan, console: Console, out: Path, places: dict[str, Any]) -> int:
+    """Works for host 0, which has the folder; returns the exit status."""
+    for config in planned.info:
+        data.prepare(config)
+    places = {name: value for name, value in places.items() if name != "executor"}
+    if trouble := runner.follow(out, **places):
+        print(f"error: {trouble}: the same commands on all hosts go on from the last checkpoint", file=sys.stderr)
+        return 1
+    console.print(f"host {places['host']} is done: the results are with host 0", highlight=False)
+    return 0
+
+
 def _status(outcome: runner.Outcome, total: int) -> int:
     """Says what is not as it should be; returns the exit status."""
     there = sum(outcome.counts.values())

@@ -1,7 +1,6 @@
 """Tables, plots and one HTML file, from recorded results only. Everything here reads files; nothing imports JAX."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def load(dirs: Sequence[str | Path]) -> Sweep:
 
 def write_results(dir: str | Path) -> Path:
     """Writes DIR/results.csv alone, a row per trial, and returns its path: cheap enough for the end of every sweep."""
-    return _replace(Path(dir) / "results.csv", table.results_csv(store.read(dir)))
+    return _replace(store.folder(dir) / "results.csv", table.results_csv(store.read(dir)))
 
 
 def write(dir: str | Path) -> Path:
@@ -62,11 +61,12 @@ def write(dir: str | Path) -> Path:
 def merge(dirs: Sequence[str | Path], out: str | Path) -> Path:
     """Writes the results and the report of several sweeps together into `out`, and returns the report's path."""
     sweep = load(dirs)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    _replace(Path(out) / "results.csv", table.results_csv(sweep.records))
+    folder = store.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / "results.csv", table.results_csv(sweep.records))
     if parquet := table.results_parquet(sweep.records):
-        _replace(Path(out) / "results.parquet", parquet)
-    return _replace(Path(out) / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
+        _replace(folder / "results.parquet", parquet)
+    return _replace(folder / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
 
 
 def terminal(dir: str | Path, console: Console | None = None) -> None:
@@ -82,17 +82,11 @@ def compare(a: str | Path, b: str | Path, console: Console | None = None) -> Non
 
 def write_tensorboard(dir: str | Path) -> Path:
     """Writes every trial's learning curve as TensorBoard event files under DIR/tensorboard, and returns that folder."""
-    out = Path(dir) / "tensorboard"
+    out = store.folder(dir) / "tensorboard"
     tensorboard.write(store.read(dir), out)
     return out
 
 
 def _replace(path: Path, content: str | bytes) -> Path:
-    """Writes a file whole or not at all: a reader never sees half a report."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    store.replace(path, content.encode() if isinstance(content, str) else content)
     return path

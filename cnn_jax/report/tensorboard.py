@@ -5,12 +5,11 @@ tensorflow/core/util/event.proto. Only the five fields that a scalar needs are e
 """
 
 import datetime
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnn_jax import stats
+from cnn_jax import stats, store
 
 
 def write(records: list[stats.Record], dir: Path) -> int:
@@ -21,9 +20,7 @@ def write(records: list[stats.Record], dir: Path) -> int:
     for record in records:
         folder = dir / record["trial"]
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{os.getpid()}.tmp"
-        temporary.write_bytes(b"".join(map(_frame, _events(record))))
-        os.replace(temporary, folder / "events.out.tfevents.0.cnn_jax")
+        store.replace(folder / "events.out.tfevents.0.cnn_jax", b"".join(map(_frame, _events(record))))
     return len(records)
 
 

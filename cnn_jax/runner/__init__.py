@@ -3,6 +3,7 @@
 queue.py    which task next: bookkeeping alone
 crew.py     the event loop over a staff of workers
 local.py    the staff of this machine: processes         worker.py   such a process
+hosts.py    several machines that share every batch
 ray.py      the staff of a cluster: Ray tasks
 bench.py    where a worker of any kind trains: data, programs, checkpoints, records
 """
@@ -47,13 +48,15 @@ class Outcome:
 
 def run(
     trials: Sequence[Trial], out: Path, *, command: str, cost: Callable[[Trial], float], workers: int | None,
-    keep_params: bool = True, checkpoint_seconds: float = 120.0, devices: int = 1, executor: str = "local",
+    keep_params: bool = True, checkpoint_seconds: float = 120.0, devices: int = 1, hosts: int = 1, host: int = 0,
+    coordinator: str = "", executor: str = "local",
     progress: Progress,
 ) -> Outcome:  # fmt: skip
     """Trains what `out` does not have yet of `trials`, and returns when every trial is recorded or the run is interrupted.
 
     cost: trial -> work, in any unit (the costliest start first). workers: processes at most; None: one per core, or one
-    for all accelerators. devices: that share the batches of a trial. executor: one of EXECUTORS. The data must have been
+    for all accelerators. devices: that share the batches of a trial, on each of `hosts` machines, of which this
+    is number `host`, 0 (see `hosts`, and `follow` for the others). executor: one of EXECUTORS. The data must have been
     prepared. Raises UsageError if another process holds `out` or its records are of other data, and StoreError if it cannot be
     written.
     """
@@ -65,12 +68,29 @@ def run(
             progress.note(note)
         interrupted = False
         if missing:
-            orders = Orders(str(out), keep_params, checkpoint_seconds, provenance(command), devices)
+            orders = Orders(str(out), keep_params, checkpoint_seconds, provenance(command), devices, hosts, host, coordinator)
             staff: Staff = ray.Tasks(orders, workers) if executor == "ray" else Processes(orders, workers)
             queue = Queue(trials, missing, cost, staff.most_lanes)
             with progress.running(missing):
                 interrupted = Crew(staff, queue, orders, checksums, progress).work()
         return _outcome(trials, out, interrupted)
+
+
+def follow(out: Path, *, devices: int, hosts: int, host: int, coordinator: str) -> str | None:
+    """Works as host number `host`, above 0, until host 0 has no more to do; returns what went wrong, or None."""
+    staff = Processes(
+        Orders(str(out), False, float("inf"), {"versions": provenance("")["versions"]}, devices, hosts, host, coordinator), 1
+    )
+    try:
+        staff.hire(0)
+        while True:
+            for _, event in staff.wait(1.0):
+                if event["event"] == "lost":
+                    return None if event["how"] == "exit status 0" else f"this host's worker ended: {event['how']}"
+                if event["event"] == "broken":
+                    return event["reason"]
+    finally:
+        staff.stop(1.0)
 
 
 def _missing(

@@ -24,13 +24,19 @@ CHUNK_SECONDS = 0.5  # how long steps run before the worker looks up: for messag
 
 @dataclasses.dataclass(frozen=True)
 class Orders:
-    """What a worker is told once. `provenance` goes into every record; `devices` share the batches of one trial."""
+    """What a worker is told once. `provenance` goes into every record.
+
+    `devices` of each of the `hosts` share the batches of a trial; this is host number `host`, see `hosts`.
+    """
 
     out: str
     keep_params: bool
     checkpoint_seconds: float
     provenance: dict[str, Any]
     devices: int = 1
+    hosts: int = 1
+    host: int = 0
+    coordinator: str = ""
 
 
 class Bench:
@@ -43,11 +49,15 @@ class Bench:
         say: Callable[..., None] = lambda *_, **__: None,
         stopped: Callable[[], bool] = lambda: False,
         keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None] = lambda *_: None,
+        share: Callable[[bytes], bytes] = lambda data: data,
     ):
-        """say: sends an event (see `worker`). stopped: whether to checkpoint and go. keep: (slot, record, parameters)."""
+        """say: sends an event (see `worker`). stopped: whether to checkpoint and go. keep: (slot, record, parameters).
+
+        share: what the first of several hosts gives, see `hosts`.
+        """
         self.orders, self.devices = orders, tuple(devices)
-        self.say, self.stopped, self.keep = say, stopped, keep
-        self.writer, self.keeps_checkpoints = store.Writer(orders.out), True
+        self.say, self.stopped, self.keep, self.share = say, stopped, keep, share
+        self.writer, self.keeps_checkpoints = store.Writer(orders.out), orders.host == 0
         self.data: dict[Any, Any] = {}
         self.programs: dict[Any, Any] = {}
         self.loading, self.running = threading.Lock(), threading.Lock()
@@ -92,7 +102,8 @@ class Bench:
                 position = self._resume(train.start(program, trials, on_device), trials, made_with)
                 kept, most_steps = time.monotonic(), 8
                 while not train.finished(trials, position):
-                    if self.stopped():
+                    stop, most_steps = json.loads(self.share(json.dumps([self.stopped(), most_steps]).encode()))
+                    if stop:
                         self._checkpoint(trials, position, made_with)
                         return
                     before, started = position.step, time.perf_counter()
@@ -155,11 +166,15 @@ class Bench:
 
     def _resume(self, begin: Any, trials: list[Trial], made_with: Mapping[str, Any]) -> Any:
         wanted = {"trials": [trial.id for trial in trials], **made_with}
-        for arrays in store.checkpoints(self.orders.out, trials[0].id):
+        found = b""
+        for arrays in store.checkpoints(self.orders.out, trials[0].id) if self.keeps_checkpoints else ():
             with contextlib.suppress(ValueError, KeyError):
                 if json.loads(arrays["made"].tobytes()) == wanted:
-                    return begin.restored(arrays)
-        return begin
+                    begin.restored(arrays)
+                    found = store.to_npz(arrays)
+                    break
+        found = self.share(found)
+        return begin.restored(store.from_npz(found)) if found else begin
 
 
 # ---------------------------------------------------------------------------------------------------------------- records

@@ -26,15 +26,16 @@ class Processes:
     def __init__(self, orders: Orders, workers: int | None):
         self.orders = orders
         on_accelerator = accelerator()
-        self.most_lanes = MOST_LANES if on_accelerator and orders.devices == 1 else 1
+        self.most_lanes = MOST_LANES if on_accelerator and orders.devices * orders.hosts == 1 else 1
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         count = len(cores) or os.cpu_count() or 1
         share = min(orders.devices, count)
-        self.size = 1 if on_accelerator else min(workers or count, count // share)
+        self.size = 1 if on_accelerator or orders.hosts > 1 else min(workers or count, count // share)
         # Each worker has cores of its own; an accelerator's has them all.
         self.cores = [[] if on_accelerator or not cores else cores[n * share : (n + 1) * share] for n in range(self.size)]
         out = store.folder(orders.out)
-        self.logs = (out if store.is_local(out) else data.cache.root(None)) / "logs"
+        ours = store.is_local(out) and orders.host == 0
+        self.logs = (out if ours else data.cache.root(None)) / "logs"
         self.selector = selectors.DefaultSelector()
         self.workers: dict[int, _Process] = {}
         self.lost: set[int] = set()

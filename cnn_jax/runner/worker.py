@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax.runner import hosts
 from cnn_jax.runner.bench import Bench, Orders
 from cnn_jax.runner.crew import finished
 
@@ -63,20 +64,27 @@ def main() -> None:
         with lock, contextlib.suppress(BrokenPipeError):
             outbox.write(json.dumps({"event": event, **fields}) + "\n")
 
-    def at(devices: list[Any]) -> Bench:
+    def at(devices: list[Any], share: hosts.Share = lambda data: data) -> Bench:
         def keep(slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
-            bench.writer.finish(record, params)
-            say(**finished(slot, record))
+            if orders.host == 0:
+                bench.writer.finish(record, params)
+                say(**finished(slot, record))
 
-        bench = Bench(orders, devices, say, stop.is_set, keep)
+        bench = Bench(orders, devices, say, stop.is_set, keep, share)
         return bench
 
-    devices, share = jax.local_devices(), orders.devices
+    share = hosts.join(orders) if orders.hosts > 1 else None
+    devices, wanted = jax.local_devices(), orders.devices
     accelerator = devices[0].platform != "cpu"
-    if len(devices) < share:
-        say("broken", reason=f"--devices={share}: there are {len(devices)} here ({devices[0].device_kind})")
+    if len(devices) < wanted:
+        say("broken", reason=f"--devices={wanted}: there are {len(devices)} here ({devices[0].device_kind})")
         os._exit(0)
-    benches = [at(devices[i : i + share]) for i in range(0, len(devices) - share + 1, share)]
+    if share:
+        everywhere = [d for host in range(orders.hosts) for d in jax.local_devices(process_index=host)[:wanted]]
+        say("ready", slots=1)
+        _in_step(at(everywhere, share), tasks)
+        os._exit(0)
+    benches = [at(devices[i : i + wanted]) for i in range(0, len(devices) - wanted + 1, wanted)]
     # Two tasks for each accelerator: one is compiled while the other runs.
     slots = [bench for bench in benches for _ in range(2 if accelerator else 1)]
     say("ready", slots=len(slots))
@@ -94,6 +102,16 @@ def main() -> None:
     for thread in helpers:
         thread.join()
     os._exit(0)  # the listening thread may still sit in a read
+
+
+def _in_step(bench: Bench, tasks: "queue.Queue[tuple[int, dict] | None]") -> None:
+    """Does host 0's tasks, on every host, until it has no more."""
+    while True:
+        item = tasks.get() if bench.orders.host == 0 and not bench.stopped() else None
+        text = bench.share(json.dumps(item).encode())
+        if json.loads(text) is None:
+            return
+        bench.work(*json.loads(text))
 
 
 def _die_with(parent: int) -> None:
