@@ -1,5 +1,6 @@
 # make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
 # make check   lint and types                                   make bench   ours against PyTorch, Keras and a plain Flax loop
+# make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
 PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check

@@ -111,7 +111,7 @@ CURVES = """
     model = ModelConfig(filters=(4, 6), kernel_size=(3, 3), padding="same", strides=(1, 1))
     trial = Trial(model, DataConfig(sys.argv[1]), TrainConfig(epochs=3, batch_size=40))
     found = {}
-    for count in (1, 2, 8):
+    for count in (1, 8):
         dataset = train.DeviceData.put(data.load(trial.data), jax.devices()[:count])
         program = train.compile_program(trial, 1, dataset)
         position = train.start(program, [trial], dataset)
@@ -135,12 +135,11 @@ def test_eight_devices_give_the_loss_curve_of_one(npz: str) -> None:
     )
     assert told.returncode == 0, told.stderr
     found = json.loads(told.stdout)
-    for count in ("2", "8"):
-        np.testing.assert_allclose(found[count]["loss"], found["1"]["loss"], rtol=1e-4)
-        assert found[count]["test_loss"] == pytest.approx(found["1"]["test_loss"], rel=1e-4)
-        assert found[count]["devices"] == int(count)
-        assert found[count]["reduces"]  # the devices really share the work
-    assert not found["1"]["reduces"]
+    one, eight = found["1"], found["8"]
+    np.testing.assert_allclose(eight["loss"], one["loss"], rtol=1e-4)
+    assert eight["test_loss"] == pytest.approx(one["test_loss"], rel=1e-4)
+    assert (one["devices"], eight["devices"]) == (1, 8)
+    assert (one["reduces"], eight["reduces"]) == (False, True)  # the devices really share the work
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Records survive kills and damage; nothing else than what was written is ever read."""
 
+import gzip
 import json
 import os
 import signal
@@ -181,6 +182,12 @@ def test_what_is_damaged_is_mended_and_said_once(folder: Path, noise: bytes) -> 
     assert [c["command"] for c in store.commands(folder)] == ["again"]
     assert [path.name for path in (folder / "plan").iterdir()] == [plan.name]
     assert store.begin(folder, "once more", "2026-01-01T00:00:00+00:00", [Trial(seed=0)]) == []
+
+
+def test_a_plan_that_is_not_what_its_name_says_is_no_plan(folder: Path) -> None:
+    (plan,) = (folder / "plan").glob("*")
+    plan.write_bytes(gzip.compress(Trial(seed=7).canonical.encode()))
+    assert store.plan(folder) == []
 
 
 def test_an_unreadable_record_file_is_damage(folder: Path) -> None:
