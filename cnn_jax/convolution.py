@@ -6,9 +6,11 @@ plain ones, batch first and channels last, the only kind that the backend hands 
 has the measurements. Letters: N images, S spatial axes, C channels, F filters, K kernel axes.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,6 +23,23 @@ Axes = tuple[int, ...]  # an int per spatial axis
 # A piece of the batch and its gradient stay in a core's second-level cache.
 _PIECE_IMAGES = 16
 _PIECE_BYTES = 1 << 20
+
+
+_AS_WRITTEN: contextvars.ContextVar[bool] = contextvars.ContextVar("as_written", default=False)
+
+
+@contextlib.contextmanager
+def as_written() -> Iterator[None]:
+    """Within it a convolution is traced as the one operation that it is, for whoever counts operations."""
+    token = _AS_WRITTEN.set(True)
+    try:
+        yield
+    finally:
+        _AS_WRITTEN.reset(token)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu" and not _AS_WRITTEN.get()
 
 
 def conv_valid(
@@ -41,11 +60,34 @@ def conv_valid(
     differs on CPU for float32 without groups.
     """
     zeros = tuple(zeros or [(0, 0)] * len(strides))
-    if jax.default_backend() == "cpu" and groups == 1 and x.dtype == kernel.dtype == jnp.float32:
+    if _on_cpu() and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
+        return _depthwise(x, kernel, strides, dilation, zeros)
+    if _on_cpu() and groups == 1 and x.dtype == kernel.dtype == jnp.float32:
         # The gradient is traced when jax.default_matmul_precision is no longer in force.
         precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
         return _conv_on_cpu(_How(strides, dilation, zeros, precision), x, kernel)
     return _conv(x, kernel, _How(strides, dilation, zeros), groups)
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, zeros: Sequence[tuple[int, int]]) -> jax.Array:
+    """A kernel per channel, tap by tap: shifted images times a weight, which XLA fuses, forward and backward.
+
+    As a grouped convolution it would be a loop over the groups on CPU, whose gradients take minutes where this takes seconds.
+    """
+    channels = x.shape[-1]
+    x = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
+    size_K = kernel.shape[:-2]
+    out_S = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in zip(x.shape[1:-1], size_K, strides, dilation, strict=True)]
+    weights = kernel.reshape(*size_K, channels, -1)  # filter i sees channel i // multiplier
+    y = None
+    for tap in np.ndindex(*size_K):
+        first = [i * d for i, d in zip(tap, dilation, strict=True)]
+        last = [f + (n - 1) * s + 1 for f, n, s in zip(first, out_S, strides, strict=True)]
+        seen = lax.slice(x, (0, *first, 0), (len(x), *last, channels), (1, *strides, 1))
+        term = seen[..., None] * weights[tap]
+        y = term if y is None else y + term
+    assert y is not None
+    return y.reshape(*y.shape[:-2], -1)
 
 
 class _How(NamedTuple):
@@ -134,7 +176,7 @@ def can_fuse(x: jax.Array, kernel: jax.Array, *, strides: Axes, dilation: Axes, 
     It does on CPU for a first layer: two spatial axes, few input channels, a small window.
     """
     return (
-        jax.default_backend() == "cpu"
+        _on_cpu()
         and x.ndim == 4
         and x.dtype == kernel.dtype == jnp.float32
         and set(strides) == set(dilation) == {1}
@@ -255,6 +297,6 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     On CPU as the transpose of a product that has images last, as `conv_max_pool` leaves them: six times faster behind it.
     The bias is added before transposing, which keeps XLA from turning the product round again.
     """
-    if jax.default_backend() != "cpu":
+    if not _on_cpu():
         return x @ kernel + bias
     return (lax.dot_general(kernel, x, (((0,), (1,)), ((), ()))) + bias[:, None]).T

@@ -27,8 +27,8 @@ def describe(
 
     `model` is a name, a ModelConfig, a spec or any linen module. A model of the zoo knows the shape and the number of classes
     that it was published for. A linen module that is no `models.CNN` is traced, not run: its rows are its modules, its MACs
-    are all matrix products and convolutions (the body of a `while_loop` once), and it has no receptive fields. Raises
-    UsageError for a model that does not exist or does not fit its input.
+    are all matrix products and convolutions (the body of a `while_loop` once; products with zeros that the program writes
+    out count), and it has no receptive fields. Raises UsageError for a model that does not exist or does not fit its input.
     """
     if isinstance(model, str):
         model = ModelConfig(model)
@@ -78,6 +78,8 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     import flax.linen as nn
     import jax
 
+    from cnn_jax.convolution import as_written
+
     name = type(module).__name__
     calls: list[_Call] = []
     last: list[Any] = [None]
@@ -96,7 +98,7 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
     try:
         variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, **train), x)
-        with nn.intercept_methods(note):
+        with nn.intercept_methods(note), as_written():
             program = jax.make_jaxpr(lambda v, x: module.apply(v, x, **train))(variables, x)
     except UsageError:
         raise
