@@ -117,7 +117,7 @@ class Bench:
                 outcomes = train.results(program, trials, on_device, position)
                 seconds = time.perf_counter() - began
         for trial, outcome in zip(trials, outcomes, strict=True):
-            record = success(trial, outcome, dataset, self.orders.provenance, self._device())
+            record = success(trial, outcome, dataset, self.orders.provenance, self._device(), self._precision())
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
             self.keep(slot, record, outcome.variables if self.orders.keep_params else None)
             compile_seconds = 0.0  # paid once, written down once
@@ -126,6 +126,13 @@ class Bench:
     def _device(self) -> str:
         times = f" x{len(self.devices)}" if len(self.devices) > 1 else ""
         return f"{self.devices[0].platform}: {self.devices[0].device_kind}{times}"
+
+    def _precision(self) -> str:
+        """Values are float32 everywhere; accelerators multiply them less exactly unless jax_default_matmul_precision says so."""
+        import jax
+
+        products = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
+        return "float32" if self.devices[0].platform == "cpu" else f"float32, products {products}"
 
     def _dataset(self, trial: Trial) -> tuple[Any, Any]:
         from cnn_jax import data, train
@@ -180,7 +187,9 @@ class Bench:
 # ---------------------------------------------------------------------------------------------------------------- records
 
 
-def success(trial: Trial, outcome: Any, dataset: Any, provenance: Mapping[str, Any], device: str) -> dict[str, Any]:
+def success(
+    trial: Trial, outcome: Any, dataset: Any, provenance: Mapping[str, Any], device: str, precision: str
+) -> dict[str, Any]:
     """The record of a trial that was trained: `outcome` is a train.Result, `dataset` the data.Dataset."""
     from cnn_jax import summary
 
@@ -202,7 +211,7 @@ def success(trial: Trial, outcome: Any, dataset: Any, provenance: Mapping[str, A
         "test_correct": None if correct is None else base64.b64encode(np.packbits(correct).tobytes()).decode(),
         "test_examples": len(dataset.test_labels),
         "device": device,
-        "precision": "float32",
+        "precision": precision,
         "data": {
             "checksum": dataset.checksum,
             "train": len(dataset.train_labels),
