@@ -18,11 +18,11 @@ test-all: $(VENV)/.ready-dev
 
 # Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
 chaos: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
+	$(VENV)/bin/python -m pytest -m chaos -s tests/test_chaos.py tests/test_fuzz_cli.py $(ARGS)
 
 # A sweep over a cluster of two Ray nodes on this machine, one of which dies.
 test-ray: .venv-ray/.ready
-	.venv-ray/bin/python -m pytest -m ray $(ARGS)
+	.venv-ray/bin/python -m pytest -m ray tests/test_distributed.py $(ARGS)
 
 # The quick tests once more, under the versions of Colab's TPU runtime.
 test-colab: .venv-colab/.ready

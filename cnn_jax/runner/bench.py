@@ -128,7 +128,7 @@ class Bench:
         return f"{self.devices[0].platform}: {self.devices[0].device_kind}{times}"
 
     def _precision(self) -> str:
-        """Values are float32 everywhere; accelerators multiply them less exactly unless jax_default_matmul_precision says so."""
+        """Values are float32 everywhere; accelerators multiply less exactly, unless jax_default_matmul_precision says so."""
         import jax
 
         products = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
