@@ -81,7 +81,8 @@ def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_p
         kept = len(store.read(out))
         assert 1 <= kept < 9
         process = began()
-        until(lambda: process.poll() is not None or len(list(store.read(out))) > kept)
+        raylet = second.all_processes["raylet"][0].process.pid
+        until(lambda: len(store.read(out)) > kept and "ray::_work" in children(raylet))  # it is in the middle of a task
         cluster.remove_node(second, allow_graceful=False)
         assert "a worker was lost" in done(process)
         assert "RAY_ADDRESS=127.0.0.1:1" in done(
@@ -91,6 +92,10 @@ def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_p
         cluster.shutdown()
     assert results(out) == results(tmp_path / "calm")
     assert store.lost_params(out) == set()
+
+
+def children(pid: int) -> str:
+    return subprocess.run(["ps", "--ppid", str(pid), "-o", "args="], capture_output=True, text=True).stdout
 
 
 def until(condition: Callable[[], Any], seconds: float = 200) -> None:
