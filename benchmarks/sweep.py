@@ -211,7 +211,7 @@ def time_run(contender: Contender) -> Run:
 
 
 @contextlib.contextmanager
-def peak_memory(session: int, interval: float = 0.5) -> Iterator[list[int]]:
+def peak_memory(session: int, interval: float = 2.0) -> Iterator[list[int]]:
     """Samples the resident bytes of all processes of a session, pages that several share counted once (Linux's PSS)."""
     samples, done = [0], threading.Event()
 

@@ -103,11 +103,9 @@ def conv(
     strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
     pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
     x, kernel, bias = promote_dtype(x, kernel, bias)
-    how = {"strides": strides, "dilation": dilation, "groups": groups}
-    if padding_mode == "zeros":  # inside, where no gradient is computed for them
-        y = conv_valid(x, kernel, zeros=pads, **how)
-    else:
-        y = conv_valid(pad(x, pads, padding_mode), kernel, **how)
+    zeros = padding_mode == "zeros"  # they go inside, where no gradient is computed for them
+    x = x if zeros else pad(x, pads, padding_mode)
+    y = conv_valid(x, kernel, strides=strides, dilation=dilation, groups=groups, zeros=pads if zeros else None)
     return y if bias is None else y + bias
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import config, geometry, layers, zoo
-from cnn_jax.config import Layer, ModelConfig, Spec, UsageError
+from cnn_jax.config import Layer, ModelConfig, Size, Spec, UsageError
 
 # ------------------------------------------------------------------------------------------------------------------- CNN
 
@@ -59,8 +59,8 @@ class _Forward:
                     raise UsageError(f"{layer!r} is no layer: one of {', '.join(kind.__name__ for kind in _APPLY)}")
                 if pooled is not None:
                     x, pooled = pooled, None
-                elif _pools_at_once(layer, following):
-                    x, pooled = self.module(layers.PooledConv, layer, window=following.window)(x)
+                elif (window := _window_at_once(layer, following)) is not None:
+                    x, pooled = self.module(layers.PooledConv, layer, window=window)(x)
                 else:
                     x = _APPLY[type(layer)](layer, x, self)
             self.features[layer.name] = x
@@ -74,16 +74,16 @@ class _Forward:
         return kind(**fields, **{k: v for k, v in numerics.items() if k in accepted}, **more)
 
 
-def _pools_at_once(layer: Layer, following: Layer | None) -> bool:
-    """Whether the two are a convolution and a max-pool of windows side by side, which CPUs do faster as one."""
-    return (
-        isinstance(layer, config.Conv)
-        and layer.activation in layers.MONOTONE
-        and isinstance(following, config.MaxPool)
-        and following.strides in (None, following.window)
-        and following.padding == "valid"
-        and following.dilation == 1
-    )
+def _window_at_once(layer: Layer, following: Layer | None) -> Size | None:
+    """The window, if the two are a convolution and a max-pool of windows side by side, which CPUs do faster as one."""
+    if (
+        not isinstance(layer, config.Conv)
+        or layer.activation not in layers.MONOTONE
+        or not isinstance(following, config.MaxPool)
+    ):
+        return None
+    side_by_side = following.strides in (None, following.window) and following.padding == "valid" and following.dilation == 1
+    return following.window if side_by_side else None
 
 
 def _linen(kind: Callable[..., nn.Module]) -> Callable[[Any, jax.Array, _Forward], jax.Array]:
