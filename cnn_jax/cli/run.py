@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,7 @@ class Rule:
 
     def more(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[Trial]:
         """Further seeds, half as many again, for every cell that is still open."""
-        asked = {trial.id for trial in trials}
-        still = [cell.config for cell in stats.open_cells([r for r in records if r["trial"] in asked], self.resolve)]
+        still = [cell.config for cell in stats.open_cells(_of(trials, records), self.resolve)]
         cells: dict[str, list[Trial]] = {}
         for trial in trials:
             cells.setdefault(dataclasses.replace(trial, seed=0).canonical, []).append(trial)
@@ -35,6 +35,19 @@ class Rule:
                 n = len(group)
                 added += [dataclasses.replace(group[0], seed=seed) for seed in range(n, min(n + max(n // 2, 1), self.most))]
         return added
+
+    def outlook(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> str:
+        """How many seeds it would take, planned from the spread between seeds so far."""
+        analysis = stats.analyse(_of(trials, records))
+        if not math.isfinite(analysis.sd):
+            return ""
+        seeds = stats.seeds_to_resolve(analysis.sd, self.resolve, max(1, len(analysis.cells) - 1))
+        return f"; telling cells {100 * self.resolve:g} points apart would take about {seeds:,} seeds each"
+
+
+def _of(trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    asked = {trial.id for trial in trials}
+    return [record for record in records if record["trial"] in asked]
 
 
 def run(
@@ -52,7 +65,8 @@ def run(
     try:
         outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
         while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
-            console.print(f"{len(added)} more trials where the answer is open", highlight=False)
+            outlook = rule.outlook(trials, store.read(out))
+            console.print(f"{len(added)} more trials where the answer is open{outlook}", highlight=False)
             trials += added
             outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
         with store.reporting(out):
