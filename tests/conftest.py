@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_images import images
 
 if "CNN_JAX_CACHE" not in os.environ:
     os.environ["CNN_JAX_CACHE"] = tempfile.mkdtemp(prefix="cnn_jax-tests-")
@@ -15,15 +16,6 @@ if "CNN_JAX_CACHE" not in os.environ:
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def images(rng: np.random.Generator, count: int, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """(count, size, size) uint8 images of 3 classes that a small network can tell apart: bright left, bright right, flat."""
-    labels = np.arange(count) % 3
-    x = rng.integers(0, 80, (count, size, size))
-    x[labels == 0, :, : size // 2] += 150
-    x[labels == 1, :, size // 2 :] += 150
-    return x.astype(np.uint8), labels.astype(np.int64)
 
 
 @pytest.fixture(scope="session")

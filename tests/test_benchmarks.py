@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import images
+from small_images import images
 
 from benchmarks import sweep
 from benchmarks.models import vgg3
