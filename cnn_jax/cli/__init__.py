@@ -26,8 +26,7 @@ def launch(argv: Sequence[str], usage: str) -> int:
     words = list(argv[1:])
     if {"-h", "--help", "--helpfull", "--helpshort"} & set(words):
         names = "\n".join(f"  {name:<14} {line}" for name, line in experiments.known().items())
-        print(f"{usage}\nexperiments:\n{names}\n\nflags:\n{flags.help_text()}")
-        return 0
+        return guarded(lambda: print(f"{usage}\nexperiments:\n{names}\n\nflags:\n{flags.help_text()}", flush=True) or 0)
     name = words.pop(0) if words and not words[0].startswith("-") else "grid"
     if name in commands.COMMANDS:
         return guarded(lambda: commands.COMMANDS[name](words))
