@@ -83,7 +83,7 @@ def _depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, z
     for tap in np.ndindex(*size_K):
         first = [i * d for i, d in zip(tap, dilation, strict=True)]
         last = [f + (n - 1) * s + 1 for f, n, s in zip(first, out_S, strides, strict=True)]
-        seen = lax.slice(x, (0, *first, 0), (len(x), *last, channels), (1, *strides, 1))
+        seen = lax.slice(x, (0, *first, 0), (x.shape[0], *last, channels), (1, *strides, 1))
         term = seen[..., None] * weights[tap]
         y = term if y is None else y + term
     assert y is not None
@@ -142,9 +142,9 @@ def _input_gradient(gradient: jax.Array, kernel: jax.Array, shape: Sequence[int]
 def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], how: _How) -> jax.Array:
     """Convolves with the outputs' gradient as kernel: images take the place of channels, and channels that of images."""
     rank = len(how.strides)
-    bytes_per_image = gradient[0].size * gradient.dtype.itemsize
+    bytes_per_image = math.prod(gradient.shape[1:]) * gradient.dtype.itemsize
     most = max(1, min(_PIECE_IMAGES, _PIECE_BYTES // max(1, bytes_per_image)))
-    piece = max(n for n in range(1, most + 1) if len(x) % n == 0)
+    piece = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
     # What lies behind the last window has no part in it, and would enlarge the result.
     used = [
         (out - 1) * s + (k - 1) * d + 1
@@ -158,7 +158,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], ho
         gradient_SNF = jnp.moveaxis(pieces[1], 0, -2)
         return total + _conv(x_CSN, gradient_SNF, swapped), None
 
-    split = [a.reshape(len(a) // piece, piece, *a.shape[1:]) for a in (x, gradient)]
+    split = [jnp.reshape(a, (a.shape[0] // piece, piece, *a.shape[1:])) for a in (x, gradient)]
     total_CKF, _ = lax.scan(add, jnp.zeros((shape[rank], *shape[:rank], shape[-1]), x.dtype), tuple(split))
     return jnp.moveaxis(total_CKF, 0, rank)
 
@@ -214,7 +214,7 @@ def _pooled_forward(
     window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     # As a matrix, and behind a barrier: otherwise XLA transposes anew for each product, one image at a time.
-    x_HWCN = lax.optimization_barrier(x.reshape(len(x), -1).T).reshape(*x.shape[1:], len(x))
+    x_HWCN = lax.optimization_barrier(x.reshape(x.shape[0], -1).T).reshape(*x.shape[1:], x.shape[0])
     rows, columns = ((size - k + 1) // w for size, k, w in zip(x.shape[1:3], kernel.shape, window, strict=False))
     values = []
     for p, q in np.ndindex(*window):
@@ -232,7 +232,7 @@ def _pooled_forward(
         y = jax.nn.relu(y)
         winner = jnp.where(y > 0, winner, jnp.uint8(_DEAD))
     # Through two axes, so that XLA sees a transposed matrix where a dense layer follows.
-    y_NHWF = y.reshape(-1, len(x)).T.reshape(len(x), *y.shape[:-1])
+    y_NHWF = y.reshape(-1, x.shape[0]).T.reshape(x.shape[0], *y.shape[:-1])
     return y_NHWF, (x_HWCN, kernel, winner)
 
 
