@@ -2,9 +2,9 @@
 
     python benchmarks/peers/keras_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
-Chosen for speed: images once in memory as float32, a tf.data pipeline that shuffles row numbers and gathers whole batches
-(shuffling single images costs several times as much); STEPS steps per execution, so that Python is entered rarely; no XLA: for
-one epoch of MNIST with 16 filters it took three times the processor time on CPU, compiling left out; --xla shows it. Initial
+Chosen for speed: images once in memory as float32, a tf.data pipeline that shuffles row numbers and gathers whole batches;
+STEPS steps per execution, so that Python is entered rarely; no XLA: for
+one epoch of MNIST with 16 filters it took three times the processor time on CPU, compiling included; --xla shows it. Initial
 values have the distributions of ours, so accuracies can be compared.
 """
 

@@ -3,9 +3,9 @@
     python benchmarks/peers/pytorch_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
 Chosen for speed: every core in one process; channels-last, oneDNN's and cuDNN's own layout; the images once in memory as
-float32, a batch being one indexing by a permutation (a DataLoader's Python per image costs more than the network does); fused
+float32, a batch being one indexing by a permutation instead of a DataLoader's Python per image; fused
 Adam; the loss is never read inside an epoch; evaluation in inference mode, 1,000 images at once. Eager unless --compile is
-given: torch.compile takes longer for one shape on CPU than an epoch of such a network, and pays on a GPU. Initial values have
+given. Initial values have
 the distributions of ours, so accuracies can be compared.
 """
 
