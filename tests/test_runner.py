@@ -175,6 +175,65 @@ def test_a_signal_stops_and_is_told(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_worker_that_is_told_to_go_hands_back_its_task_and_that_is_no_death(tmp_path: Path) -> None:
+    """As Slurm ends jobs whose time is up: the trial may need many of them."""
+    times = 0
+
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        nonlocal times
+        times += 1
+        if times > 2 * DEATHS:
+            return staff.train(message)
+        return [{"event": "kept", "slot": message["slot"]}, {"event": "lost", "how": "told to go"}]
+
+    master, staff = crew(tmp_path, act)
+    master.work()
+    assert set(statuses(tmp_path).values()) == {"done"}
+    assert len(staff.given) == len(TRIALS) + 2 * DEATHS
+
+
+def test_who_is_leaving_is_given_nothing_more(tmp_path: Path) -> None:
+    """A worker with nothing to do is dismissed; then, before it is gone, another one dies and its trial is free again."""
+    master, staff = crew(tmp_path, lambda staff, _, message: staff.train(message))
+    died, leaving = [], set()
+
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        assert number not in leaving
+        if message["trials"][0] == staff.last and not died:
+            died.append(number)
+            return [{"event": "lost", "how": "killed by SIGKILL"}]
+        return staff.train(message)
+
+    def dismiss(number: int) -> None:
+        leaving.add(number)
+        late.append((number, {"event": "lost", "how": "exit status 0"}))
+
+    def wait(seconds: float) -> list[tuple[int, dict[str, Any]]]:
+        if staff.events:
+            event, *staff.events = staff.events
+            return [event]
+        leaving.clear()
+        events, late[:] = list(late), []
+        return events
+
+    late: list[tuple[int, dict[str, Any]]] = []
+    staff.last = list(master.queue._pending.values())[-1][-1].trials[0].canonical  # type: ignore[attr-defined]
+    staff.act = lambda number, message: act(staff, number, message)
+    staff.dismiss, staff.wait = dismiss, wait  # type: ignore[method-assign,assignment]
+    master.work()
+    assert died
+    assert set(statuses(tmp_path).values()) == {"done"}
+
+
+def test_the_end_waits_for_nobody_who_never_began(tmp_path: Path) -> None:
+    """A job may stand in a cluster's queue for days."""
+    master, staff = crew(tmp_path, lambda staff, _, message: staff.train(message))
+    hire = staff.hire
+    staff.hire = lambda number: None if number == 1 else hire(number)  # type: ignore[method-assign]
+    master.work()
+    assert set(statuses(tmp_path).values()) == {"done"}
+
+
 # ---------------------------------------------------------------------------------------------------------- real runs
 
 ONE = ["--filters=40", "--kernel_size=3", "--padding=same", "--epochs=2"]
@@ -434,6 +493,7 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
 
         def say(event: str, **fields: Any) -> None:
             assert event != "broken", fields
+            said.append(event)
             images.append(fields.get("count", 0))
 
         orders = Orders(str(tmp_path), False, 1e9, {"versions": versions})
@@ -447,8 +507,11 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
         stood.work(0, task)
         return images, kept
 
+    said: list[str] = []
     whole, (record,) = bench({"jax": "1"}, 99)
+    assert bench({"jax": "1"}, 0) == ([], [])  # it did nothing, and nothing is what another would get
     first, none = bench({"jax": "1"}, 1)
+    assert said.count("kept") == 1
     assert sum(first) < sum(whole)
     assert none == []
     other, (anew,) = bench({"jax": "2"}, 99)

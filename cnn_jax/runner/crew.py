@@ -55,7 +55,7 @@ class _Desk:
     slots: int = 0
     tasks: dict[int, Task] = dataclasses.field(default_factory=dict)
     last: tuple | None = None
-    dismissed: bool = False
+    leaving: bool = False
 
 
 class Crew:
@@ -125,16 +125,20 @@ class Crew:
                 for part in (task.trials[half:], task.trials[:half]):
                     if part:
                         self.queue.give_back(Task(part, max(1, task.lanes // 2)))
+            case "kept":
+                self.progress.note("a worker was told to go: another goes on with what it had")
+                self.queue.give_back(desk.tasks.pop(message["slot"]))
+                desk.leaving = True
             case "broken":
                 raise store.StoreError(message["reason"])
             case "lost":
                 del self.desks[number]
-                if not desk.dismissed or desk.tasks:
+                if not desk.leaving or desk.tasks:
                     self._mourn(desk, message["how"])
 
     def _employ(self) -> None:
         for number, desk in self.desks.items():
-            while len(desk.tasks) < desk.slots and (task := self.queue.next(desk.last)):
+            while not desk.leaving and len(desk.tasks) < desk.slots and (task := self.queue.next(desk.last)):
                 slot = next(slot for slot in range(desk.slots) if slot not in desk.tasks)
                 desk.tasks[slot], desk.last = task, task.trials[0].static
                 texts = [trial.canonical for trial in task.trials]
@@ -142,8 +146,8 @@ class Crew:
                 self.staff.give(number, {"slot": slot, "trials": texts, "lanes": task.lanes, "checksum": checksum})
         if not len(self.queue):
             for number, desk in self.desks.items():
-                if desk.slots and not desk.tasks and not desk.dismissed:
-                    desk.dismissed = True
+                if not desk.tasks and not desk.leaving:  # ready or not: a cluster may let them wait for days
+                    desk.leaving = True
                     self.staff.dismiss(number)
 
     def _mourn(self, desk: _Desk, how: str) -> None:
