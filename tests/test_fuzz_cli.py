@@ -39,6 +39,7 @@ LEGAL = {
     "iso": ["params", "macs"],
     "option": ["shortcut=A", "depth=2,3", "rate=0.1"],
     "devices": ["1", "2"],
+    "executor": ["local", "ray", "slurm"],
 }
 ODD = [
     "", "0", "-1", "nan", "inf", "1e999", "1.5", "x", ",", ",,", "1,", "-", "3-", "--", "=", "a=b", "a=", "999999999", "1" * 30,

@@ -19,7 +19,7 @@ SWEEP_FLAGS = {
     "hosts": "machines that share the batches of one trial; the same command is given on each; default 1",
     "host": "which of the hosts this is, from 0; the records are in the folder of host 0",
     "coordinator": "ADDRESS:PORT of host 0, where the hosts meet",
-    "executor": "local, or ray: a cluster at RAY_ADDRESS; default local",
+    "executor": "local; ray: a cluster at RAY_ADDRESS; slurm: --workers jobs, as SBATCH_PARTITION etc. say; default local",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
     "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
     "max_seeds": "seeds per cell that --resolve stops at; default 30",
@@ -110,14 +110,14 @@ def places(values: flags.FlagValues) -> dict[str, Any]:
         "hosts": one(values, "hosts", sweep.positive_int, 1),
         "host": one(values, "host", number, 0),
         "coordinator": one(values, "coordinator", address, ""),
-        "executor": one(values, "executor", sweep.one_of(("local", "ray")), "local"),
+        "executor": one(values, "executor", sweep.one_of(("local", "ray", "slurm")), "local"),
     }
     if found["host"] >= found["hosts"]:
         raise UsageError(f"--host: {found['host']} is not legal: use 0 to {found['hosts'] - 1}, one less than --hosts")
     if (found["hosts"] > 1) != bool(found["coordinator"]):
         raise UsageError("--coordinator: use ADDRESS:PORT of host 0 with --hosts of 2 or more, and only there")
     if found["hosts"] > 1 and found["executor"] != "local":
-        raise UsageError("--hosts: not with --executor: Ray finds the machines itself")
+        raise UsageError("--hosts: not with --executor, which finds the machines itself")
     return found
 
 

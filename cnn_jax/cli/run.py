@@ -57,6 +57,7 @@ def run(
 
     how: the further arguments of `runner.run`.
     """
+    runner.check(out, how["executor"], how["workers"])
     progress = Progress(console, planned.training_images)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:

@@ -4,7 +4,9 @@ queue.py    which task next: bookkeeping alone
 crew.py     the event loop over a staff of workers
 local.py    the staff of this machine: processes         worker.py   such a process
 hosts.py    several machines that share every batch
-ray.py      the staff of a cluster: Ray tasks
+ray.py      the staff of a Ray cluster: its tasks
+slurm.py    the staff of a Slurm cluster: its jobs           job.py      such a job         mailbox.py  what joins them
+cores.py    a core for each, where no parent hands them out
 bench.py    where a worker of any kind trains: data, programs, checkpoints, records
 """
 
@@ -21,14 +23,14 @@ from typing import Any
 
 from cnn_jax import data, store
 from cnn_jax.config import DataConfig, Trial, UsageError
-from cnn_jax.runner import ray
+from cnn_jax.runner import ray, slurm
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import Crew, Staff, records
 from cnn_jax.runner.local import Processes
 from cnn_jax.runner.progress import Progress
 from cnn_jax.runner.queue import Queue
 
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local", "ray", "slurm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +71,26 @@ def run(
         interrupted = False
         if missing:
             orders = Orders(str(out), keep_params, checkpoint_seconds, provenance(command), devices, hosts, host, coordinator)
-            staff: Staff = ray.Tasks(orders, workers) if executor == "ray" else Processes(orders, workers)
+            staff = _staff(orders, workers, executor)
             queue = Queue(trials, missing, cost, staff.most_lanes)
             with progress.running(missing):
                 interrupted = Crew(staff, queue, orders, checksums, progress).work()
         return _outcome(trials, out, interrupted)
+
+
+def check(out: Path, executor: str, workers: int | None) -> None:
+    """Raises UsageError if the executor cannot be had here; writes nothing."""
+    if executor == "slurm":
+        if workers is None:
+            raise UsageError("--workers: with --executor=slurm, say how many jobs are to be submitted at most")
+        slurm.check(out)
+
+
+def _staff(orders: Orders, workers: int | None, executor: str) -> Staff:
+    if executor == "slurm":
+        assert workers is not None
+        return slurm.Jobs(orders, workers)
+    return ray.Tasks(orders, workers) if executor == "ray" else Processes(orders, workers)
 
 
 def follow(out: Path, *, devices: int, hosts: int, host: int, coordinator: str) -> str | None:

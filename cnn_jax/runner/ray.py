@@ -7,13 +7,11 @@ checksum sees to it that they are the same. A task that dies with its machine is
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 
 from cnn_jax import store
 from cnn_jax.config import UsageError
+from cnn_jax.runner import cores
 from cnn_jax.runner.bench import Bench, Orders
 from cnn_jax.runner.crew import MOST_LANES, finished
 from cnn_jax.runner.local import environment
@@ -163,35 +162,13 @@ def _work(orders: dict[str, Any], number: int, message: dict[str, Any], mailbox:
     return errand.records, errand.events
 
 
-_claims: list[Any] = []  # files that stay open as long as this process lives
-
-
 @functools.lru_cache(maxsize=1)
 def _bench(text: str) -> Bench:
     """Ray runs many tasks in one process: what they load and compile is kept. `text`: the orders as JSON."""
     orders = Orders(**json.loads(text))
-    _claim_cores(orders.devices)
+    cores.claim(orders.devices)
     import jax
 
     bench = Bench(orders, jax.local_devices()[: orders.devices])
     bench.keeps_checkpoints = (store.folder(orders.out) / "sweep.json").exists()  # the folder is shared with this machine
     return bench
-
-
-def _claim_cores(count: int) -> None:
-    """Pins this process to cores of its own, as local workers are: Ray counts cores, and leaves it to them to share."""
-    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    mine: set[int] = set()
-    for core in free:
-        file = open(os.path.join(tempfile.gettempdir(), f"cnn_jax-{os.getuid()}-core-{core}"), "a")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            continue
-        _claims.append(file)
-        mine.add(core)
-        if len(mine) == count:
-            break
-    if free:
-        os.sched_setaffinity(0, mine or {free[os.getpid() % len(free)]})

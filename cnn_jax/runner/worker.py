@@ -1,6 +1,7 @@
 """A worker process: takes tasks, trains them, appends their records, says so. `python -m cnn_jax.runner.worker FD`.
 
-It reads JSON lines from standard input and writes JSON lines to the file descriptor FD. First comes the setup, then tasks:
+It reads JSON lines from standard input and writes JSON lines to the file descriptor FD; a job of Slurm says the same through a
+mailbox, see `job`. First comes the setup, then tasks:
 
     in   {"parent", "cores", "orders": bench.Orders}   then   {"slot", "trials": [...], "lanes": n, "checksum"} ...
     out  {"event": "ready", "slots"}                       a slot is a task that it can hold at once
@@ -8,6 +9,7 @@ It reads JSON lines from standard input and writes JSON lines to the file descri
          {"event": "finished", "slot", "trial", "status", "reason", ...}   one per trial: its record is on disk
          {"event": "free", "slot", "task_seconds", "compile_seconds"}      the task is over
          {"event": "memory", "slot"}                       the task did not fit: nothing of it was recorded
+         {"event": "kept", "slot"}                         it was told to go: the task can go on elsewhere, from a checkpoint
          {"event": "broken", "reason"}                     nothing more can be done: the folder is full, a device is missing
 
 End of input, or SIGTERM, means: keep a checkpoint of what is under way, and go.
@@ -20,7 +22,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,17 @@ def main() -> None:
     if setup["cores"]:
         os.sched_setaffinity(0, setup["cores"])  # before JAX counts the cores that it may use
     _die_with(setup["parent"])
-    orders = Orders(**setup["orders"])
 
+    def send(event: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            outbox.write(json.dumps(event) + "\n")
+
+    serve(Orders(**setup["orders"]), map(json.loads, sys.stdin), send)
+    os._exit(0)  # the listening thread may still sit in a read
+
+
+def serve(orders: Orders, messages: Iterator[dict[str, Any]], send: Callable[[dict[str, Any]], None]) -> None:
+    """Does the tasks that `messages` brings until they end or a signal comes; `send` takes events, one at a time."""
     tasks: queue.Queue[tuple[int, dict] | None] = queue.Queue()
     stop = threading.Event()
 
@@ -45,12 +56,12 @@ def main() -> None:
         stop.set()
         tasks.put(None)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Slurm's: the time limit is near
+        signal.signal(number, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what happens
 
     def listen() -> None:
-        for line in sys.stdin:
-            message = json.loads(line)
+        for message in messages:
             tasks.put((message["slot"], message))
         end()
 
@@ -61,8 +72,8 @@ def main() -> None:
     lock = threading.Lock()
 
     def say(event: str, **fields: Any) -> None:
-        with lock, contextlib.suppress(BrokenPipeError):
-            outbox.write(json.dumps({"event": event, **fields}) + "\n")
+        with lock:
+            send({"event": event, **fields})
 
     def at(devices: list[Any], share: hosts.Share = lambda data: data) -> Bench:
         def keep(slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
@@ -78,30 +89,29 @@ def main() -> None:
     accelerator = devices[0].platform != "cpu"
     if len(devices) < wanted:
         say("broken", reason=f"--devices={wanted}: there are {len(devices)} here ({devices[0].device_kind})")
-        os._exit(0)
+        return
     if share:
         everywhere = [d for host in range(orders.hosts) for d in jax.local_devices(process_index=host)[:wanted]]
         say("ready", slots=1)
         _in_step(at(everywhere, share), tasks)
-        os._exit(0)
+        return
     benches = [at(devices[i : i + wanted]) for i in range(0, len(devices) - wanted + 1, wanted)]
     # Two tasks for each accelerator: one is compiled while the other runs.
     slots = [bench for bench in benches for _ in range(2 if accelerator else 1)]
     say("ready", slots=len(slots))
 
-    def serve() -> None:
+    def work() -> None:
         while (item := tasks.get()) is not None and not stop.is_set():
             slot, message = item
             slots[slot].work(slot, message)
         tasks.put(None)  # the others too
 
-    helpers = [threading.Thread(target=serve) for _ in slots[1:]]
+    helpers = [threading.Thread(target=work) for _ in slots[1:]]
     for thread in helpers:
         thread.start()
-    serve()
+    work()
     for thread in helpers:
         thread.join()
-    os._exit(0)  # the listening thread may still sit in a read
 
 
 def _in_step(bench: Bench, tasks: "queue.Queue[tuple[int, dict] | None]") -> None:

@@ -1,0 +1,52 @@
+"""A Slurm job: a worker that hears of its tasks through a mailbox. `python -m cnn_jax.runner.job FOLDER`.
+
+What is said is what `worker` says, and at last {"event": "lost", "how"}. It goes when its file of tasks is removed, when the
+driver has fallen silent, and when Slurm says that its time is up (SIGTERM, SIGUSR2): with a checkpoint of what is under way.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from cnn_jax.runner import cores, worker
+from cnn_jax.runner.bench import Orders
+from cnn_jax.runner.local import accelerator
+from cnn_jax.runner.mailbox import Inbox, Outbox
+from cnn_jax.runner.slurm import EVENTS, TASKS
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    inbox, outbox = Inbox(folder / TASKS), Outbox(folder / EVENTS)
+    try:
+        messages = inbox.messages(outbox)
+        orders = Orders(**next(messages)["orders"])
+        open(outbox.path, "xb").close()
+    except (OSError, StopIteration) as error:  # not wanted any more, or begun once more by Slurm
+        sys.exit(f"there is nothing to do in {folder}: {error}")
+
+    def send(event: dict[str, Any]) -> None:
+        try:
+            outbox.send(event)
+        except FileNotFoundError:
+            pass  # the tasks are gone with it, which ends this worker in a moment, with a checkpoint
+        except OSError:
+            os._exit(1)  # nobody can be told any more
+
+    name = f"job {os.environ.get('SLURM_JOB_ID', '?')}"
+    try:
+        if not accelerator():
+            cores.claim(orders.devices)
+        worker.serve(orders, messages, send)
+        how = f"{name} was told to go"
+    except Exception as error:
+        traceback.print_exc()
+        how = f"{name}: {type(error).__name__}: {error}".splitlines()[0][:300]
+    send({"event": "lost", "how": how})
+    os._exit(0)  # threads may still sit in a read
+
+
+if __name__ == "__main__":
+    main()
