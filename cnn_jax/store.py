@@ -102,6 +102,8 @@ def _read_header(dir: Path) -> dict[str, Any] | None:
         data = (dir / "sweep.json").read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UsageError(f"{dir / 'sweep.json'} cannot be read: {error.strerror or error}") from None
     header = _decode(data.removesuffix(b"\n"))
     if header is None or "schema" not in header:
         if (dir / "plan").is_dir() or (dir / "records").is_dir():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 
 from cnn_jax import store
 
@@ -284,6 +285,34 @@ def test_killed_and_interrupted_sweeps_end_as_undisturbed_ones(npz: str, tmp_pat
 def _workers(pid: int) -> list[int]:
     done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
     return [int(word) for word in done.stdout.split()]
+
+
+def test_sweeps_are_merged_into_a_report_of_all(tmp_path: Path) -> None:
+    for k, filters in enumerate(((8,), (16, 32))):
+        synthetic.folder(tmp_path / str(k), synthetic.sweep(filters=filters))
+    done = launch("report", str(tmp_path / "0"), str(tmp_path / "1"), f"--out={tmp_path}/all")
+    assert done.returncode == 0, done.stderr
+    assert {row["filters"] for row in rows(tmp_path / "all")} == {"8", "16", "32"}
+    assert str(tmp_path / "all" / "report.html") in done.stdout
+
+
+@pytest.mark.parametrize("where", ["a file", "below a file", "its table is a folder", "its header is a folder", "no scheme"])
+def test_a_report_that_cannot_be_is_one_line(where: str, tmp_path: Path) -> None:
+    sweep = synthetic.folder(tmp_path / "sweep", synthetic.sweep(seeds=1))
+    (tmp_path / "file").touch()
+    words = [str(sweep)]
+    if where == "its table is a folder":
+        (sweep / "results.csv").mkdir()
+    elif where == "its header is a folder":
+        (sweep / "sweep.json").unlink()
+        (sweep / "sweep.json").mkdir()
+    else:
+        places = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "x", "no scheme": "none://x"}
+        words += [str(sweep), f"--out={places[where]}"]
+    done = launch("report", *words)
+    assert done.returncode == (1 if where == "its table is a folder" else 2)
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
 
 
 def test_second_launch_into_a_folder_says_who_holds_it(npz: str, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def rows_of(text):
 
 def terminal_of(path):
     console = Console(file=io.StringIO(), width=110)
-    report.terminal(path, console)
+    report.terminal([path], console)
     return console.file.getvalue()
 
 

@@ -41,7 +41,7 @@ def main(experiment: str) -> None:
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Runs a command; what the user can mend becomes one line on stderr and status 2."""
+    """Runs a command; what the user can mend becomes one line on stderr and status 2, a folder that gives out one and status 1."""
     logging.set_verbosity(logging.ERROR)  # of absl: the libraries below warn of what we report ourselves
     # A polite kill is a Ctrl-C.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -50,6 +50,9 @@ def guarded(action: Callable[[], int]) -> int:
     except UsageError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except store.StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
-from cnn_jax import sweep
+from cnn_jax import store, sweep
 from cnn_jax.cli import flags
 from cnn_jax.config import ModelConfig, UsageError
 
@@ -54,20 +53,21 @@ def report(words: Sequence[str]) -> int:
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("out", None, "where several folders are merged", flag_values=values)
-    folders = [Path(word) for word in flags.parse(values, ["report", *words])]
+    folders = [store.folder(word) for word in flags.parse(values, ["report", *words])]
     if not folders:
         raise UsageError("report: name the folder of a sweep")
     folder = folders[0]
     if len(folders) > 1:
         if values.out is None:
             raise UsageError("--out: name the folder that several sweeps are merged into")
-        folder = Path(values.out)
-        reports.merge(folders, folder)
+        folder = store.folder(values.out)
     elif values.out is not None:
         raise UsageError("--out: only for merging several folders; one folder's report is written into it")
-    page = reports.write(folder)
+    store.check(folder)
+    with store.reporting(folder):
+        page = reports.merge(folders, folder)
     console = Console()
-    reports.terminal(folder, console)
+    reports.terminal(folders, console)
     console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -81,7 +81,7 @@ def compare(words: Sequence[str]) -> int:
     folders = flags.parse(absl_flags.FlagValues(), ["compare", *words])
     if len(folders) != 2:
         raise UsageError(f"compare: takes two folders, not {len(folders)}")
-    reports.compare(Path(folders[0]), Path(folders[1]), Console())
+    reports.compare(store.folder(folders[0]), store.folder(folders[1]), Console())
     return 0
 
 

@@ -63,26 +63,22 @@ def run(
         for config in planned.info:
             data.prepare(config)
     trials = list(planned.trials)
-    try:
+    outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+    while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
+        outlook = rule.outlook(trials, store.read(out))
+        console.print(f"{len(added)} more trials where the answer is open{outlook}", highlight=False)
+        trials += added
         outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
-        while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
-            outlook = rule.outlook(trials, store.read(out))
-            console.print(f"{len(added)} more trials where the answer is open{outlook}", highlight=False)
-            trials += added
-            outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
-        with store.reporting(out):
-            if outcome.interrupted:
-                report.write_results(out)  # in time; the page can wait
-            elif outcome.counts:
-                page = report.write(out)
-                if tensorboard:
-                    report.write_tensorboard(out)
-        if outcome.counts and not outcome.interrupted:
-            report.terminal(out, console)
-            console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    except store.StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with store.reporting(out):
+        if outcome.interrupted:
+            report.write_results(out)  # in time; the page can wait
+        elif outcome.counts:
+            page = report.write(out)
+            if tensorboard:
+                report.write_tensorboard(out)
+    if outcome.counts and not outcome.interrupted:
+        report.terminal([out], console)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return _status(outcome, len(trials))
 
 

@@ -69,9 +69,9 @@ def merge(dirs: Sequence[str | Path], out: str | Path) -> Path:
     return _replace(folder / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
 
 
-def terminal(dir: str | Path, console: Console | None = None) -> None:
-    """Prints the answer and a table of the cells: mean, spread, n; one screen."""
-    sweep = load([dir])
+def terminal(dirs: Sequence[str | Path], console: Console | None = None) -> None:
+    """Prints the answer of one or more sweeps and a table of the cells: mean, spread, n; one screen."""
+    sweep = load(dirs)
     _terminal.show(stats.analyse(sweep.records), len(sweep.missing), console or Console())
 
 
