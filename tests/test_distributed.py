@@ -76,14 +76,18 @@ def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_p
         began = functools.partial(launch, *args, "--executor=ray", f"--out={out}", RAY_ADDRESS=cluster.address)
         process = began()
         until(lambda: process.poll() is not None or list(out.glob("records/*")))
+        told = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert "the same command goes on from here" in done(process, 130)
+        assert time.monotonic() - told < 10  # 5 s on a machine of one's own
         kept = len(store.read(out))
         assert 1 <= kept < 9
         process = began()
         raylet = second.all_processes["raylet"][0].process.pid
-        until(lambda: len(store.read(out)) > kept and "ray::_work" in children(raylet))  # it is in the middle of a task
+        until(lambda: process.poll() is not None or (len(store.read(out)) > kept and held_in_a_task(raylet)))
+        (worker,) = at_work(raylet)
         cluster.remove_node(second, allow_graceful=False)
+        os.kill(worker, signal.SIGKILL)  # it was held: it could not see that its node is gone
         assert "a worker was lost" in done(process)
         assert "RAY_ADDRESS=127.0.0.1:1" in done(
             launch(*args, "--executor=ray", f"--out={tmp_path}/o", RAY_ADDRESS="127.0.0.1:1"), 2
@@ -94,8 +98,20 @@ def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_p
     assert store.lost_params(out) == set()
 
 
-def children(pid: int) -> str:
-    return subprocess.run(["ps", "--ppid", str(pid), "-o", "args="], capture_output=True, text=True).stdout
+def at_work(raylet: int) -> list[int]:
+    """The processes of a node that are in the middle of a task of ours."""
+    told = subprocess.run(["ps", "--ppid", str(raylet), "-o", "pid=,args="], capture_output=True, text=True).stdout
+    return [int(line.split()[0]) for line in told.splitlines() if "ray::_work" in line]
+
+
+def held_in_a_task(raylet: int) -> bool:
+    """Stops a node's process in the middle of a task, so that it neither ends nor answers before the node dies."""
+    for pid in at_work(raylet):
+        os.kill(pid, signal.SIGSTOP)
+        if at_work(raylet) == [pid]:
+            return True
+        os.kill(pid, signal.SIGCONT)  # it was just done
+    return False
 
 
 def until(condition: Callable[[], Any], seconds: float = 200) -> None:

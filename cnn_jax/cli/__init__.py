@@ -41,7 +41,7 @@ def main(experiment: str) -> None:
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Runs a command; what the user can mend becomes one line on stderr and status 2, a folder that gives out one and status 1."""
+    """Runs a command. What the user can mend becomes one line on stderr and status 2, a folder that fails one and status 1."""
     logging.set_verbosity(logging.ERROR)  # of absl: the libraries below warn of what we report ourselves
     # A polite kill is a Ctrl-C.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
