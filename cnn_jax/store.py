@@ -157,7 +157,7 @@ class _Contents(NamedTuple):
 
 def _scan(dir: Path) -> _Contents:
     found = _Contents({}, [], {})
-    paths = sorted((dir / "records").glob("*.jsonl"))
+    paths = _record_files(dir)
     if not paths and _read_header(dir) is None:
         raise UsageError(f"{dir} holds no sweep: name a folder that launch.py wrote with --out")
     for path in paths:
@@ -180,6 +180,17 @@ def _scan(dir: Path) -> _Contents:
             if record.get("params_sha256"):
                 found.params.setdefault(record["trial"], set()).add(record["params_sha256"])
     return found
+
+
+def _record_files(dir: Path) -> list[Path]:
+    if not is_local(dir):
+        return sorted((dir / "records").glob("*.jsonl"))
+    try:  # not by `glob`, which takes a folder that cannot be read for an empty one
+        return sorted(path for path in (dir / "records").iterdir() if path.suffix == ".jsonl")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"{dir / 'records'} cannot be read: {error.strerror or error}") from None
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 import base64
 import csv
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -313,6 +314,29 @@ def test_a_report_that_cannot_be_is_one_line(where: str, tmp_path: Path) -> None
     assert done.returncode == (1 if where == "its table is a folder" else 2)
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("how", ["reader goes", "full", "closed"])
+def test_a_sweep_goes_on_when_nobody_can_read_what_it_says(how: str, npz: str, tmp_path: Path) -> None:
+    args = [sys.executable, str(ROOT / "launch.py"), f"--dataset={npz}", *ONE_CELL, f"--out={tmp_path}/o"]
+    if how == "reader goes":
+        process = subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()  # type: ignore[union-attr]
+        process.stdout = None
+    else:
+        shell = f"exec {shlex.join(args)} {'>/dev/full' if how == 'full' else '>&-'}"
+        process = subprocess.Popen(shell, shell=True, cwd=ROOT, stderr=subprocess.PIPE)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (0, b"")
+    assert len(rows(tmp_path / "o")) == 3
+
+
+@pytest.mark.parametrize("words", [["describe", "--model=lenet5"], ["--help"]])
+def test_what_cannot_be_printed_is_one_line(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        args = [sys.executable, str(ROOT / "launch.py"), *words]
+        done = subprocess.run(args, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
 
 
 def test_second_launch_into_a_folder_says_who_holds_it(npz: str, tmp_path: Path) -> None:

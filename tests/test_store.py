@@ -197,6 +197,19 @@ def test_an_unreadable_record_file_is_damage(folder: Path) -> None:
     assert store.damaged(folder) == ["x.jsonl"]
 
 
+def test_records_that_cannot_be_listed_are_not_taken_for_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where root would be let in: as for anybody else."""
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    store.Writer(folder).finish(record("a"))
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match="records cannot be read: Permission denied"):
+        store.read(folder)
+
+
 @pytest.mark.parametrize(
     "harm", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-1]), lambda p: p.write_bytes(b"")]
 )

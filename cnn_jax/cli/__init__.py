@@ -13,10 +13,9 @@ from types import ModuleType
 
 from absl import flags as absl_flags
 from absl import logging
-from rich.console import Console
 
 from cnn_jax import plan, store, sweep
-from cnn_jax.cli import commands, experiments, flags
+from cnn_jax.cli import commands, experiments, flags, output
 from cnn_jax.config import UsageError
 
 
@@ -50,15 +49,18 @@ def guarded(action: Callable[[], int]) -> int:
     except UsageError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except store.StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.discard(sys.stdout)
         return 0
+    except OSError as error:
+        reason = error if isinstance(error, store.StoreError) else f"{error.filename or 'standard output'}: {error.strerror}"
+        print(f"error: {reason}", file=sys.stderr)
+        if sys.stdout:
+            output.discard(sys.stdout)  # it may hold what could not be written, and try again at the end
+        return 1
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -88,8 +90,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
         if batch_size % sharing:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
     store.check(out)
-    # Into a file or a pipe, tables are as wide as they need to be.
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = output.console()
     if values.dry_run:
         plan.show(planned, console, str(out))
         return 0
