@@ -525,6 +525,39 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
     assert "not the same data" in refused["reason"]
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")])
+def test_what_does_not_fit_is_told_until_it_is_one_trial(
+    error: Exception, npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real bench, on which nothing of more than one lane fits."""
+    from cnn_jax import data, train
+    from cnn_jax.runner.bench import Bench
+
+    def compile_program(trial: Trial, lanes: int, *_: Any) -> Any:
+        raise error
+
+    trials = [Trial(ModelConfig(filters=(2,)), DataConfig(npz), TrainConfig(epochs=1), seed) for seed in range(4)]
+    store.begin(tmp_path, "test", "now", trials)
+    monkeypatch.setattr(train, "compile_program", compile_program)
+    import jax
+
+    said: list[str] = []
+    kept: list[dict[str, Any]] = []
+    orders = Orders(str(tmp_path), False, 1e9, {"versions": {}})
+    bench = Bench(
+        orders,
+        jax.devices()[:1],
+        lambda event, **_: said.append(event),
+        keep=lambda _, record, __: kept.append(record),
+    )
+    task = {"trials": [t.canonical for t in trials], "lanes": 4, "checksum": data.load(trials[0].data).checksum}
+    bench.work(0, task)
+    assert (said, kept) == (["memory"], [])
+    bench.work(0, task | {"trials": task["trials"][:1], "lanes": 1})
+    assert said == ["memory", "free"]
+    assert [record["status"] for record in kept] == ["failed"]
+
+
 def test_outcome_is_complete_when_every_trial_has_a_record() -> None:
     whole = runner.Outcome({"done": 2, "failed": 1}, 3, [], False)
     assert whole.complete
