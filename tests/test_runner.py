@@ -156,6 +156,18 @@ def test_workers_that_never_begin_are_no_endless_loop(tmp_path: Path) -> None:
     assert staff.stopped_after is not None
 
 
+def test_workers_that_begin_at_last_are_worth_waiting_for(tmp_path: Path) -> None:
+    """On a cluster a job may be taken away at any time: here two in a row for every trial, in all more than DEATHS."""
+    master, staff = crew(
+        tmp_path, lambda staff, _, message: [*staff.train(message), {"event": "lost", "how": "preempted"}], size=1
+    )
+    hire, hired = staff.hire, iter(range(99))
+    early = {"event": "lost", "how": "preempted"}
+    staff.hire = lambda number: staff.events.append((number, early)) if next(hired) % 3 < 2 else hire(number)  # type: ignore[method-assign]
+    master.work()
+    assert set(statuses(tmp_path).values()) == {"done"}
+
+
 def test_a_broken_folder_ends_the_run(tmp_path: Path) -> None:
     master, staff = crew(tmp_path, lambda *_: [{"event": "broken", "reason": "--out: full"}])
     with pytest.raises(store.StoreError, match="--out: full"):

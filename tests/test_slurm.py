@@ -166,6 +166,15 @@ def test_what_sbatch_refuses_is_one_line(cluster: Cluster, tmp_path: Path) -> No
     assert "--executor=slurm: sbatch: error: invalid partition specified: nowhere" in told
 
 
+def test_jobs_that_cannot_begin_are_no_endless_loop(cluster: Cluster, tmp_path: Path) -> None:
+    """As on nodes that lack our Python, or do not see --out."""
+    (cluster.home / "cluster" / "bin" / "srun").write_text("#!/bin/sh\nexit 127\n")
+    told = done(cluster.submit(tmp_path / "out"), 1)
+    assert told.count("\n") == 1
+    assert "workers die before they begin (job " in told
+    assert "FAILED; is --out in a file system that the nodes share?): see " in told
+
+
 # ------------------------------------------------------------------------------------------------------------- mailboxes
 
 

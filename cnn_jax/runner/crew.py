@@ -112,6 +112,7 @@ class Crew:
         match message["event"]:
             case "ready":
                 desk.slots = message["slots"]
+                self.deaths.pop("", None)  # of workers that never began: only many in a row are a reason to give up
             case "images":
                 self.progress.images(message["count"])
             case "finished":
