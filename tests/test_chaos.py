@@ -23,7 +23,8 @@ import pytest
 from cnn_jax import store
 
 ROOT = Path(__file__).resolve().parents[1]
-SWEEP = ["--filters=4,8", "--kernel_size=3,5", "--padding=same", "--epochs=60", "--batch_size=8", "--seeds=2"]
+# A trial takes a second or two, so that most of what happens happens in the middle of some.
+SWEEP = ["--filters=4,8", "--kernel_size=3,5", "--padding=same", "--epochs=1500", "--batch_size=8", "--seeds=2"]
 TIMES = {"train_seconds", "compile_seconds", "finished", "images_per_second", "command"}  # columns that may differ
 
 
@@ -35,6 +36,7 @@ class Ordeal:
         self.out, self.cache = home / "out", home / "cache"
         self.environment = os.environ | {"CNN_JAX_CACHE": str(self.cache)}
         self.happened: collections.Counter[str] = collections.Counter()
+        self.midway = 0  # events when a trial had a checkpoint
 
     def start(self, out: Path | None = None, limit: int | None = None) -> subprocess.Popen:
         """Gives the command. limit: bytes that no file may exceed, which is how a full disk looks to a process."""
@@ -171,6 +173,7 @@ class Ordeal:
                     left = list(kinds)
                 name = left.pop(self.random.randrange(len(left)))
                 self.happened[name] += 1
+                self.midway += any(self.out.glob("trials/*/checkpoint-*"))
                 getattr(self, name)(process)
                 assert process.stdout
                 if not process.stdout.closed:  # its end was not looked at
@@ -217,7 +220,7 @@ def ordeal(npz: str, tmp_path: Path) -> Callable[[int], Ordeal]:
 
 def test_five_events_change_nothing(ordeal: Callable[[int], Ordeal]) -> None:
     it = ordeal(1)
-    it.args = [*it.args[:1], "--filters=4", "--kernel_size=3", "--padding=same", "--epochs=100", "--batch_size=8", "--seeds=2"]
+    it.args = [*it.args[:1], "--filters=4", "--kernel_size=3", "--padding=same", "--epochs=1500", "--batch_size=8", "--seeds=2"]
     it.endure(5, ["kill_all", "kill_worker", "terminate", "damage_between", "remove_part"])
     assert sum(it.happened.values()) == 5
 
@@ -228,5 +231,7 @@ def test_many_events_change_nothing(ordeal: Callable[[int], Ordeal]) -> None:
     it = ordeal(int(os.environ.get("CHAOS_SEED", "0")))
     began, events = time.monotonic(), int(os.environ.get("CHAOS_EVENTS", "60"))
     sweeps = it.endure(events)
+    assert it.midway
     told = ", ".join(f"{count} {name}" for name, count in sorted(it.happened.items()))
-    print(f"\n{events} events in {sweeps} sweeps, {time.monotonic() - began:.0f} s, no difference: {told}")
+    how = f"{it.midway} of them with a trial half-way"
+    print(f"\n{events} events ({how}) in {sweeps} sweeps, {time.monotonic() - began:.0f} s, no difference: {told}")

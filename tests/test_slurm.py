@@ -27,7 +27,7 @@ class Cluster:
     def __init__(self, home: Path, npz: str):
         self.environment, self.state, self.home = fake_slurm.install(home / "cluster"), home / "cluster" / "state", home
         self.args = [
-            f"--dataset={npz}", "--filters=4", "--kernel_size=3", "--padding=same", "--epochs=300", "--batch_size=8",
+            f"--dataset={npz}", "--filters=4", "--kernel_size=3", "--padding=same", "--epochs=1500", "--batch_size=8",
             "--seeds=4", "--checkpoint_seconds=0.2",
         ]  # fmt: skip
 
