@@ -314,7 +314,10 @@ class Writer:
         return self.dir / "records" / f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
 
     def finish(self, record: Mapping[str, Any], params: Mapping[str, np.ndarray] | None = None) -> None:
-        """Keeps a trial's parameters, then its record, then drops its checkpoints: killed in between, nothing is lost."""
+        """Keeps a trial's parameters, then its record, then drops its checkpoints: killed in between, nothing is lost.
+
+        Checkpoints of a failed trial stay: it is tried again, and what failed may have been the machine.
+        """
         folder = self.dir / "trials" / record["trial"]
         checksum = None
         with reporting(self.dir):
@@ -324,7 +327,7 @@ class Writer:
                 checksum = hashlib.sha256(data).hexdigest()
                 replace(folder / "params.npz", data)
             self._append(_encode({**record, "params_sha256": checksum}))
-            for pattern in ("checkpoint-*", ".*.tmp"):
+            for pattern in ("checkpoint-*", ".*.tmp") if record["status"] in FINISHED else ():
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
             with contextlib.suppress(OSError, ValueError):

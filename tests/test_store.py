@@ -133,6 +133,15 @@ def test_checkpoints_newest_whole_one_counts(folder: Path) -> None:
     assert not (folder / "trials" / "a").exists()
 
 
+def test_a_failed_trial_keeps_its_checkpoints_for_the_next_try(folder: Path) -> None:
+    writer = store.Writer(folder)
+    writer.checkpoint("a", 5, {"step": np.array(5)})
+    writer.finish(record("a", "failed"))
+    assert newest(folder, "a") == {"step": 5}
+    writer.finish(record("a"))
+    assert not (folder / "trials" / "a").exists()
+
+
 def test_a_checkpoint_of_another_life_does_not_outlive_a_new_one(folder: Path) -> None:
     writer = store.Writer(folder)
     for step in (800, 900, 10, 20):  # begun anew at step 0 after 900

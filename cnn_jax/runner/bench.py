@@ -64,6 +64,8 @@ class Bench:
 
     def work(self, slot: int, task: Mapping[str, Any]) -> None:
         """Trains the trials of a task and keeps their records. A fault becomes a failed record, never an exception."""
+        import jax
+
         trials = [Trial.from_json(text) for text in task["trials"]]
         try:
             try:
@@ -78,6 +80,10 @@ class Bench:
                 with contextlib.suppress(OSError):  # of a log that cannot be written
                     traceback.print_exc()
                 reason = (f"{type(error).__name__}: {error}".strip().splitlines())[0][:500]
+                if self.orders.hosts > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+                    # Another host is gone, as a rule. No trial is to blame, and the checkpoint is good.
+                    hint = "" if self.orders.host else ": the same commands on all hosts go on from the last checkpoint"
+                    raise store.StoreError(f"the hosts cannot go on together ({reason}){hint}") from None
                 for trial in trials:
                     self.keep(slot, failure(trial, reason, self.orders.provenance), None)
                 self.say("free", slot=slot, task_seconds=0.0, compile_seconds=0.0)

@@ -54,6 +54,9 @@ class Tasks:
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"--executor=ray: no cluster at RAY_ADDRESS={address}: {error}".split("\n")[0]) from None
         self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+        if not self.size:
+            ray.shutdown()
+            raise UsageError(f"--devices: no machine of the cluster has {orders.devices} {self.unit}s")
         self.most_lanes = MOST_LANES if self.unit == "GPU" and orders.devices == 1 else 1
         self.task = ray.remote(**{f"num_{self.unit.lower()}s": orders.devices, "max_retries": 0})(_work)
         # The mailbox stays with the driver: another machine may die, and takes only its own tasks with it.
@@ -67,7 +70,8 @@ class Tasks:
 
     @property
     def size(self) -> int:
-        room = int(self.ray.cluster_resources().get(self.unit, 0)) // self.orders.devices
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        room = sum(int(node.get(self.unit, 0)) // self.orders.devices for node in nodes)
         return min(self.workers or room, room)
 
     def hire(self, number: int) -> None:
