@@ -49,6 +49,7 @@ def test_without_ray_one_line_says_what_to_install(tmp_path: Path, npz: str) -> 
     told = done(launch(*args, PYTHONPATH=str(tmp_path)), 2)
     assert told.count("\n") == 1
     assert "requirements-ray.txt" in told
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.slow
@@ -92,8 +93,9 @@ def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_p
         told = done(launch(*args, "--executor=ray", "--devices=2", f"--out={tmp_path}/o", RAY_ADDRESS=cluster.address), 2)
         assert "--devices: no machine of the cluster has 2 CPUs" in told
         assert "RAY_ADDRESS=127.0.0.1:1" in done(
-            launch(*args, "--executor=ray", f"--out={tmp_path}/o", RAY_ADDRESS="127.0.0.1:1"), 2
+            launch(*args, "--executor=ray", f"--out={tmp_path}/p", RAY_ADDRESS="127.0.0.1:1"), 2
         )
+        assert not (tmp_path / "p").exists()
     finally:
         cluster.shutdown()
     assert results(out) == results(tmp_path / "calm")

@@ -463,6 +463,9 @@ def test_an_object_store_is_a_folder_too(npz: str, tmp_path: Path) -> None:
     names = {path.name for path in objects.iterdir()}
     assert names >= {"plan", "records", "trials", "sweep.json", "results.csv", "report.html"}
     assert names.isdisjoint({"lock", "logs"})
+    again = launch("report", "gs://b/sweep", env=environment)
+    assert again.returncode == 0, again.stderr
+    assert "gs://b/sweep/report.html" in again.stdout
     assert not list(ROOT.glob("gs:*"))
 
 

@@ -84,6 +84,8 @@ def check(out: Path, executor: str, workers: int | None) -> None:
         if workers is None:
             raise UsageError("--workers: with --executor=slurm, say how many jobs are to be submitted at most")
         slurm.check(out)
+    elif executor == "ray":
+        ray.check()
 
 
 def _staff(orders: Orders, workers: int | None, executor: str) -> Staff:

@@ -25,34 +25,50 @@ from cnn_jax.runner.crew import MOST_LANES, finished
 from cnn_jax.runner.local import environment
 
 
+def check() -> Any:
+    """Ray, imported. Raises UsageError if it is not installed, or nobody answers at RAY_ADDRESS; writes nothing."""
+    address = os.environ.get("RAY_ADDRESS")
+    if _on_loopback(address):  # Ray reads this when it is imported, and else takes this machine's address for 127.0.0.1
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("--executor=ray: Ray is not installed: pip install -r requirements-ray.txt") from None
+    if address and "://" not in address and address != "auto":  # Ray itself would wait for a minute
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise _no_cluster(address, error) from None
+    return ray
+
+
+def _on_loopback(address: str | None) -> bool:
+    return not address or address.startswith("127.0.0.1")
+
+
+def _no_cluster(address: str | None, error: Exception) -> UsageError:
+    return UsageError(f"--executor=ray: no cluster at RAY_ADDRESS={address}: {error}".split("\n")[0])
+
+
 class Tasks:
     """The staff of a cluster: a worker is room for one task somewhere. Machines may come and go."""
 
     def __init__(self, orders: Orders, workers: int | None):
-        """Raises UsageError without Ray, or if there is no cluster at RAY_ADDRESS."""
-        address = os.environ.get("RAY_ADDRESS")
-        loopback = not address or address.startswith("127.0.0.1")
-        if loopback:  # Ray reads this when it is imported, and else takes this machine's address in the network for 127.0.0.1
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        try:
-            import ray
-        except ImportError:
-            raise UsageError("--executor=ray: Ray is not installed: pip install -r requirements-ray.txt") from None
+        """Raises UsageError as `check` does, or if no machine of the cluster has enough devices."""
+        ray, address = check(), os.environ.get("RAY_ADDRESS")
         self.ray, self.orders, self.workers = ray, orders, workers
         try:
-            if address and "://" not in address and address != "auto":  # Ray itself would wait for a minute
-                host, _, port = address.rpartition(":")
-                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(
                 address=address or "local",
                 runtime_env={"env_vars": environment(orders.devices)},
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                **({"_node_ip_address": "127.0.0.1"} if loopback else {}),
+                **({"_node_ip_address": "127.0.0.1"} if _on_loopback(address) else {}),
             )
         except (OSError, RuntimeError, ValueError) as error:
-            raise UsageError(f"--executor=ray: no cluster at RAY_ADDRESS={address}: {error}".split("\n")[0]) from None
+            raise _no_cluster(address, error) from None
         self.unit = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
         if not self.size:
             ray.shutdown()
