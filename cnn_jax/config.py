@@ -12,7 +12,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any, ClassVar, Union
 
 Size = Union[int, tuple[int, ...]]
@@ -446,3 +448,10 @@ def _slug(dataset: str, m: ModelConfig) -> str:
 def format_stack(stack: Stack) -> str:
     """(16, 32) -> '16-32', as on the command line."""
     return "-".join(str(v) for v in stack)
+
+
+def cache_root(cache_dir: str | os.PathLike | None = None) -> Path:
+    """The folder of what is made once per machine: `cache_dir`, $CNN_JAX_CACHE, $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax."""
+    if chosen := cache_dir or os.environ.get("CNN_JAX_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ from jax import lax
 
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
-from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid, dense
+from cnn_jax.convolution import conv_max_pool, conv_valid, dense
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
@@ -98,15 +98,30 @@ def conv(
     (ceil(n / s) outputs, the odd position at the end); `padding_mode` says what fills it, so that changing the mode never
     shifts the sampling grid. Raises UsageError for shapes that do not agree and for a kernel larger than the padded image.
     """
-    rank = _rank(x, kernel)
-    _check_channels(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
-    strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
-    pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
-    x, kernel, bias = promote_dtype(x, kernel, bias)
-    zeros = padding_mode == "zeros"  # they go inside, where no gradient is computed for them
-    x = x if zeros else pad(x, pads, padding_mode)
-    y = conv_valid(x, kernel, strides=strides, dilation=dilation, groups=groups, zeros=pads if zeros else None)
-    return y if bias is None else y + bias
+    how = _Convolution.of(x, kernel, bias, strides, padding, padding_mode, dilation, groups)
+    return conv_valid(*how.arrays, **how.settings)
+
+
+class _Convolution(NamedTuple):
+    """A convolution ready to be done: arrays of one type, x padded but for zeros, and the settings of `conv_valid`."""
+
+    arrays: tuple[Any, ...]
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, strides: Size, padding: Padding, padding_mode: str,
+        dilation: Size, groups: int,
+    ) -> "_Convolution":  # fmt: skip
+        rank = _rank(x, kernel)
+        _check_channels(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
+        strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
+        pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
+        x, kernel, bias = promote_dtype(x, kernel, bias)
+        if padding_mode != "zeros":  # zeros go inside, where no gradient is computed for them
+            x, pads = pad(x, pads, padding_mode), ((0, 0),) * rank
+        settings = {"strides": strides, "dilation": dilation, "groups": groups, "zeros": pads}
+        return cls((x, kernel, bias), settings)
 
 
 def conv_transpose(
@@ -309,13 +324,19 @@ class _Named(nn.Module):
 
 
 class _Parametric(_Named, kw_only=True):
-    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function). Subclasses define `affine`."""
+    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function).
+
+    Subclasses define `affine`, or `outputs` where the activation is done on the way.
+    """
 
     activation: str | Function = config.Conv.activation
     dtype: Any = None  # to compute in; None: what input and parameters promote to
 
     def transform(self, x: jax.Array) -> jax.Array:
-        return self.activate(self.affine(x if self.dtype is None else x.astype(self.dtype)))
+        return self.outputs(x if self.dtype is None else x.astype(self.dtype))
+
+    def outputs(self, x: jax.Array) -> jax.Array:
+        return self.activate(self.affine(x))
 
     def activate(self, y: jax.Array) -> jax.Array:
         return lookup(ACTIVATIONS, "activation", self.activation)(y)
@@ -363,17 +384,14 @@ class _Padded(_Sliding, kw_only=True):
 
     padding_mode: str = config.Conv.padding_mode
 
-    def convolve(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int) -> jax.Array:
-        return conv(
-            x,
-            kernel,
-            bias,
-            strides=self.strides,
-            padding=self.padding,
-            padding_mode=self.padding_mode,
-            dilation=self.dilation,
-            groups=groups,
-        )
+    def convolution(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int) -> _Convolution:
+        return _Convolution.of(x, kernel, bias, self.strides, self.padding, self.padding_mode, self.dilation, groups)
+
+    def activated(self, how: _Convolution) -> jax.Array:
+        """The convolution and the activation; relu is done on the way."""
+        relu = lookup(ACTIVATIONS, "activation", self.activation) is jax.nn.relu
+        y = conv_valid(*how.arrays, **how.settings, relu=relu)
+        return y if relu else self.activate(y)
 
 
 class Conv(_Padded):
@@ -387,8 +405,8 @@ class Conv(_Padded):
     groups: int = dataclasses.field(default=config.Conv.groups, kw_only=True)
     connections: Sequence[Sequence[int]] | None = dataclasses.field(default=None, kw_only=True)
 
-    def affine(self, x: jax.Array) -> jax.Array:
-        return self.convolve(x, *self.weights(x), self.groups)
+    def outputs(self, x: jax.Array) -> jax.Array:
+        return self.activated(self.convolution(x, *self.weights(x), self.groups))
 
     def weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The dense kernel and the bias for the input `x`."""
@@ -425,22 +443,13 @@ class PooledConv(Conv):
 
     window: Size = dataclasses.field(default=config.MaxPool.window, kw_only=True)
 
-    def affine(self, x: jax.Array) -> Any:
-        kernel, bias = self.weights(x)
-        y = lookup(ACTIVATIONS, "activation", self.activation)(self.convolve(x, kernel, bias, self.groups))
+    def outputs(self, x: jax.Array) -> Any:
+        how = self.convolution(x, *self.weights(x), self.groups)
+        y = self.activated(how)
         window = geometry.as_tuple(self.window, _rank(x), "window")
-        strides = geometry.as_tuple(self.strides, _rank(x), "strides")
-        dilation = geometry.as_tuple(self.dilation, _rank(x), "dilation")
-        pads = geometry.resolve_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, self.padding)
-        padded, kernel, bias = promote_dtype(pad(x, pads, self.padding_mode), kernel, bias)
-        if not can_fuse(padded, kernel, strides=strides, dilation=dilation, groups=self.groups, window=window):
-            return y, max_pool(y, window)
-        bias = jnp.zeros(self.filters, kernel.dtype) if bias is None else bias
         activation = lookup(ACTIVATIONS, "activation", self.activation)
-        return y, conv_max_pool(padded, kernel, bias, window=window, activation=activation)
-
-    def activate(self, y: Any) -> Any:
-        return y  # done before the pool
+        pooled = conv_max_pool(*how.arrays, **how.settings, window=window, activation=activation)
+        return y, max_pool(y, window) if pooled is None else pooled
 
 
 class DepthwiseConv(_Padded):
@@ -449,11 +458,11 @@ class DepthwiseConv(_Padded):
     kernel_size: Size = config.DepthwiseConv.kernel_size
     multiplier: int = config.DepthwiseConv.multiplier
 
-    def affine(self, x: jax.Array) -> jax.Array:
+    def outputs(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
         sizes = geometry.as_tuple(self.kernel_size, _rank(x), "kernel_size")
         kernel = self.kernel(*sizes, 1, channels * self.multiplier)
-        return self.convolve(x, kernel, self.bias(channels * self.multiplier), groups=channels)
+        return self.activated(self.convolution(x, kernel, self.bias(channels * self.multiplier), groups=channels))
 
 
 class SeparableConv(_Padded):
@@ -463,12 +472,13 @@ class SeparableConv(_Padded):
     kernel_size: Size = config.SeparableConv.kernel_size
     multiplier: int = dataclasses.field(default=config.SeparableConv.multiplier, kw_only=True)
 
-    def affine(self, x: jax.Array) -> jax.Array:
+    def outputs(self, x: jax.Array) -> jax.Array:
         rank, channels = _rank(x), x.shape[-1]
         sizes = geometry.as_tuple(self.kernel_size, rank, "kernel_size")
         depthwise = self.kernel(*sizes, 1, channels * self.multiplier, name="depthwise_kernel")
         pointwise = self.kernel(*(1,) * rank, channels * self.multiplier, self.filters, name="pointwise_kernel")
-        return conv(self.convolve(x, depthwise, None, groups=channels), pointwise, self.bias(self.filters))
+        how = self.convolution(x, depthwise, None, groups=channels)
+        return self.activate(conv(conv_valid(*how.arrays, **how.settings), pointwise, self.bias(self.filters)))
 
 
 class ConvTranspose(_Sliding):

@@ -78,7 +78,7 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     import flax.linen as nn
     import jax
 
-    from cnn_jax.convolution import as_written
+    from cnn_jax.convolution import at_most
 
     name = type(module).__name__
     calls: list[_Call] = []
@@ -97,8 +97,9 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     train: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
     x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
     try:
-        variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, **train), x)
-        with nn.intercept_methods(note), as_written():
+        with at_most("lax"):
+            variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, **train), x)
+        with nn.intercept_methods(note), at_most("lax"):
             program = jax.make_jaxpr(lambda v, x: module.apply(v, x, **train))(variables, x)
     except UsageError:
         raise

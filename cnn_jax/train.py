@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnn_jax import models
+from cnn_jax import convolution, models
 from cnn_jax.config import Trial, UsageError
 from cnn_jax.data import Dataset
 
@@ -276,14 +276,21 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
         )
     trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2), **placed[0])
     judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])
-    return Program(
-        model,
-        lanes,
-        trained.lower(states, hyper, sums, data.train_images, data.train_labels, order, index, index).compile(),
-        judged_by.lower(_variables(states), data.eval_images, data.eval_labels, pieces).compile(),
-        pieces.shape[0],
-        time.perf_counter() - start,
-    )
+    with convolution.at_most(design(data)):
+        return Program(
+            model,
+            lanes,
+            trained.lower(states, hyper, sums, data.train_images, data.train_labels, order, index, index).compile(),
+            judged_by.lower(_variables(states), data.eval_images, data.eval_labels, pieces).compile(),
+            pieces.shape[0],
+            time.perf_counter() - start,
+        )
+
+
+def design(data: DeviceData) -> str:
+    """How convolutions of programs for `data` are done: one of `convolution.DESIGNS`."""
+    with convolution.at_most("native" if data.mesh is None else "xla"):
+        return convolution.design()
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

@@ -1,12 +1,39 @@
-"""Against lax: values and gradients of every rank, stride and dilation; what jit, vmap and scan make of them."""
+"""Every design against lax: values and gradients of every rank, stride and dilation; what jit, vmap and scan make of them."""
+
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax import lax
 
-from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid, dense
+from cnn_jax import native
+from cnn_jax.convolution import at_most, conv_max_pool, conv_valid, dense, design
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(params=["native", "xla"], autouse=True)
+def by(request):
+    """Each test runs by both designs of CPU; a machine without a C compiler has but one."""
+    if request.param == "native" and native.library().path is None:
+        pytest.skip(native.library().reason)
+    with at_most(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def only_native(by):
+    if by != "native":
+        pytest.skip("of the native design")
 
 
 def draw(*shape, seed=0):
@@ -99,7 +126,8 @@ def test_what_is_not_asked_for_is_not_computed():
 
     def convolutions(argnums):
         loss = lambda x, k: (conv_valid(x, k, strides=(1, 1), dilation=(1, 1), groups=1) ** 2).sum()  # noqa: E731
-        return jax.jit(jax.grad(loss, argnums)).lower(x, kernel).compile().as_text().count("window={size=")
+        text = jax.jit(jax.grad(loss, argnums)).lower(x, kernel).compile().as_text()
+        return text.count("window={size=") + text.count('custom_call_target="cnn_jax')
 
     assert convolutions(1) < convolutions((0, 1))
 
@@ -112,19 +140,27 @@ def test_other_types_keep_their_type(dtype):
     assert all(gradient.dtype == dtype for gradient in gradients(y))
 
 
-def one_by_one(x, kernel, bias, window, activation):
-    y = activation(reference(x, kernel, strides=(1, 1), dilation=(1, 1), groups=1) + bias)
+def one_by_one(x, kernel, bias, window, activation, strides=(1, 1), zeros=((0, 0), (0, 0))):
+    padded = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
+    y = activation(reference(padded, kernel, strides=strides, dilation=(1, 1), groups=1) + bias)
     return lax.reduce_window(y, -jnp.inf, lax.max, (1, *window, 1), (1, *window, 1), "VALID")
+
+
+def at_once(x, kernel, bias, *, window, activation=jax.nn.relu, strides=(1, 1), zeros=((0, 0), (0, 0))):
+    how = {"strides": strides, "dilation": (1, 1), "groups": 1, "zeros": zeros}
+    return conv_max_pool(x, kernel, bias, **how, window=window, activation=activation)
 
 
 POOLED = {
     "the chapter's": ((16, 12, 12, 1), (3, 3, 1, 8), (2, 2), jax.nn.relu),
     "a rest that no window covers": ((5, 9, 12, 1), (3, 2, 1, 3), (2, 2), jax.nn.relu),
     "three channels": ((4, 8, 8, 3), (3, 3, 3, 4), (2, 2), jax.nn.relu),
-    "uneven window": ((4, 10, 9, 1), (2, 3, 1, 4), (3, 2), jax.nn.relu),
-    "window of one": ((4, 6, 6, 1), (3, 3, 1, 4), (1, 1), jax.nn.relu),
     "another activation": ((4, 8, 8, 1), (3, 3, 1, 4), (2, 2), jnp.tanh),
     "one image": ((1, 6, 6, 1), (3, 3, 1, 2), (2, 2), jax.nn.relu),
+}
+POOLED_BY_XLA = {
+    "uneven window": ((4, 10, 9, 1), (2, 3, 1, 4), (3, 2), jax.nn.relu),
+    "window of one": ((4, 6, 6, 1), (3, 3, 1, 4), (1, 1), jax.nn.relu),
 }
 
 
@@ -132,13 +168,24 @@ POOLED = {
 def test_convolution_and_pool_at_once_are_those_one_by_one(case):
     x_shape, kernel_shape, window, activation = POOLED[case]
     x, kernel, bias = draw(*x_shape), draw(*kernel_shape, seed=1), draw(kernel_shape[-1], seed=2)
-    at_once = lambda *a: conv_max_pool(*a, window=window, activation=activation)  # noqa: E731
-    agree(at_once, lambda *a: one_by_one(*a, window, activation), x, kernel, bias)
+    ours = functools.partial(at_once, window=window, activation=activation)
+    agree(ours, lambda *a: one_by_one(*a, window, activation), x, kernel, bias)
+
+
+@pytest.mark.parametrize("case", POOLED_BY_XLA)
+def test_other_windows_are_pooled_at_once_by_xla_alone(case, by):
+    x_shape, kernel_shape, window, activation = POOLED_BY_XLA[case]
+    x, kernel, bias = draw(*x_shape), draw(*kernel_shape, seed=1), draw(kernel_shape[-1], seed=2)
+    ours = functools.partial(at_once, window=window, activation=activation)
+    if by == "native":
+        assert ours(x, kernel, bias) is None
+    else:
+        agree(ours, lambda *a: one_by_one(*a, window, activation), x, kernel, bias)
 
 
 def test_of_equal_values_the_first_gets_the_gradient():
     x, kernel, bias = np.ones((2, 4, 4, 1), np.float32), draw(1, 1, 1, 3) ** 2, np.zeros(3, np.float32)
-    total = lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu).sum()  # noqa: E731
+    total = lambda *a: at_once(*a, window=(2, 2)).sum()  # noqa: E731
     x_gradient, kernel_gradient, bias_gradient = jax.jit(jax.grad(total, (0, 1, 2)))(x, kernel, bias)
     first = np.zeros((4, 4), np.float32)
     first[::2, ::2] = kernel.sum()
@@ -149,7 +196,7 @@ def test_of_equal_values_the_first_gets_the_gradient():
 
 def test_where_relu_let_nothing_through_nothing_comes_back():
     x, kernel, bias = draw(2, 6, 6, 1), draw(3, 3, 1, 2), np.full(2, -1e3, np.float32)
-    total = lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu).sum()  # noqa: E731
+    total = lambda *a: at_once(*a, window=(2, 2)).sum()  # noqa: E731
     value, gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(x, kernel, bias)
     assert value == 0
     assert not any(gradient.any() for gradient in gradients)
@@ -157,13 +204,13 @@ def test_where_relu_let_nothing_through_nothing_comes_back():
 
 def test_a_diverged_network_is_not_hidden():
     x, kernel = draw(2, 6, 6, 1), np.full((3, 3, 1, 2), np.nan, np.float32)
-    run = jax.jit(lambda *a: conv_max_pool(*a, window=(2, 2), activation=jax.nn.relu))
+    run = jax.jit(lambda *a: at_once(*a, window=(2, 2)))
     assert jnp.isnan(run(x, kernel, np.zeros(2, np.float32))).all()
 
 
 def test_at_once_under_vmap_over_trials_and_in_a_loop():
     x, kernels, bias = draw(4, 8, 8, 1), draw(3, 3, 3, 1, 4, seed=1), np.zeros(4, np.float32)
-    loss = lambda kernel: (conv_max_pool(x, kernel, bias, window=(2, 2), activation=jax.nn.relu) ** 2).sum()  # noqa: E731
+    loss = lambda kernel: (at_once(x, kernel, bias, window=(2, 2)) ** 2).sum()  # noqa: E731
     alone = jnp.stack([jax.jit(jax.grad(loss))(kernel) for kernel in kernels])
     np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(loss)))(kernels), alone, rtol=1e-4, atol=1e-3)
     _, in_loop = jax.jit(lambda kernels: lax.scan(lambda _, k: (None, jax.grad(loss)(k)), None, kernels))(kernels)
@@ -171,24 +218,159 @@ def test_at_once_under_vmap_over_trials_and_in_a_loop():
 
 
 @pytest.mark.parametrize(
-    ("change", "fits"),
+    ("change", "fitting"),
     [
-        ({}, True),
-        ({"strides": (2, 2)}, False),
-        ({"dilation": (1, 2)}, False),
-        ({"groups": 2}, False),
-        ({"kernel": jax.ShapeDtypeStruct((3, 3, 32, 64), jnp.float32)}, False),
-        ({"window": (4, 4)}, False),
-        ({"window": (1, 27)}, False),
-        ({"x": jax.ShapeDtypeStruct((128, 28, 224, 1), jnp.float32)}, False),
-        ({"x": jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.bfloat16)}, False),
-        ({"x": jax.ShapeDtypeStruct((128, 28, 1), jnp.float32)}, False),
+        ({}, {"native", "xla"}),
+        ({"strides": (2, 2)}, {"native"}),
+        ({"kernel": jax.ShapeDtypeStruct((3, 3, 32, 64), jnp.float32), "x": (128, 28, 28, 32)}, {"native"}),
+        ({"x": (128, 28, 224, 1)}, {"native"}),
+        ({"dilation": (1, 2)}, set()),
+        ({"window": (4, 4)}, set()),
+        ({"window": (2, 1)}, {"xla"}),
+        ({"window": (1, 27)}, set()),
+        ({"x": (128, 3, 28, 1)}, set()),
+        ({"kernel": jax.ShapeDtypeStruct((3, 3, 1, 32), jnp.bfloat16)}, set()),
     ],
 )
-def test_who_may_be_fused(change, fits):
-    x, kernel = jax.ShapeDtypeStruct((128, 28, 28, 1), jnp.float32), jax.ShapeDtypeStruct((3, 3, 1, 32), jnp.float32)
-    case = {"x": x, "kernel": kernel, "strides": (1, 1), "dilation": (1, 1), "groups": 1, "window": (2, 2)}
-    assert can_fuse(**(case | change)) is (fits and jax.default_backend() == "cpu")
+def test_who_does_convolution_and_pool_at_once(change, fitting, by):
+    case = {"x": (128, 28, 28, 1), "kernel": jax.ShapeDtypeStruct((3, 3, 1, 32), jnp.float32), "window": (2, 2)}
+    case = {**case, "strides": (1, 1), "dilation": (1, 1), "groups": 1, "zeros": ((0, 0), (0, 0)), **change}
+    x, kernel = jax.ShapeDtypeStruct(case.pop("x"), jnp.float32), case.pop("kernel")
+    found = []
+
+    def note(x, kernel):
+        found.append(conv_max_pool(x, kernel, activation=jax.nn.relu, **case))
+        return x
+
+    jax.eval_shape(note, x, kernel)
+    assert (found[0] is not None) is (by in fitting and jax.default_backend() == "cpu")
+
+
+# --------------------------------------------------------------------------------------------------- the native design
+
+
+@pytest.mark.usefixtures("only_native")
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(1, 20),
+    size=st.tuples(st.integers(1, 33), st.integers(1, 33)),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    channels=st.sampled_from([1, 2, 3, 5, 8, 16, 17]),
+    filters=st.sampled_from([1, 3, 6, 8, 9, 16, 20, 32]),
+    strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    zeros=st.tuples(*[st.tuples(st.integers(0, 7), st.integers(0, 7))] * 2),
+    relu=st.booleans(),
+    pool=st.booleans(),
+)
+def test_any_shape_agrees_with_lax(images, size, kernel, channels, filters, strides, zeros, relu, pool):
+    sizes = [(n + sum(z) - k) // s + 1 for n, z, k, s in zip(size, zeros, kernel, strides, strict=True)]
+    least = 2 if pool else 1
+    if min(sizes) < least or any(n + sum(z) < k for n, z, k in zip(size, zeros, kernel, strict=True)):
+        return
+    # Small integers: every order of summation gives the same sums, so nothing but equality will do.
+    rng = np.random.default_rng(images)
+    x, k, b = (
+        rng.integers(-3, 4, shape).astype(np.float32)
+        for shape in [(images, *size, channels), (*kernel, channels, filters), (filters,)]
+    )
+    activation = jax.nn.relu if relu else (lambda y: y)
+    how = {"strides": strides, "dilation": (1, 1), "groups": 1, "zeros": zeros}
+
+    def ours(x, k, b):
+        if pool:
+            return conv_max_pool(x, k, b, **how, window=(2, 2), activation=activation)
+        return conv_valid(x, k, b, **how, relu=relu)
+
+    def theirs(x, k, b):
+        if pool:
+            return one_by_one(x, k, b, (2, 2), activation, strides, zeros)
+        padded = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
+        return activation(reference(padded, k, strides=strides, dilation=(1, 1), groups=1) + b)
+
+    y, pull_back = jax.vjp(ours, x, k, b)
+    expected, expected_back = jax.vjp(theirs, x, k, b)
+    np.testing.assert_array_equal(y, expected)
+    gradient = rng.integers(-3, 4, y.shape).astype(np.float32)
+    for ours_, theirs_ in zip(pull_back(gradient), expected_back(gradient), strict=True):
+        np.testing.assert_array_equal(ours_, theirs_)
+
+
+@pytest.mark.usefixtures("only_native")
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
+def test_second_derivatives_are_those_of_lax(relu, pool):
+    x, kernel, bias = draw(3, 8, 9, 2), draw(3, 3, 2, 4, seed=1), draw(4, seed=2)
+    how = {"strides": (2, 1), "dilation": (1, 1), "groups": 1, "zeros": ((1, 1), (0, 1))}
+    activation = jax.nn.relu if relu else (lambda y: y)
+
+    def ours(*a):
+        if pool:
+            return conv_max_pool(*a, **how, window=(2, 2), activation=activation)
+        return conv_valid(*a, **how, relu=relu)
+
+    def theirs(x, kernel, bias):
+        padded = jnp.pad(x, ((0, 0), *how["zeros"], (0, 0)))
+        y = activation(reference(padded, kernel, strides=(2, 1), dilation=(1, 1), groups=1) + bias)
+        h, w = y.shape[1] // 2 * 2, y.shape[2] // 2 * 2
+        corners = [y[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1)]
+        return functools.reduce(jnp.maximum, corners) if pool else y
+
+    def second(function):
+        def length(*a):
+            return sum((g**2).sum() for g in jax.grad(lambda *a: (function(*a) ** 3).sum(), (0, 1, 2))(*a))
+
+        return jax.jit(jax.grad(length, (0, 1, 2)))(x, kernel, bias)
+
+    for found, expected in zip(second(ours), second(theirs), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("only_native")
+def test_any_number_of_threads_gives_the_same_bits():
+    """Sums are cut into the same pieces whoever adds them up."""
+    code = """
+        import hashlib, os, sys
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+        import jax, numpy as np
+        from cnn_jax.convolution import conv_valid, design
+        assert design() == "native"
+        rng = np.random.default_rng(0)
+        x, k, b = (rng.normal(size=s).astype(np.float32) for s in [(37, 14, 14, 6), (5, 5, 6, 16), (16,)])
+        run = lambda *a: (conv_valid(*a, strides=(1, 1), dilation=(1, 1), groups=1, relu=True) ** 2).sum()
+        print(hashlib.sha256(b"".join(np.asarray(g).tobytes() for g in jax.jit(jax.grad(run, (0, 1, 2)))(x, k, b))).hexdigest())
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    told = [subprocess.run([*run, n], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout for n in "12"]
+    assert told[0] == told[1] != ""
+
+
+@pytest.mark.usefixtures("only_native")
+def test_no_compiler_means_xla_and_a_damaged_file_is_made_anew(tmp_path):
+    code = "from cnn_jax import native; from cnn_jax.convolution import design; print(design(), *native.library())"
+
+    def told(**environment):
+        environment = {**os.environ, "CNN_JAX_CACHE": str(tmp_path), **environment}
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=True
+        ).stdout.strip()
+
+    assert told(CNN_JAX_NATIVE="0") == "xla None CNN_JAX_NATIVE=0"
+    assert "install gcc or clang" in told(PATH=str(tmp_path), CC="")
+    assert told(CC="false").startswith("xla None")
+    assert not list(tmp_path.glob("native/*.so"))
+    design_, path, *_ = told().split()
+    assert design_ == "native"
+    before = Path(path).read_bytes()
+    Path(path).write_bytes(before[:1000])
+    assert told().split()[:2] == ["native", path]
+    assert Path(path).read_bytes() == before
+
+
+def test_in_other_contexts_it_is_another_design():
+    with at_most("lax"):
+        assert design() == "lax"
+    with at_most("xla"):
+        assert design() == ("xla" if jax.default_backend() == "cpu" else "lax")
 
 
 def test_dense_is_a_product_and_a_bias():

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax import data
-from cnn_jax.config import DataConfig, UsageError
+from cnn_jax.config import DataConfig, UsageError, cache_root
 from cnn_jax.data import builtin, cache, images, tfds
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -246,13 +246,13 @@ def test_full_disk_is_one_line_and_leaves_nothing(cache_dir, monkeypatch):
 
 
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    assert cache.root("here") == Path("here")
-    assert cache.root() == tmp_path / "cache"
+    assert cache_root("here") == Path("here")
+    assert cache_root() == tmp_path / "cache"
     monkeypatch.delenv("CNN_JAX_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache.root() == Path("/xdg/cnn_jax")
+    assert cache_root() == Path("/xdg/cnn_jax")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache.root() == Path.home() / ".cache" / "cnn_jax"
+    assert cache_root() == Path.home() / ".cache" / "cnn_jax"
 
 
 def _make_slowly(folder: Path, calls: Path) -> str:

@@ -33,13 +33,6 @@ class Entry(NamedTuple):
     checksum: str
 
 
-def root(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The folder of the cache: `cache_dir`, or $CNN_JAX_CACHE, or $XDG_CACHE_HOME/cnn_jax, or ~/.cache/cnn_jax."""
-    if chosen := cache_dir or os.environ.get("CNN_JAX_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
-
-
 def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, verify: bool = False) -> Entry:
     """The cache entry of `identity`, made if it is missing or damaged. `label` is for people who look into the folder.
 

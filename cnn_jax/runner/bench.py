@@ -104,7 +104,7 @@ class Bench:
             program, compile_seconds = self._program(trials[0], lanes, on_device)
             with self.running:
                 began = time.perf_counter()
-                made_with = self._made_with(dataset)
+                made_with = self._made_with(dataset, on_device)
                 position = self._resume(train.start(program, trials, on_device), trials, made_with)
                 first, kept, most_steps = position.step, time.monotonic(), 8
                 while not train.finished(trials, position):
@@ -127,6 +127,7 @@ class Bench:
         for trial, outcome in zip(trials, outcomes, strict=True):
             record = success(trial, outcome, dataset, self.orders.provenance, self._device(), self._precision())
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
+            record |= {"convolution": made_with["convolution"]}
             self.keep(slot, record, outcome.variables if self.orders.keep_params else None)
             compile_seconds = 0.0  # paid once, written down once
         self.say("free", slot=slot, task_seconds=seconds, compile_seconds=program.compile_seconds)
@@ -168,8 +169,13 @@ class Bench:
     # A checkpoint holds all lanes of a task, under the name of its first trial. It is good for the same trials, data and
     # versions only: half a run of each of two would be a number that neither gives.
 
-    def _made_with(self, dataset: Any) -> dict[str, Any]:
-        return {"data": dataset.checksum, "device": self._device(), "versions": self.orders.provenance["versions"]}
+    def _made_with(self, dataset: Any, on_device: Any) -> dict[str, Any]:
+        from cnn_jax import train
+
+        versions = self.orders.provenance["versions"]
+        return {
+            "data": dataset.checksum, "device": self._device(), "convolution": train.design(on_device), "versions": versions
+        }  # fmt: skip
 
     def _checkpoint(self, trials: list[Trial], position: Any, made_with: Mapping[str, Any]) -> None:
         if not self.keeps_checkpoints:
@@ -233,7 +239,8 @@ def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[st
     """The record of a trial that could not be trained."""
     empty = (
         "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
-        "test_accuracy", "test_correct", "test_examples", "train_seconds", "compile_seconds", "device", "precision", "data",
+        "test_accuracy", "test_correct", "test_examples", "train_seconds", "compile_seconds", "device", "precision",
+        "convolution", "data",
     )  # fmt: skip
     return _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], **dict.fromkeys(empty)}
 

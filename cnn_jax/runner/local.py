@@ -11,11 +11,13 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import data, store
+from cnn_jax import native, store
+from cnn_jax.config import cache_root
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import MOST_LANES
 
@@ -35,10 +37,12 @@ class Processes:
         self.cores = [[] if on_accelerator or not cores else cores[n * share : (n + 1) * share] for n in range(self.size)]
         out = store.folder(orders.out)
         ours = store.is_local(out) and orders.host == 0
-        self.logs = (out if ours else data.cache.root(None)) / "logs"
+        self.logs = (out if ours else cache_root()) / "logs"
         self.selector = selectors.DefaultSelector()
         self.workers: dict[int, _Process] = {}
         self.lost: set[int] = set()
+        if not on_accelerator:  # compiled on all cores at once while the workers, each on its own, import JAX
+            threading.Thread(target=native.library, daemon=True).start()
 
     def hire(self, number: int) -> None:
         setup = {"parent": os.getpid(), "cores": self.cores[number], "orders": dataclasses.asdict(self.orders)}
@@ -150,7 +154,7 @@ def accelerator() -> bool:
 def environment(devices: int) -> dict[str, str]:
     """What a worker's environment has beyond this process's: where compiled programs are kept, and where modules are found."""
     defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(data.cache.root(None) / "xla"),
+        "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -159,7 +163,7 @@ def environment(devices: int) -> dict[str, str]:
     xla = f"--xla_cpu_prefer_vector_width=512 {os.environ.get('XLA_FLAGS', '')}"
     if devices > 1:  # of CPU: elsewhere it does nothing
         xla += f" --xla_force_host_platform_device_count={devices}"
-    mine = ("CNN_JAX_CACHE", "TFDS_DATA_DIR", "JAX_PLATFORMS")
+    mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     found |= {name: os.environ[name] for name in mine if name in os.environ}
     found["XLA_FLAGS"] = xla

@@ -1,16 +1,14 @@
-"""VALID convolution with gradients that are fast on each backend. Padding is none of its business: see `layers`.
+"""Convolution on CPU as XLA does it best: any number of spatial axes, and where there is no C compiler.
 
 XLA's CPU backend runs the two gradients of a convolution ten to fifty times slower than the convolution itself when they sit
-in a loop, as training steps do (jax#12868, openxla/xla#34273). Both *are* convolutions, so on CPU they are written as such:
+in a loop, as training steps do (jax#12868, openxla/xla#34273). Both *are* convolutions, so here they are written as such:
 plain ones, batch first and channels last, the only kind that the backend hands to its fast kernels. docs/decisions/0001
 has the measurements. Letters: N images, S spatial axes, C channels, F filters, K kernel axes.
 """
 
-import contextlib
-import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,57 +17,23 @@ import numpy as np
 from jax import lax
 
 Axes = tuple[int, ...]  # an int per spatial axis
+Zeros = tuple[tuple[int, int], ...]  # before and after the image, per spatial axis
 
 # A piece of the batch and its gradient stay in a core's second-level cache.
 _PIECE_IMAGES = 16
 _PIECE_BYTES = 1 << 20
 
 
-_AS_WRITTEN: contextvars.ContextVar[bool] = contextvars.ContextVar("as_written", default=False)
+class How(NamedTuple):
+    """What a convolution is, besides its arrays."""
+
+    strides: Axes
+    dilation: Axes
+    zeros: Zeros
+    precision: str | None = None
 
 
-@contextlib.contextmanager
-def as_written() -> Iterator[None]:
-    """Within it a convolution is traced as the one operation that it is, for whoever counts operations."""
-    token = _AS_WRITTEN.set(True)
-    try:
-        yield
-    finally:
-        _AS_WRITTEN.reset(token)
-
-
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu" and not _AS_WRITTEN.get()
-
-
-def conv_valid(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    strides: Axes,
-    dilation: Axes,
-    groups: int,
-    zeros: Sequence[tuple[int, int]] | None = None,
-) -> jax.Array:
-    """x (N, *S, C), kernel (*K, C // groups, F) -> (N, *S', F), S' = floor((S - (K - 1) * dilation - 1) / strides) + 1.
-
-    `zeros`: how many stand before and after x, per spatial axis (S then counts them). Better left to this function than put
-    there before: no gradient is computed for them, half of the work where images are small.
-
-    The result is that of `lax.conv_general_dilated` everywhere. The gradients are too, up to the order of summation, which
-    differs on CPU for float32 without groups.
-    """
-    zeros = tuple(zeros or [(0, 0)] * len(strides))
-    if _on_cpu() and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
-        return _depthwise(x, kernel, strides, dilation, zeros)
-    if _on_cpu() and groups == 1 and x.dtype == kernel.dtype == jnp.float32:
-        # The gradient is traced when jax.default_matmul_precision is no longer in force.
-        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-        return _conv_on_cpu(_How(strides, dilation, zeros, precision), x, kernel)
-    return _conv(x, kernel, _How(strides, dilation, zeros), groups)
-
-
-def _depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, zeros: Sequence[tuple[int, int]]) -> jax.Array:
+def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, zeros: Zeros) -> jax.Array:
     """A kernel per channel, tap by tap: shifted images times a weight, which XLA fuses, forward and backward.
 
     As a grouped convolution it would be a loop over the groups on CPU, whose gradients take minutes where this takes seconds.
@@ -90,14 +54,8 @@ def _depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, z
     return y.reshape(*y.shape[:-2], -1)
 
 
-class _How(NamedTuple):
-    strides: Axes
-    dilation: Axes
-    zeros: tuple[tuple[int, int], ...]
-    precision: str | None = None
-
-
-def _conv(x: jax.Array, kernel: jax.Array, how: _How, groups: int = 1) -> jax.Array:
+def as_written(x: jax.Array, kernel: jax.Array, how: How, groups: int = 1) -> jax.Array:
+    """The one operation that a convolution is: `lax.conv_general_dilated`."""
     spatial = "DHW"[5 - x.ndim :]
     return lax.conv_general_dilated(
         x,
@@ -111,22 +69,25 @@ def _conv(x: jax.Array, kernel: jax.Array, how: _How, groups: int = 1) -> jax.Ar
     )
 
 
-_conv_on_cpu = jax.custom_vjp(lambda how, x, kernel: _conv(x, kernel, how), nondiff_argnums=(0,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def conv(how: How, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same with gradients that are fast in a loop; float32, without groups."""
+    return as_written(x, kernel, how)
 
 
-def _forward(how: _How, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _conv(x, kernel, how), (x, kernel)
+def _forward(how: How, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return as_written(x, kernel, how), (x, kernel)
 
 
-def _backward(how: _How, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(how: How, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     return _input_gradient(gradient, kernel, x.shape, how), _kernel_gradient(x, gradient, kernel.shape, how)
 
 
-_conv_on_cpu.defvjp(_forward, _backward)
+conv.defvjp(_forward, _backward)
 
 
-def _input_gradient(gradient: jax.Array, kernel: jax.Array, shape: Sequence[int], how: _How) -> jax.Array:
+def _input_gradient(gradient: jax.Array, kernel: jax.Array, shape: Sequence[int], how: How) -> jax.Array:
     """The outputs' gradient, spread by the strides and padded to what `shape` needs, convolved with the mirrored kernel."""
     edges, inside = [], []
     for axis, (s, d, (low, _)) in enumerate(zip(how.strides, how.dilation, how.zeros, strict=True)):
@@ -136,10 +97,10 @@ def _input_gradient(gradient: jax.Array, kernel: jax.Array, shape: Sequence[int]
         inside.append((0, 0, s - 1))
     spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *inside, (0, 0, 0)])
     mirrored = jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-1, -2)
-    return _conv(spread, mirrored, how._replace(strides=(1,) * len(inside), zeros=tuple(edges)))
+    return as_written(spread, mirrored, how._replace(strides=(1,) * len(inside), zeros=tuple(edges)))
 
 
-def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], how: _How) -> jax.Array:
+def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], how: How) -> jax.Array:
     """Convolves with the outputs' gradient as kernel: images take the place of channels, and channels that of images."""
     rank = len(how.strides)
     bytes_per_image = math.prod(gradient.shape[1:]) * gradient.dtype.itemsize
@@ -156,7 +117,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], ho
     def add(total: jax.Array, pieces: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x_CSN = jnp.moveaxis(pieces[0], (0, -1), (-1, 0))
         gradient_SNF = jnp.moveaxis(pieces[1], 0, -2)
-        return total + _conv(x_CSN, gradient_SNF, swapped), None
+        return total + as_written(x_CSN, gradient_SNF, swapped), None
 
     split = [jnp.reshape(a, (a.shape[0] // piece, piece, *a.shape[1:])) for a in (x, gradient)]
     total_CKF, _ = lax.scan(add, jnp.zeros((shape[rank], *shape[:rank], shape[-1]), x.dtype), tuple(split))
@@ -170,43 +131,26 @@ _MOST_TERMS = 128  # products per pooled value; more would make the loop's body,
 _MOST_COLUMNS = 32  # pooled columns, all in one body
 
 
-def can_fuse(x: jax.Array, kernel: jax.Array, *, strides: Axes, dilation: Axes, groups: int, window: Axes) -> bool:
-    """Whether `conv_max_pool` is for these arguments, and gains over convolution, activation and max-pool one by one.
+def can_pool(x: jax.Array, kernel: jax.Array, *, window: Axes) -> bool:
+    """Whether `conv_pool` gains over convolution and max-pool one by one: few input channels and a small window.
 
-    It does on CPU for a first layer: two spatial axes, few input channels, a small window.
+    x (N, H, W, C) is padded already.
     """
     return (
-        _on_cpu()
-        and x.ndim == 4
-        and x.dtype == kernel.dtype == jnp.float32
-        and set(strides) == set(dilation) == {1}
-        and groups == 1
-        and math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
+        math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
         and x.shape[1] - kernel.shape[0] + 1 >= window[0]
         and 1 <= (x.shape[2] - kernel.shape[1] + 1) // window[1] <= _MOST_COLUMNS
     )
 
 
-def conv_max_pool(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, window: Axes, activation: Callable[[jax.Array], jax.Array]
-) -> jax.Array:
-    """max_pool(activation(conv(x, kernel) + bias)) for stride 1 and windows side by side: x (N, H, W, C) -> (N, H', W', F).
-
-    What `can_fuse` says no to is not for this function. `activation` must not decrease: the maximum then commutes with it and
-    with the bias, and both are applied to the pooled values alone. Of equal values the first in row-major order gets the
-    gradient, as in `layers.max_pool`.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def conv_pool(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Convolution of stride 1, bias, relu and max-pool of windows side by side: x (N, H, W, C) -> (N, H', W', F).
 
     Images are the innermost axis in here: every shift, stride and window is then one of whole vectors, the convolution, the
-    bias, the maximum and the activation are a single loop that stores the pooled values and nothing else, and XLA takes the
+    bias, the maximum and relu are a single loop that stores the pooled values and nothing else, and XLA takes the
     transposition into the dense layer behind it. The gradient needs which position of each window won (a byte each).
     """
-    relu = activation is jax.nn.relu  # its derivative needs nothing but the winner: where it is zero, nobody won
-    y = _pooled(window, relu, x, kernel, bias)
-    return y if relu else activation(y)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     return _pooled_forward(window, relu, x, kernel, bias)[0]
 
 
@@ -247,11 +191,11 @@ def _pooled_backward(window: Axes, relu: bool, saved: tuple[jax.Array, ...], gra
     one_hot = winner_HWFN == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
     spread = jnp.where(one_hot, gradient_HWFN, 0).transpose(5, 2, 0, 3, 1, 4)
     spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
-    x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), _How((1, 1), (1, 1), ((0, 0), (0, 0))))
+    x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), How((1, 1), (1, 1), ((0, 0), (0, 0))))
     return x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))
 
 
-_pooled.defvjp(_pooled_forward, _pooled_backward)
+conv_pool.defvjp(_pooled_forward, _pooled_backward)
 
 
 def _winners_kernel_gradient(
@@ -292,11 +236,7 @@ def _winners_kernel_gradient(
 
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """x (N, D), kernel (D, U), bias (U,) -> x @ kernel + bias (N, U).
-
-    On CPU as the transpose of a product that has images last, as `conv_max_pool` leaves them: six times faster behind it.
-    The bias is added before transposing, which keeps XLA from turning the product round again.
+    """x @ kernel + bias as the transpose of a product that has images last, as `conv_pool` leaves them: six times faster
+    behind it. The bias is added before transposing, which keeps XLA from turning the product round again.
     """
-    if not _on_cpu():
-        return x @ kernel + bias
     return (lax.dot_general(kernel, x, (((0,), (1,)), ((), ()))) + bias[:, None]).T

@@ -1,0 +1,604 @@
+// Convolution with bias, relu and max-pool, and its two gradients, float32 on CPU, as XLA FFI handlers.
+//
+// x (images, rows, columns, channels), kernel (rows, columns, channels, filters): channels last, as everywhere. A task is a few
+// images, in a few buffers that fit a core's caches. How images are divided into tasks never depends on the number
+// of threads, so results do not either. `native.py` compiles this for the processor at hand and says what is for it.
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#include <immintrin.h>
+#endif
+
+#include "xla/ffi/api/c_api.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 64")
+#define DEAD 255  // the winner's number where relu let nothing through
+#define L1_BYTES 24576
+#define TASKS 16  // that a batch is divided into, at most
+
+INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// How the loops walk over an image: distances are in floats. Outputs are those of the convolution, before any pool.
+struct walk {
+  int64_t image_row, row_step, column_step;  // between rows; between what two outputs see, down and across
+  int64_t kernel_rows, run;
+  int64_t rows, columns, filters;  // of the output
+  int relu, pool;
+};
+
+// Where outputs go, pooled ones where there is a pool, and how far apart they are; `winner` NULL without a pool.
+struct sink {
+  float *y;
+  uint8_t *winner;
+  int64_t row, column;
+};
+
+struct winner {
+  int64_t at;
+  float gradient;
+};
+
+#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
+#define MOST_COLUMNS 14
+#define MOST_SUMS 16
+#define MOST_VECTORS 8
+#define EACH_EVEN_COLUMNS(do, rows, pool) \
+  do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool) do(rows, 8, pool) do(rows, 10, pool) do(rows, 12, pool) do(rows, 14, pool)
+#define EACH_COLUMNS(do, rows, pool)                                                                                    \
+  do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool)           \
+  do(rows, 7, pool) do(rows, 8, pool) do(rows, 9, pool) do(rows, 10, pool) do(rows, 11, pool) do(rows, 12, pool)        \
+  do(rows, 13, pool) do(rows, 14, pool)
+#define EACH_SUMS(do) \
+  do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13) do(14) do(15) do(16)
+#define EACH_WINDOW(do)                                                                                             \
+  do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(1, 5) do(1, 6) do(1, 7) do(1, 8) do(2, 1) do(2, 2) do(2, 3) do(2, 4)       \
+  do(2, 5) do(2, 6) do(2, 7) do(2, 8) do(3, 1) do(3, 2) do(3, 3) do(3, 4) do(3, 5) do(3, 6) do(3, 7) do(3, 8)
+#else  // 16 registers
+#define MOST_COLUMNS 6
+#define MOST_SUMS 12
+#define MOST_VECTORS 4
+#define EACH_EVEN_COLUMNS(do, rows, pool) do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool)
+#define EACH_COLUMNS(do, rows, pool) \
+  do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool)
+#define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12)
+#define EACH_WINDOW(do) \
+  do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(2, 1) do(2, 2) do(2, 3) do(2, 4) do(3, 1) do(3, 2) do(3, 3) do(3, 4)
+#endif
+
+#if defined(__AVX512F__)
+#define WIDE 16
+#define NARROW 8
+#elif defined(__AVX__)
+#define WIDE 8
+#define NARROW 4
+#else
+#define WIDE 4
+#define NARROW 2
+#endif
+#define LANES WIDE
+#include "lanes.h"
+#undef LANES
+#define LANES NARROW
+#include "lanes.h"
+#undef LANES
+
+// What a call is about. Sizes of x are without padding; `padded_*` are what the loops walk over.
+struct conv {
+  int64_t images, rows, columns, channels, filters;
+  int64_t kernel_rows, kernel_columns, row_stride, column_stride, top, left;
+  int64_t out_rows, out_columns;    // of the convolution, as far as they are used
+  int64_t y_rows, y_columns;        // of what is returned: pooled, if there is a pool
+  int64_t padded_rows, padded_columns;
+  int relu, pool, biased;
+  const float *x, *kernel, *bias, *y_gradient, *y;
+  const uint8_t *winner;
+  float *out, *out_bias;
+  uint8_t *out_winner;
+  float *packed;    // weights, in the order in which the loops take them
+  float *partials;  // a kernel gradient and a bias gradient for each task
+  int64_t partial;  // floats of one
+  int64_t tasks;
+  _Atomic int failed;
+};
+
+static int64_t lanes_for(int64_t filters) { return filters <= NARROW ? NARROW : WIDE; }
+static int64_t whole(int64_t count, int64_t lanes) { return (count + lanes - 1) / lanes * lanes; }
+
+static float *floats(struct conv *c, int64_t count) {  // zeros, on a cache line
+  void *memory = NULL;
+  if (posix_memalign(&memory, 64, (size_t)(4 * max_of(count, 16)))) {
+    c->failed = 1;
+    return NULL;
+  }
+  return memset(memory, 0, (size_t)(4 * max_of(count, 16)));
+}
+
+// ------------------------------------------------------------------------------------------------------------- tasks
+
+typedef void work(struct conv *, int64_t task, int64_t first, int64_t last);
+
+struct batch {
+  work *work;
+  struct conv *conv;
+  int64_t tasks;
+  _Atomic int64_t next, done;
+  _Atomic int holders;  // threads that may still look at this
+};
+
+static void leave(struct batch *batch) {
+  if (atomic_fetch_sub(&batch->holders, 1) == 1) free(batch);
+}
+
+static void take_tasks(struct batch *batch) {
+  for (int64_t task; (task = atomic_fetch_add(&batch->next, 1)) < batch->tasks;) {
+    const int64_t images = batch->conv->images;
+    batch->work(batch->conv, task, task * images / batch->tasks, (task + 1) * images / batch->tasks);
+    atomic_fetch_add(&batch->done, 1);
+  }
+}
+
+static void help(void *data) {
+  take_tasks(data);
+  leave(data);
+}
+
+// Does all tasks, with as many threads of XLA's pool as there are; this thread never waits for one that has not begun.
+static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *work) {
+  int64_t threads = 1;
+  XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
+  XLA_FFI_Error *refused = frame->api->XLA_FFI_ThreadPool_NumThreads(&ask);
+  if (refused) {
+    XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, refused};
+    frame->api->XLA_FFI_Error_Destroy(&destroy);
+  }
+  struct batch *batch = malloc(sizeof *batch);
+  if (!batch) {
+    conv->failed = 1;
+    return;
+  }
+  const int helpers = (int)(refused ? 0 : min_of(threads, conv->tasks) - 1);
+  *batch = (struct batch){work, conv, conv->tasks, 0, 0, helpers + 1};
+  for (int i = 0; i < helpers; i++) {
+    XLA_FFI_ThreadPool_Schedule_Args schedule = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, help, batch};
+    XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_Schedule(&schedule);
+    if (error) {
+      XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+      frame->api->XLA_FFI_Error_Destroy(&destroy);
+      leave(batch);
+    }
+  }
+  take_tasks(batch);
+  while (atomic_load(&batch->done) < conv->tasks) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  leave(batch);
+}
+
+// ------------------------------------------------------------------------------------------------------------ copies
+
+static int needs_copy(const struct conv *c) {
+  return c->top || c->left || c->padded_rows > c->rows || c->padded_columns > c->columns;
+}
+
+// An image into the middle of zeros.
+static void put(const struct conv *c, const float *image, float *padded) {
+  const int64_t size = 4 * c->columns * c->channels;
+  for (int64_t r = 0; r < c->rows; r++)
+    memcpy(padded + ((r + c->top) * c->padded_columns + c->left) * c->channels, image + r * c->columns * c->channels,
+           (size_t)size);
+}
+
+static struct walk walk_of(const struct conv *c) {
+  return (struct walk){
+      .image_row = c->padded_columns * c->channels,
+      .row_step = c->row_stride * c->padded_columns * c->channels,
+      .column_step = c->column_stride * c->channels,
+      .kernel_rows = c->kernel_rows,
+      .run = c->kernel_columns * c->channels,
+      .rows = c->out_rows,
+      .columns = c->out_columns,
+      .filters = c->filters,
+      .relu = c->relu,
+      .pool = c->pool,
+  };
+}
+
+static void pass_gradient(const struct conv *c, int64_t image, float *to, int64_t row, int64_t column, float *sum) {
+  const int64_t at = image * c->out_rows * c->out_columns * c->filters;
+  JOIN(pass_gradient, WIDE)(c->y_gradient + at, c->relu ? c->y + at : NULL, c->out_rows, c->out_columns, c->filters, to, row,
+                            column, sum);
+}
+
+// ----------------------------------------------------------------------------------------------------------- forward
+
+static void forward(struct conv *c, int64_t task, int64_t first, int64_t last) {
+  (void)task;
+  const struct walk walk = walk_of(c);
+  const int64_t size = c->rows * c->columns * c->channels, y_size = c->y_rows * c->y_columns * c->filters;
+  float *padded = needs_copy(c) ? floats(c, c->padded_rows * c->padded_columns * c->channels) : NULL;
+  if (c->failed) goto end;
+  const float *bias = c->packed + whole(c->filters, lanes_for(c->filters)) * walk.kernel_rows * walk.run;
+  for (int64_t i = first; i < last; i++) {
+    const float *x = c->x + i * size;
+    if (padded) put(c, x, padded), x = padded;
+    const struct sink sink = {c->out + i * y_size, c->pool ? c->out_winner + i * y_size : NULL, c->y_columns * c->filters,
+                              c->filters};
+    (c->filters <= NARROW ? JOIN(convolve, NARROW) : JOIN(convolve, WIDE))(&walk, x, c->packed, bias, &sink);
+  }
+end:
+  free(padded);
+}
+
+// kernel (rows, run, filters) -> (blocks of filters, rows, run, lanes), then the bias.
+static void pack_forward(struct conv *c) {
+  const int64_t lanes = lanes_for(c->filters), filters = whole(c->filters, lanes);
+  const int64_t taps = c->kernel_rows * c->kernel_columns * c->channels;
+  if (!(c->packed = floats(c, filters * (taps + 1)))) return;
+  for (int64_t f = 0; f < c->filters; f++)
+    for (int64_t t = 0; t < taps; t++)
+      c->packed[(f / lanes * taps + t) * lanes + f % lanes] = c->kernel[t * c->filters + f];
+  if (c->bias) memcpy(c->packed + filters * taps, c->bias, (size_t)(4 * c->filters));
+}
+
+// ---------------------------------------------------------------------------------------------------- kernel gradient
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define PERMUTES 1
+// Behind a max-pool and for few channels: what each of 16 filters' winners saw is picked, by a permutation, out of the two rows
+// of a window. (k + 1) * channels of them must fit a vector, and all sums the registers.
+INLINE void few_channels(const int k, const int channels, const struct conv *c, const struct walk *walk, const float *x,
+                         const float *gradient, const uint8_t *winner, float *total, float *bias) {
+  for (int64_t f = 0; f < c->filters; f += 16) {
+    const __mmask16 real = c->filters - f >= 16 ? 0xffff : (__mmask16)((1u << (c->filters - f)) - 1);
+    __m512 sums[27], sum = _mm512_loadu_ps(bias + f);
+    float *to = total + f * k * k * channels;
+    UNROLL for (int i = 0; i < k * k * channels; i++) sums[i] = _mm512_loadu_ps(to + 16 * i);
+    for (int64_t r = 0; r < c->y_rows; r++)
+      for (int64_t q = 0; q < c->y_columns; q++) {
+        const int64_t at = (r * c->y_columns + q) * c->filters + f;
+        const __m512i who = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(real, winner + at));
+        const __mmask16 alive = _mm512_mask_cmplt_epi32_mask(real, who, _mm512_set1_epi32(DEAD));
+        const __m512 g = _mm512_maskz_loadu_ps(alive, gradient + at);
+        // Bit 4 of an index says which of the two rows.
+        const __m512i below = _mm512_slli_epi32(_mm512_srli_epi32(who, 1), 4);
+        const __m512i right = _mm512_mullo_epi32(_mm512_and_epi32(who, _mm512_set1_epi32(1)), _mm512_set1_epi32(channels));
+        const __m512i place = _mm512_add_epi32(below, right);
+        const float *window = x + 2 * r * walk->image_row + 2 * q * channels;
+        sum = _mm512_add_ps(sum, g);
+        __m512 upper = _mm512_loadu_ps(window);
+        UNROLL for (int i = 0; i < k; i++) {
+          const __m512 lower = _mm512_loadu_ps(window + (i + 1) * walk->image_row);
+          UNROLL for (int j = 0; j < k * channels; j++) {
+            const __m512 seen = _mm512_permutex2var_ps(upper, _mm512_add_epi32(place, _mm512_set1_epi32(j)), lower);
+            sums[i * k * channels + j] = _mm512_fmadd_ps(seen, g, sums[i * k * channels + j]);
+          }
+          upper = lower;
+        }
+      }
+    UNROLL for (int i = 0; i < k * k * channels; i++) _mm512_storeu_ps(to + 16 * i, sums[i]);
+    _mm512_storeu_ps(bias + f, sum);
+  }
+}
+
+typedef void few(const struct conv *, const struct walk *, const float *, const float *, const uint8_t *, float *, float *);
+#define FEW(k, channels)                                                                                                  \
+  static void few_##k##_##channels(const struct conv *c, const struct walk *walk, const float *x, const float *gradient,   \
+                                   const uint8_t *winner, float *total, float *bias) {                                     \
+    few_channels(k, channels, c, walk, x, gradient, winner, total, bias);                                                  \
+  }
+FEW(1, 1) FEW(2, 1) FEW(3, 1) FEW(4, 1) FEW(5, 1) FEW(1, 3) FEW(2, 3) FEW(3, 3)
+static few *few_for(const struct conv *c) {
+  static few *const one[] = {NULL, few_1_1, few_2_1, few_3_1, few_4_1, few_5_1}, *const three[] = {NULL, few_1_3, few_2_3, few_3_3};
+  if (c->kernel_rows != c->kernel_columns || c->row_stride != 1 || c->column_stride != 1) return NULL;
+  if (c->channels == 1 && c->kernel_rows <= 5) return one[c->kernel_rows];
+  return c->channels == 3 && c->kernel_rows <= 3 ? three[c->kernel_rows] : NULL;
+}
+#else
+#define PERMUTES 0
+#endif
+
+// A task's part of it: how it is laid out depends on the way taken, see `kernel_gradient`.
+enum way { DENSE, WINNERS, FEW };
+
+static enum way way_of(const struct conv *c) {
+#if PERMUTES
+  if (c->pool && few_for(c)) return FEW;
+#endif
+  return c->pool ? WINNERS : DENSE;
+}
+
+static int64_t lanes_of(const struct conv *c) {
+  return way_of(c) == DENSE ? lanes_for(c->filters) : WIDE;
+}
+
+static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t last) {
+  const struct walk walk = walk_of(c);
+  const enum way way = way_of(c);
+  const int64_t lanes = lanes_of(c), size = c->rows * c->columns * c->channels;
+  const int64_t windows = c->y_rows * c->y_columns, y_size = windows * c->filters;
+  // Behind the image is room for a vector that begins at its end.
+  float *padded = way != DENSE || needs_copy(c) ? floats(c, c->padded_rows * c->padded_columns * c->channels + 16) : NULL;
+  const int64_t padded_filters = whole(c->filters, lanes);
+  const int as_it_is = !c->relu && !c->biased && padded_filters == c->filters;
+  float *gradient = way == DENSE && !as_it_is ? floats(c, windows * padded_filters) : NULL;
+  struct winner *winners = way == WINNERS ? malloc((size_t)(c->filters * windows) * sizeof *winners) : NULL;
+  int64_t *counts = way == WINNERS ? malloc((size_t)c->filters * sizeof *counts) : NULL;
+  if (c->failed || (way == WINNERS && !(winners && counts))) {
+    c->failed = 1;
+    goto end;
+  }
+  float *total = c->partials + task * c->partial, *bias = total + c->partial - whole(c->filters, 16);
+  for (int64_t i = first; i < last; i++) {
+    const float *x = c->x + i * size, *g = c->y_gradient + i * y_size;
+    if (padded) put(c, x, padded), x = padded;
+    if (way == DENSE) {
+      if (!as_it_is) pass_gradient(c, i, gradient, c->out_columns * padded_filters, padded_filters, bias), g = gradient;
+      (lanes == NARROW ? JOIN(add_kernel_gradient, NARROW) : JOIN(add_kernel_gradient, WIDE))(&walk, x, g, padded_filters, total);
+      continue;
+    }
+    const uint8_t *who = c->winner + i * y_size;
+#if PERMUTES
+    if (way == FEW) {
+      few_for(c)(c, &walk, x, g, who, total, bias);
+      continue;
+    }
+#endif
+    memset(counts, 0, (size_t)c->filters * sizeof *counts);
+    const int64_t places[4] = {0, walk.column_step, walk.row_step, walk.row_step + walk.column_step};
+    for (int64_t r = 0; r < c->y_rows; r++)
+      for (int64_t q = 0; q < c->y_columns; q++) {
+        const int64_t corner = 2 * r * walk.row_step + 2 * q * walk.column_step;
+        for (int64_t f = 0; f < c->filters; f++, g++, who++) {
+          const int alive = *who != DEAD;
+          winners[f * windows + counts[f]] = (struct winner){corner + places[*who & 3], *g};
+          counts[f] += alive;
+          bias[f] += alive ? *g : 0;
+        }
+      }
+    JOIN(add_winners_kernel_gradient, WIDE)(&walk, x, winners, counts, windows, total);
+  }
+end:
+  free(padded), free(gradient), free(winners), free(counts);
+}
+
+static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
+  const enum way way = way_of(c);
+  const int64_t lanes = lanes_of(c), run = c->kernel_columns * c->channels;
+  const int64_t stride = way == WINNERS ? whole(run, lanes) : run;
+  const int64_t filters = way == WINNERS ? c->filters : whole(c->filters, lanes), size = filters * c->kernel_rows * stride;
+  c->partial = whole(size, 16) + whole(c->filters, 16);
+  if (!(c->partials = floats(c, c->tasks * c->partial))) return;
+  in_tasks(frame, c, add_to_partial);
+  if (c->failed) return;
+  float *total = c->partials;
+  for (int64_t task = 1; task < c->tasks; task++) JOIN(add, WIDE)(total, total + task * c->partial, c->partial);
+  for (int64_t k = 0; k < c->kernel_rows; k++)
+    for (int64_t j = 0; j < run; j++)
+      for (int64_t f = 0; f < c->filters; f++)
+        c->out[(k * run + j) * c->filters + f] =
+            way == WINNERS ? total[(f * c->kernel_rows + k) * stride + j]
+                           : total[((f / lanes * c->kernel_rows + k) * run + j) * lanes + f % lanes];
+  memcpy(c->out_bias, total + c->partial - whole(c->filters, 16), (size_t)(4 * c->filters));
+}
+
+// ----------------------------------------------------------------------------------------------------- input gradient
+// A convolution of the outputs' gradient with the mirrored kernel. With strides, inputs at one place between two strides see
+// the same taps: there is a convolution for each such place.
+
+struct phase {
+  int64_t first, count;  // of the inputs: first, first + stride, ...
+  int64_t taps, begin;   // kernel taps that they see; the first output that they see, may be before 0
+};
+
+static struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_t stride, int64_t before) {
+  struct phase p;
+  p.first = ((place - before) % stride + stride) % stride;
+  p.count = p.first < size ? (size - p.first + stride - 1) / stride : 0;
+  p.taps = place < kernel ? (kernel - place + stride - 1) / stride : 0;
+  p.begin = (p.first + before - place) / stride - (p.taps - 1);
+  return p;
+}
+
+static void input_gradient_dense(struct conv *c, int64_t task, int64_t first, int64_t last) {
+  (void)task;
+  const int64_t size = c->rows * c->columns * c->channels, lanes = lanes_for(c->channels);
+  // Zeros before and behind the outputs, as many as any input may see.
+  int64_t low_r = 0, low_q = 0, high_r = c->out_rows, high_q = c->out_columns;
+  for (int64_t i = 0; i < c->row_stride; i++) {
+    const struct phase p = phase_of(i, c->rows, c->kernel_rows, c->row_stride, c->top);
+    low_r = min_of(low_r, p.begin), high_r = max_of(high_r, p.begin + p.count + p.taps);
+  }
+  for (int64_t i = 0; i < c->column_stride; i++) {
+    const struct phase p = phase_of(i, c->columns, c->kernel_columns, c->column_stride, c->left);
+    low_q = min_of(low_q, p.begin), high_q = max_of(high_q, p.begin + p.count + p.taps);
+  }
+  const int64_t width = high_q - low_q, row = width * c->filters;
+  float *gradient = floats(c, (high_r - low_r) * row), *none = floats(c, whole(c->channels, lanes));
+  if (c->failed) goto end;
+  for (int64_t i = first; i < last; i++) {
+    pass_gradient(c, i, gradient - low_r * row - low_q * c->filters, row, c->filters, NULL);
+    float *out = c->out + i * size;
+    if (c->kernel_rows < c->row_stride || c->kernel_columns < c->column_stride) memset(out, 0, (size_t)(4 * size));
+    const float *weights = c->packed;
+    for (int64_t a = 0; a < c->row_stride; a++)
+      for (int64_t b = 0; b < c->column_stride; b++) {
+        const struct phase r = phase_of(a, c->rows, c->kernel_rows, c->row_stride, c->top);
+        const struct phase q = phase_of(b, c->columns, c->kernel_columns, c->column_stride, c->left);
+        if (r.taps && q.taps && r.count && q.count) {
+          const struct walk walk = {
+              .image_row = row, .row_step = row, .column_step = c->filters, .kernel_rows = r.taps, .run = q.taps * c->filters,
+              .rows = r.count, .columns = q.count, .filters = c->channels,
+          };
+          const struct sink sink = {out + (r.first * c->columns + q.first) * c->channels, NULL,
+                                    c->row_stride * c->columns * c->channels, c->column_stride * c->channels};
+          (lanes == NARROW ? JOIN(convolve, NARROW) : JOIN(convolve, WIDE))(
+              &walk, gradient + (r.begin - low_r) * row + (q.begin - low_q) * c->filters, weights, none, &sink);
+        }
+        weights += whole(c->channels, lanes) * r.taps * q.taps * c->filters;
+      }
+  }
+end:
+  free(gradient), free(none);
+}
+
+// kernel -> for every place between two strides (blocks of channels, taps down, taps across, filters, lanes), mirrored.
+static void pack_mirrored(struct conv *c) {
+  const int64_t lanes = lanes_for(c->channels);
+  if (!(c->packed = floats(c, c->kernel_rows * c->kernel_columns * c->filters * whole(c->channels, lanes)))) return;
+  float *to = c->packed;
+  for (int64_t a = 0; a < c->row_stride; a++)
+    for (int64_t b = 0; b < c->column_stride; b++) {
+      const int64_t down = phase_of(a, c->rows, c->kernel_rows, c->row_stride, c->top).taps;
+      const int64_t across = phase_of(b, c->columns, c->kernel_columns, c->column_stride, c->left).taps;
+      const int64_t taps = down * across * c->filters;
+      for (int64_t k = 0; k < down; k++)
+        for (int64_t l = 0; l < across; l++) {
+          const int64_t row = a + c->row_stride * (down - 1 - k), column = b + c->column_stride * (across - 1 - l);
+          const float *from = c->kernel + (row * c->kernel_columns + column) * c->channels * c->filters;
+          for (int64_t i = 0; i < c->channels; i++)
+            for (int64_t f = 0; f < c->filters; f++)
+              to[(i / lanes * taps + (k * across + l) * c->filters + f) * lanes + i % lanes] = from[i * c->filters + f];
+        }
+      to += whole(c->channels, lanes) * taps;
+    }
+}
+
+static void input_gradient_winners(struct conv *c, int64_t task, int64_t first, int64_t last) {
+  (void)task;
+  const struct walk walk = walk_of(c);
+  const int64_t size = c->rows * c->columns * c->channels, padded_size = c->padded_rows * c->padded_columns * c->channels;
+  const int64_t windows = c->y_rows * c->y_columns, y_size = windows * c->filters;
+  const int64_t weights = c->kernel_rows * whole(walk.run, WIDE);  // of a filter
+  float *padded = floats(c, padded_size + WIDE);
+  struct winner *winners = malloc((size_t)(y_size + c->filters) * sizeof *winners);
+  int32_t *starts = malloc((size_t)(4 * windows + 1) * sizeof *starts);
+  int64_t *places = malloc((size_t)(4 * windows) * sizeof *places);
+  struct winner *lists = malloc((size_t)(4 * c->filters) * sizeof *lists);
+  if (c->failed || !winners || !starts || !places || !lists) {
+    c->failed = 1;
+    goto end;
+  }
+  for (int64_t i = first; i < last; i++) {
+    const float *g = c->y_gradient + i * y_size;
+    const uint8_t *who = c->winner + i * y_size;
+    int32_t total = 0;
+    for (int64_t w = 0; w < windows; w++) {
+      int32_t counts[4] = {0};
+      for (int64_t f = 0; f < c->filters; f++, g++, who++) {
+        const int32_t place = *who & 3;
+        lists[place * c->filters + counts[place]] = (struct winner){f * weights, *g};
+        counts[place] += *who != DEAD;
+      }
+      for (int64_t p = 0; p < 4; p++) {
+        starts[4 * w + p] = total;
+        memcpy(winners + total, lists + p * c->filters, (size_t)counts[p] * sizeof *winners);
+        total += counts[p];
+        places[4 * w + p] = (2 * (w / c->y_columns) + p / 2) * walk.row_step + (2 * (w % c->y_columns) + p % 2) * walk.column_step;
+      }
+    }
+    starts[4 * windows] = total;
+    memset(padded, 0, (size_t)(4 * padded_size));
+    JOIN(add_winners_input_gradient, WIDE)(&walk, padded, winners, starts, places, c->packed);
+    for (int64_t r = 0; r < c->rows; r++)
+      memcpy(c->out + i * size + r * c->columns * c->channels,
+             padded + ((r + c->top) * c->padded_columns + c->left) * c->channels, (size_t)(4 * c->columns * c->channels));
+  }
+end:
+  free(padded), free(winners), free(starts), free(places), free(lists);
+}
+
+// kernel -> (filters, kernel rows, run padded to whole vectors).
+static void pack_by_filter(struct conv *c) {
+  const int64_t run = c->kernel_columns * c->channels, stride = whole(run, WIDE);
+  if (!(c->packed = floats(c, c->filters * c->kernel_rows * stride))) return;
+  for (int64_t f = 0; f < c->filters; f++)
+    for (int64_t k = 0; k < c->kernel_rows; k++)
+      for (int64_t j = 0; j < run; j++)
+        c->packed[(f * c->kernel_rows + k) * stride + j] = c->kernel[(k * run + j) * c->filters + f];
+}
+
+// ---------------------------------------------------------------------------------------------------------- handlers
+// How: strides (2), zeros before the image (2), relu, pool, whether the gradient of the bias is wanted.
+
+static XLA_FFI_Error *error(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
+  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
+// Whether XLA only asks what this is; it is then answered.
+static int asked(XLA_FFI_CallFrame *frame) {
+  XLA_FFI_Extension_Base *extension = frame->extension_start;
+  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
+  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+  metadata->traits = 0;
+  return 1;
+}
+
+static XLA_FFI_Buffer *argument(XLA_FFI_CallFrame *frame, int i) { return frame->args.args[i]; }
+static XLA_FFI_Buffer *result(XLA_FFI_CallFrame *frame, int i) { return frame->rets.rets[i]; }
+
+// Everything but pointers, from the shapes of image, kernel and result of the forward pass.
+static void read_shapes(struct conv *c, XLA_FFI_CallFrame *frame, const int64_t *x, const int64_t *kernel, const int64_t *y) {
+  const int64_t *how = ((XLA_FFI_Array *)frame->attrs.attrs[0])->data;
+  c->images = x[0], c->rows = x[1], c->columns = x[2], c->channels = x[3];
+  c->kernel_rows = kernel[0], c->kernel_columns = kernel[1], c->filters = kernel[3];
+  c->row_stride = how[0], c->column_stride = how[1], c->top = how[2], c->left = how[3];
+  c->relu = (int)how[4], c->pool = (int)how[5], c->biased = (int)how[6];
+  c->y_rows = y[1], c->y_columns = y[2];
+  c->out_rows = c->y_rows * (c->pool ? 2 : 1), c->out_columns = c->y_columns * (c->pool ? 2 : 1);
+  c->padded_rows = max_of(c->top + c->rows, (c->out_rows - 1) * c->row_stride + c->kernel_rows);
+  c->padded_columns = max_of(c->left + c->columns, (c->out_columns - 1) * c->column_stride + c->kernel_columns);
+  c->tasks = max_of(1, min_of(TASKS, c->images));
+}
+
+static XLA_FFI_Error *finish(XLA_FFI_CallFrame *frame, struct conv *c) {
+  free(c->packed), free(c->partials);
+  return c->failed ? error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: convolution") : NULL;
+}
+
+// x, kernel, bias -> y, and the winners if there is a pool.
+XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
+  if (asked(frame)) return NULL;
+  struct conv c = {0};
+  XLA_FFI_Buffer *x = argument(frame, 0), *kernel = argument(frame, 1), *bias = argument(frame, 2), *y = result(frame, 0);
+  read_shapes(&c, frame, x->dims, kernel->dims, y->dims);
+  c.x = x->data, c.kernel = kernel->data, c.bias = bias->data, c.out = y->data;
+  if (c.pool) c.out_winner = result(frame, 1)->data;
+  pack_forward(&c);
+  if (!c.failed) in_tasks(frame, &c, forward);
+  return finish(frame, &c);
+}
+
+// x, gradient of y, y or winners -> gradients of kernel and bias.
+XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
+  if (asked(frame)) return NULL;
+  struct conv c = {0};
+  XLA_FFI_Buffer *x = argument(frame, 0), *gradient = argument(frame, 1), *seen = argument(frame, 2);
+  read_shapes(&c, frame, x->dims, result(frame, 0)->dims, gradient->dims);
+  c.x = x->data, c.y_gradient = gradient->data, c.y = seen->data, c.winner = seen->data;
+  c.out = result(frame, 0)->data, c.out_bias = result(frame, 1)->data;
+  kernel_gradient(frame, &c);
+  return finish(frame, &c);
+}
+
+// gradient of y, kernel, y or winners -> gradient of x.
+XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
+  if (asked(frame)) return NULL;
+  struct conv c = {0};
+  XLA_FFI_Buffer *gradient = argument(frame, 0), *kernel = argument(frame, 1), *seen = argument(frame, 2);
+  read_shapes(&c, frame, result(frame, 0)->dims, kernel->dims, gradient->dims);
+  c.y_gradient = gradient->data, c.kernel = kernel->data, c.y = seen->data, c.winner = seen->data;
+  c.out = result(frame, 0)->data;
+  (c.pool ? pack_by_filter : pack_mirrored)(&c);
+  if (!c.failed) in_tasks(frame, &c, c.pool ? input_gradient_winners : input_gradient_dense);
+  return finish(frame, &c);
+}

@@ -1,0 +1,302 @@
+// The loops of a convolution over one image, for vectors of LANES floats. Included once per width, with LANES set before.
+//
+// An image is (rows, columns, channels). Of one kernel row a filter sees a *run*: kernel columns * channels consecutive
+// floats. So a convolution is, for every kernel row and every float of the run: broadcast it, times a vector of weights.
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME(name) JOIN(name, LANES)
+#define vec NAME(vec)
+#define ints NAME(ints)
+#define bytes NAME(bytes)
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+INLINE vec NAME(choose)(ints which, vec yes, vec no) { return (vec)((which & (ints)yes) | (~which & (ints)no)); }
+
+// ------------------------------------------------------------------------------------------------------------- forward
+
+// rows x columns of outputs of LANES filters, which stay in registers while all that they see goes by.
+INLINE void NAME(sum)(const int rows, const int columns, const struct walk *walk, const float *restrict x,
+                      const float *restrict weights, vec *restrict sums) {
+  // An address is a pointer plus 0 to 3 steps: so few pointers fit into the registers.
+  const int64_t step = walk->column_step;
+  const int groups = (columns + 3) / 4;
+  UNROLL for (int i = 0; i < rows * columns; i++) sums[i] = (vec){0};
+  for (int64_t k = 0; k < walk->kernel_rows; k++) {
+    const float *from[2 * ((MOST_COLUMNS + 3) / 4)];
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int g = 0; g < groups; g++)
+        from[r * groups + g] = x + k * walk->image_row + r * walk->row_step + 4 * g * step;
+    for (int64_t j = 0; j < walk->run; j++) {
+      const vec weight = *(const vec *)weights;
+      weights += LANES;
+      UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int c = 0; c < columns; c++)
+          sums[r * columns + c] += from[r * groups + c / 4][(c % 4) * step] * weight;
+      UNROLL for (int i = 0; i < rows * groups; i++) from[i]++;
+    }
+  }
+}
+
+// The same, then bias, relu, and either storing it or the maximum of windows of 2x2 and who won it.
+INLINE void NAME(tile)(const int rows, const int columns, const int pool, const struct walk *walk, const float *restrict x,
+                       const float *restrict weights, const float *restrict bias, const struct sink *restrict sink) {
+  vec sums[2 * MOST_COLUMNS];
+  NAME(sum)(rows, columns, walk, x, weights, sums);
+  const vec add = *(const vec *)bias;
+  if (!pool) {
+    const float lowest = walk->relu ? 0 : -__builtin_inff();
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int c = 0; c < columns; c++) {
+        const vec value = sums[r * columns + c] + add;
+        *(vec *)(sink->y + r * sink->row + c * sink->column) = NAME(choose)(value < lowest, (vec){0}, value);  // a NaN stays
+      }
+    return;
+  }
+  UNROLL for (int c = 0; c < columns / 2; c++) {
+    vec best = sums[2 * c];
+    ints first = (ints){0};
+    UNROLL for (int i = 1; i < 4; i++) {
+      const vec value = sums[(i / 2) * columns + 2 * c + i % 2];
+      const ints wins = (value > best) | (value != value);
+      best = NAME(choose)(wins, value, best);
+      first = (wins & i) | (~wins & first);
+    }
+    best += add;
+    if (walk->relu) {
+      first |= ~(best > 0) & DEAD;
+      best = NAME(choose)(best < 0, (vec){0}, best);
+    }
+    *(vec *)(sink->y + c * sink->column) = best;
+    *(bytes *)(sink->winner + c * sink->column) = __builtin_convertvector(first, bytes);
+  }
+}
+
+typedef void NAME(stamp)(const struct walk *, const float *, const float *, const float *, const struct sink *);
+#define STAMP(rows, columns, pool)                                                                                    \
+  static void NAME(JOIN(stamp_##rows##_##columns, pool))(const struct walk *walk, const float *x, const float *weights, \
+                                                         const float *bias, const struct sink *sink) {                 \
+    NAME(tile)(rows, columns, pool, walk, x, weights, bias, sink);                                                     \
+  }
+#define ENTRY(rows, columns, pool) [columns] = NAME(JOIN(stamp_##rows##_##columns, pool)),
+STAMP(1, 1, 0)
+EACH_COLUMNS(STAMP, 2, 0)
+EACH_EVEN_COLUMNS(STAMP, 2, 1)
+static NAME(stamp) *const NAME(stamps)[3][MOST_COLUMNS + 1] = {
+    {ENTRY(1, 1, 0)}, {EACH_COLUMNS(ENTRY, 2, 0)}, {EACH_EVEN_COLUMNS(ENTRY, 2, 1)}};
+
+// Vectors of which only the first `count` floats and bytes count. Each is written whole and the next one written over its end.
+static void NAME(store_parts)(const struct sink *from, const struct sink *to, int64_t rows, int64_t columns, int64_t count) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t c = 0; c < columns; c++) {
+      const int64_t a = r * from->row + c * from->column, b = r * to->row + c * to->column;
+      if (to->column == count && (columns - c) * count >= LANES) {
+        *(vec *)(to->y + b) = *(const vec *)(from->y + a);
+        if (to->winner) *(bytes *)(to->winner + b) = *(const bytes *)(from->winner + a);
+        continue;
+      }
+      for (int64_t f = 0; f < count; f++) {
+        to->y[b + f] = from->y[a + f];
+        if (to->winner) to->winner[b + f] = from->winner[a + f];
+      }
+    }
+}
+
+// All outputs of an image, into `sink`. weights: (blocks of filters, kernel rows, run, LANES); bias: padded to whole blocks.
+static void NAME(convolve)(const struct walk *walk, const float *x, const float *weights, const float *bias,
+                           const struct sink *sink) {
+  const int64_t block = walk->kernel_rows * walk->run * LANES;
+  const int64_t unit = walk->pool ? 2 : 1;  // columns that belong together
+  const int64_t together = walk->rows > 1 ? 2 : 1, most = together > 1 ? MOST_COLUMNS / unit * unit : 1;
+  const int64_t pieces = (walk->columns + most - 1) / most, units = walk->columns / unit;
+  NAME(stamp) *const *stamps = NAME(stamps)[walk->pool ? 2 : together - 1];
+  float y[2 * MOST_COLUMNS * LANES];
+  uint8_t winner[2 * MOST_COLUMNS * LANES];
+  const struct sink spare = {y, winner, MOST_COLUMNS * LANES, LANES};
+  for (int64_t f = 0; f < walk->filters; f += LANES) {
+    const int64_t count = min_of(LANES, walk->filters - f);
+    for (int64_t i = 0; i < walk->rows; i += together) {
+      const int64_t r = min_of(i, walk->rows - together);  // the last of an odd number of rows comes with one done before
+      for (int64_t p = 0; p < pieces; p++) {
+        const int64_t begin = p * units / pieces * unit, end = (p + 1) * units / pieces * unit;
+        const int64_t out = r / unit * sink->row + begin / unit * sink->column + f;
+        const struct sink here = {sink->y + out, sink->winner ? sink->winner + out : NULL, sink->row, sink->column};
+        stamps[end - begin](walk, x + r * walk->row_step + begin * walk->column_step, weights + f / LANES * block, bias + f,
+                            count < LANES ? &spare : &here);
+        if (count < LANES) NAME(store_parts)(&spare, &here, together / unit, (end - begin) / unit, count);
+      }
+    }
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------- kernel gradients
+
+// (kernel rows, run, LANES) += what is seen times gradient, over rows x columns of outputs, `width` floats of a run at once.
+INLINE void NAME(outer)(const int width, const struct walk *walk, const float *restrict x, const float *restrict gradient,
+                        int64_t gradient_column, int64_t rows, float *restrict total) {
+  vec sums[MOST_SUMS];
+  UNROLL for (int j = 0; j < width; j++) sums[j] = *(vec *)(total + j * LANES);
+  for (int64_t r = 0; r < rows; r++) {
+    const float *seen = x + r * walk->row_step, *g = gradient + r * walk->columns * gradient_column;
+    for (int64_t c = 0; c < walk->columns; c++) {
+      const vec now = *(const vec *)g;
+      UNROLL for (int j = 0; j < width; j++) sums[j] += seen[j] * now;
+      seen += walk->column_step, g += gradient_column;
+    }
+  }
+  UNROLL for (int j = 0; j < width; j++) *(vec *)(total + j * LANES) = sums[j];
+}
+
+typedef void NAME(outer_stamp)(const struct walk *, const float *, const float *, int64_t, int64_t, float *);
+#define OUTER(width)                                                                                                  \
+  static void NAME(outer_##width)(const struct walk *walk, const float *x, const float *gradient, int64_t gradient_column, \
+                                  int64_t rows, float *total) {                                                       \
+    NAME(outer)(width, walk, x, gradient, gradient_column, rows, total);                                               \
+  }
+#define OUTER_ENTRY(width) [width] = NAME(outer_##width),
+EACH_SUMS(OUTER)
+static NAME(outer_stamp) *const NAME(outers)[MOST_SUMS + 1] = {EACH_SUMS(OUTER_ENTRY)};
+
+// total (filter blocks, kernel rows, run, LANES) += the kernel gradient of an image. gradient: `column` floats, whole blocks.
+static void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, const float *gradient, int64_t column,
+                                      float *total) {
+  const int64_t blocks = (walk->filters + LANES - 1) / LANES, pieces = (walk->run + MOST_SUMS - 1) / MOST_SUMS;
+  // As many rows at once as stay in the first-level cache while kernel rows, runs and filters pass.
+  const int64_t row_bytes = 4 * (walk->columns * column + walk->row_step), together = max_of(1, L1_BYTES / 2 / row_bytes);
+  for (int64_t r = 0; r < walk->rows; r += together)
+    for (int64_t b = 0; b < blocks; b++)
+      for (int64_t k = 0; k < walk->kernel_rows; k++)
+        for (int64_t p = 0; p < pieces; p++) {
+          const int64_t begin = p * walk->run / pieces, end = (p + 1) * walk->run / pieces;
+          NAME(outers)[end - begin](walk, x + r * walk->row_step + k * walk->image_row + begin,
+                                    gradient + r * walk->columns * column + b * LANES, column,
+                                    min_of(together, walk->rows - r),
+                                    total + ((b * walk->kernel_rows + k) * walk->run + begin) * LANES);
+        }
+}
+
+#if LANES == WIDE
+static void NAME(add)(float *total, const float *part, int64_t count) {  // `count`: whole vectors
+  for (int64_t i = 0; i < count; i += LANES) *(vec *)(total + i) += *(const vec *)(part + i);
+}
+
+// The gradient of rows x columns of outputs, where relu let them through (y NULL: everywhere), to `to`; adds it up by filter.
+static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t rows, int64_t columns, int64_t filters, float *to,
+                                int64_t row, int64_t column, float *sum) {
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t c = 0; c < columns; c++) {
+      float *out = to + r * row + c * column;
+      int64_t f = 0;
+      for (; f + LANES <= filters; f += LANES) {
+        vec g = *(const vec *)(gradient + f);
+        if (y) g = (vec)((*(const vec *)(y + f) > 0) & (ints)g);
+        *(vec *)(out + f) = g;
+        if (sum) *(vec *)(sum + f) += g;
+      }
+      for (; f < filters; f++) {
+        out[f] = !y || y[f] > 0 ? gradient[f] : 0;
+        if (sum) sum[f] += out[f];
+      }
+      gradient += filters;
+      if (y) y += filters;
+    }
+}
+
+// ------------------------------------------------------------------------------------- gradients behind a max-pool
+// Only a quarter of the outputs, the winners, have a gradient. A winner is (where its window begins, gradient).
+
+// total (kernel rows, stride) += gradient times what a filter's winners saw; `rows` x `vectors` of it at once.
+INLINE void NAME(winners_outer)(const int rows, const int vectors, const float *restrict x, int64_t image_row,
+                                const struct winner *restrict winners, int64_t count, float *restrict total, int64_t stride) {
+  vec sums[3 * MOST_VECTORS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) sums[r * vectors + v] = *(vec *)(total + r * stride + v * LANES);
+  for (int64_t i = 0; i < count; i++) {
+    const float *seen = x + winners[i].at;
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int v = 0; v < vectors; v++)
+        sums[r * vectors + v] += winners[i].gradient * *(const vec *)(seen + r * image_row + v * LANES);
+  }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) *(vec *)(total + r * stride + v * LANES) = sums[r * vectors + v];
+}
+
+// x (rows x vectors of a window) += the weights of the filters that won there, times their gradients.
+INLINE void NAME(winners_spread)(const int rows, const int vectors, float *restrict x, int64_t image_row,
+                                 const struct winner *restrict winners, int64_t count, const float *restrict weights,
+                                 int64_t stride) {
+  vec sums[3 * MOST_VECTORS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) sums[r * vectors + v] = *(vec *)(x + r * image_row + v * LANES);
+  for (int64_t i = 0; i < count; i++) {
+    const float *weight = weights + winners[i].at;
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int v = 0; v < vectors; v++)
+        sums[r * vectors + v] += winners[i].gradient * *(const vec *)(weight + r * stride + v * LANES);
+  }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) *(vec *)(x + r * image_row + v * LANES) = sums[r * vectors + v];
+}
+
+typedef void NAME(outer_winners)(const float *, int64_t, const struct winner *, int64_t, float *, int64_t);
+typedef void NAME(spread_winners)(float *, int64_t, const struct winner *, int64_t, const float *, int64_t);
+#define WINNERS(rows, vectors)                                                                                           \
+  static void NAME(outer_winners_##rows##_##vectors)(const float *x, int64_t image_row, const struct winner *winners,     \
+                                                     int64_t count, float *total, int64_t stride) {                       \
+    NAME(winners_outer)(rows, vectors, x, image_row, winners, count, total, stride);                                      \
+  }                                                                                                                      \
+  static void NAME(spread_winners_##rows##_##vectors)(float *x, int64_t image_row, const struct winner *winners,          \
+                                                      int64_t count, const float *weights, int64_t stride) {              \
+    NAME(winners_spread)(rows, vectors, x, image_row, winners, count, weights, stride);                                   \
+  }
+EACH_WINDOW(WINNERS)
+#define OUTER_WINDOW(rows, vectors) [rows][vectors] = NAME(outer_winners_##rows##_##vectors),
+#define SPREAD_WINDOW(rows, vectors) [rows][vectors] = NAME(spread_winners_##rows##_##vectors),
+static NAME(outer_winners) *const NAME(outer_windows)[4][MOST_VECTORS + 1] = {EACH_WINDOW(OUTER_WINDOW)};
+static NAME(spread_winners) *const NAME(spread_windows)[4][MOST_VECTORS + 1] = {EACH_WINDOW(SPREAD_WINDOW)};
+
+// total (filters, kernel rows, run padded to whole vectors) += the kernel gradient of an image; `lists` by filter.
+static void NAME(add_winners_kernel_gradient)(const struct walk *walk, const float *x, const struct winner *winners,
+                                              const int64_t *counts, int64_t most, float *total) {
+  const int64_t vectors = (walk->run + LANES - 1) / LANES, stride = vectors * LANES;
+  const int64_t pieces = (vectors + MOST_VECTORS - 1) / MOST_VECTORS, pairs = (walk->kernel_rows + 2) / 3;
+  for (int64_t f = 0; f < walk->filters; f++)
+    for (int64_t q = 0; q < pairs; q++)
+      for (int64_t p = 0; p < pieces; p++) {
+        const int64_t k = q * walk->kernel_rows / pairs, rows = (q + 1) * walk->kernel_rows / pairs - k;
+        const int64_t v = p * vectors / pieces, wide = (p + 1) * vectors / pieces - v;
+        NAME(outer_windows)[rows][wide](x + k * walk->image_row + v * LANES, walk->image_row, winners + f * most, counts[f],
+                                        total + (f * walk->kernel_rows + k) * stride + v * LANES, stride);
+      }
+}
+
+// x, an image with room behind its end, += the input gradient; `winners` by window and place in it, `starts` their lists.
+static void NAME(add_winners_input_gradient)(const struct walk *walk, float *x, const struct winner *winners,
+                                             const int32_t *starts, const int64_t *places, const float *weights) {
+  const int64_t vectors = (walk->run + LANES - 1) / LANES, stride = vectors * LANES;
+  const int64_t pieces = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
+  // Weights that pass together should stay in the first-level cache.
+  const int64_t fitting = L1_BYTES / (4 * walk->filters * stride), together = max_of(1, min_of(3, fitting));
+  const int64_t parts = (walk->kernel_rows + together - 1) / together;
+  for (int64_t q = 0; q < parts; q++)
+    for (int64_t p = 0; p < pieces; p++) {
+      const int64_t k = q * walk->kernel_rows / parts, rows = (q + 1) * walk->kernel_rows / parts - k;
+      const int64_t v = p * vectors / pieces, wide = (p + 1) * vectors / pieces - v;
+      NAME(spread_winners) *spread = NAME(spread_windows)[rows][wide];
+      for (int64_t w = 0; w < walk->rows / 2 * (walk->columns / 2); w++)
+        for (int64_t i = 0; i < 4; i++) {
+          const int32_t begin = starts[4 * w + i], end = starts[4 * w + i + 1];
+          if (begin < end)
+            spread(x + places[4 * w + i] + k * walk->image_row + v * LANES, walk->image_row, winners + begin, end - begin,
+                   weights + k * stride + v * LANES, stride);
+        }
+    }
+}
+#endif
+
+#undef vec
+#undef ints
+#undef bytes
+#undef NAME
