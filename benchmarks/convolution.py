@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from cnn_jax.convolution import can_fuse, conv_max_pool, conv_valid, dense
+from cnn_jax.convolution import at_most, conv_max_pool, conv_valid, dense
 
 BATCH, STEPS, TURNS = 128, 8, 4
 POOL = 0  # a layer is (filters, kernel size, stride, padded) or POOL: a window of 2; a dense layer to 10 classes ends the net
@@ -57,36 +57,44 @@ def maximum_of_slices(x):
     return jnp.maximum(jnp.maximum(a, b), jnp.maximum(c, d))
 
 
-# conv, pool, whether to fuse
+def one_by_one(conv, pool):
+    def layer(x, kernel, bias, strides, zeros, pooled):
+        y = jax.nn.relu(conv(x, kernel, strides, zeros) + bias)
+        return pool(y) if pooled else y
+
+    return layer
+
+
+def at_once(x, kernel, bias, strides, zeros, pooled):
+    how = {"strides": strides, "dilation": (1, 1), "groups": 1, "zeros": zeros}
+    y = conv_max_pool(x, kernel, bias, **how, activation=jax.nn.relu, window=(2, 2)) if pooled else None
+    if y is not None:
+        return y
+    y = conv_valid(x, kernel, bias, **how, relu=True)
+    return maximum_of_slices(y) if pooled else y
+
+
+# How a layer is done, the design of `convolution` for what it leaves to it, and the dense layer.
 DESIGNS = {
-    "lax": (lax_conv, reduce_window, False),
-    "lax, slices": (lax_conv, maximum_of_slices, False),
-    "conv_valid": (our_conv, maximum_of_slices, False),
-    "conv_max_pool": (our_conv, maximum_of_slices, True),
+    "lax": (one_by_one(lax_conv, reduce_window), "lax", lambda x, k, b: x @ k + b),
+    "lax, slices": (one_by_one(lax_conv, maximum_of_slices), "lax", lambda x, k, b: x @ k + b),
+    "xla, apart": (one_by_one(our_conv, maximum_of_slices), "xla", lambda x, k, b: x @ k + b),
+    "xla": (at_once, "xla", dense),
+    "native": (at_once, "native", dense),
 }
 
 
 def logits(params, x, layers, design):
-    conv, pool, fuse = design
+    do, by, last = design
     kernels = iter(params)
-    done = False
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if layer == POOL:
-            x = x if done else pool(x)
-            continue
-        _, size, stride, padded = layer
-        kernel, bias = next(kernels)
-        zeros = [(size // 2, size // 2) if padded else (0, 0)] * 2
-        seen = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
-        how = {"strides": (stride, stride), "dilation": (1, 1), "groups": 1}
-        done = fuse and following == POOL and can_fuse(seen, kernel, window=(2, 2), **how)
-        if done:
-            x = conv_max_pool(seen, kernel, bias, window=(2, 2), activation=jax.nn.relu)
-        else:
-            x = jax.nn.relu(conv(x, kernel, (stride, stride), zeros) + bias)
-    kernel, bias = next(kernels)
-    x = x.reshape(len(x), -1)
-    return dense(x, kernel, bias) if fuse else x @ kernel + bias
+    with at_most(by):
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if layer == POOL:
+                continue
+            _, size, stride, padded = layer
+            zeros = [(size // 2, size // 2) if padded else (0, 0)] * 2
+            x = do(x, *next(kernels), (stride, stride), zeros, following == POOL)
+        return last(x.reshape(len(x), -1), *next(kernels))
 
 
 def initial(shape, layers, rng):
