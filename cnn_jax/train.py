@@ -459,6 +459,8 @@ def results(program: Program, trials: Sequence[Trial], data: DeviceData, positio
     out = []
     for t, _ in enumerate(trials):
         step = position.diverged[t]
+        if step is None and not np.isfinite(loss_TN[t]).all():
+            step = position.step - 1  # the last step overflowed: its own loss was taken before
         whole = position.history if step is None else position.history[: step // per_epoch]
         curve = [{"epoch": e, **{name: values[t] for name, values in row.items()}} for e, row in enumerate(whole, 1)]
         variables = {path: np.asarray(value[t]) for path, value in flat.items()}

@@ -156,6 +156,28 @@ def test_divergence_is_a_result_with_its_step(trial: Trial, program, on_device) 
     assert all(np.isfinite(row["train_loss"]) for row in result.history)
 
 
+def test_a_last_step_that_overflows_is_a_divergence(trial: Trial, on_device: train.DeviceData) -> None:
+    """Its own loss is of the parameters before it; those after it are seen by the test images alone."""
+    one_step = dataclasses.replace(
+        trial, train=dataclasses.replace(trial.train, epochs=1, batch_size=10**4, learning_rate=3e38, optimizer="sgd")
+    )
+    program = train.compile_program(one_step, 1, on_device)
+    position = run(program, [one_step], on_device)
+    assert position.diverged == (None,)
+    (result,) = train.results(program, [one_step], on_device, position)
+    assert (result.status, result.reason) == ("diverged", "loss not finite at step 0 of 1")
+    assert result.test_loss is None
+
+
+def test_cross_entropy_and_its_gradient_are_those_of_optax() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 30, (64, 10)).astype(np.float32), rng.integers(0, 10, 64, np.int32)
+    ours, theirs = train.cross_entropy, optax.softmax_cross_entropy_with_integer_labels
+    np.testing.assert_allclose(ours(logits, labels), theirs(logits, labels), rtol=1e-6, atol=1e-6)
+    gradients = [jax.grad(lambda x, f=f: (f(x, labels) ** 2).sum())(logits) for f in (ours, theirs)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-5)
+
+
 def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
     position = run(program, [trial], on_device)
     (result,) = train.results(program, [trial], on_device, position)
