@@ -86,6 +86,19 @@ def _window_at_once(layer: Layer, following: Layer | None) -> Size | None:
     return following.window if side_by_side else None
 
 
+def is_in_c(spec: Spec) -> bool:
+    """Whether nearly all of a network's time is in what `convolution` has in C, where it has: nothing but such layers."""
+
+    def layer_is(layer: Layer) -> bool:
+        if isinstance(layer, config.Conv | config.Dense) and layer.activation not in ("linear", "relu"):
+            return False
+        if isinstance(layer, config.Conv):
+            return layer.groups == 1 and set(geometry.as_tuple(layer.dilation, 2, "dilation")) == {1}
+        return isinstance(layer, config.MaxPool | config.Flatten | config.Dense)
+
+    return all(map(layer_is, spec))
+
+
 def _linen(kind: Callable[..., nn.Module]) -> Callable[[Any, jax.Array, _Forward], jax.Array]:
     return lambda layer, x, forward: forward.module(kind, layer)(x)
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "convolution": {"native"},
     "layers": {"config", "geometry", "convolution"},
     "models": {"config", "geometry", "layers", "zoo"},
-    "train": {"config", "convolution", "models", "data"},
+    "train": {"config", "convolution", "models", "data", "summary", "zoo"},
     "plan": {"config", "geometry", "data", "store", "summary", "sweep", "isocost"},
     "runner": {"config", "data", "native", "store", "summary", "sweep", "train"},
     "stats": {"config"},

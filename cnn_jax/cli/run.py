@@ -58,6 +58,8 @@ def run(
     how: the further arguments of `runner.run`.
     """
     runner.check(out, how["executor"], how["workers"])
+    if how["executor"] == "local":
+        runner.warm_up()
     progress = Progress(console, planned.training_images)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:

@@ -111,7 +111,9 @@ def _name(key: str, contents: bytes) -> str:
 
 def _compiled(folder: Path, key: str, compiler: list[str], headers: Path) -> Library:
     told = ""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    for left in folder.glob(f"making-{key}-*"):  # by a process that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{key}-") as scratch:
         made = Path(scratch) / "conv.so"
         for processor in _PROCESSOR:
             command = [*compiler, *_FLAGS, *processor, "-I", headers, Path(__file__).with_name("conv.c"), "-o", made]

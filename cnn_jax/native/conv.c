@@ -8,8 +8,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define MASKS 1  // a bit per lane
+#else
+#define MASKS 0
 #endif
 
 #include "xla/ffi/api/c_api.h"
@@ -44,30 +49,30 @@ struct winner {
 };
 
 #if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
-#define MOST_COLUMNS 14
+#define MOST_COLUMNS 14       // of a pool
+#define MOST_PLAIN_COLUMNS 8  // more gain nothing but for a first layer, and take long to compile
 #define MOST_SUMS 16
-#define MOST_VECTORS 8
+#define MOST_VECTORS 6
 #define EACH_EVEN_COLUMNS(do, rows, pool) \
   do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool) do(rows, 8, pool) do(rows, 10, pool) do(rows, 12, pool) do(rows, 14, pool)
-#define EACH_COLUMNS(do, rows, pool)                                                                                    \
-  do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool)           \
-  do(rows, 7, pool) do(rows, 8, pool) do(rows, 9, pool) do(rows, 10, pool) do(rows, 11, pool) do(rows, 12, pool)        \
-  do(rows, 13, pool) do(rows, 14, pool)
+#define EACH_COLUMNS(do, rows, pool)                                                                          \
+  do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool) \
+  do(rows, 7, pool) do(rows, 8, pool)
 #define EACH_SUMS(do) \
   do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13) do(14) do(15) do(16)
-#define EACH_WINDOW(do)                                                                                             \
-  do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(1, 5) do(1, 6) do(1, 7) do(1, 8) do(2, 1) do(2, 2) do(2, 3) do(2, 4)       \
-  do(2, 5) do(2, 6) do(2, 7) do(2, 8) do(3, 1) do(3, 2) do(3, 3) do(3, 4) do(3, 5) do(3, 6) do(3, 7) do(3, 8)
+#define EACH_WINDOW(do)                                                                 \
+  do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(1, 5) do(1, 6) do(2, 1) do(2, 2) do(2, 3) do(2, 4) \
+  do(2, 5) do(2, 6)
 #else  // 16 registers
 #define MOST_COLUMNS 6
+#define MOST_PLAIN_COLUMNS 6
 #define MOST_SUMS 12
 #define MOST_VECTORS 4
 #define EACH_EVEN_COLUMNS(do, rows, pool) do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool)
 #define EACH_COLUMNS(do, rows, pool) \
   do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool)
 #define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12)
-#define EACH_WINDOW(do) \
-  do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(2, 1) do(2, 2) do(2, 3) do(2, 4) do(3, 1) do(3, 2) do(3, 3) do(3, 4)
+#define EACH_WINDOW(do) do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(2, 1) do(2, 2) do(2, 3) do(2, 4)
 #endif
 
 #if defined(__AVX512F__)
@@ -249,8 +254,7 @@ static void pack_forward(struct conv *c) {
 
 // ---------------------------------------------------------------------------------------------------- kernel gradient
 
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#define PERMUTES 1
+#if MASKS
 // Behind a max-pool and for few channels: what each of 16 filters' winners saw is picked, by a permutation, out of the two rows
 // of a window. (k + 1) * channels of them must fit a vector, and all sums the registers.
 INLINE void few_channels(const int k, const int channels, const struct conv *c, const struct walk *walk, const float *x,
@@ -300,15 +304,13 @@ static few *few_for(const struct conv *c) {
   if (c->channels == 1 && c->kernel_rows <= 5) return one[c->kernel_rows];
   return c->channels == 3 && c->kernel_rows <= 3 ? three[c->kernel_rows] : NULL;
 }
-#else
-#define PERMUTES 0
 #endif
 
 // A task's part of it: how it is laid out depends on the way taken, see `kernel_gradient`.
 enum way { DENSE, WINNERS, FEW };
 
 static enum way way_of(const struct conv *c) {
-#if PERMUTES
+#if MASKS
   if (c->pool && few_for(c)) return FEW;
 #endif
   return c->pool ? WINNERS : DENSE;
@@ -344,7 +346,7 @@ static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t 
       continue;
     }
     const uint8_t *who = c->winner + i * y_size;
-#if PERMUTES
+#if MASKS
     if (way == FEW) {
       few_for(c)(c, &walk, x, g, who, total, bias);
       continue;

@@ -15,6 +15,43 @@ typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias))
 
 INLINE vec NAME(choose)(ints which, vec yes, vec no) { return (vec)((which & (ints)yes) | (~which & (ints)no)); }
 
+// The larger of the two; a NaN in `value` stays one.
+INLINE vec NAME(at_least)(vec least, vec value) {
+#if LANES == 16
+  return (vec)_mm512_max_ps((__m512)least, (__m512)value);
+#elif LANES == 8
+  return (vec)_mm256_max_ps((__m256)least, (__m256)value);
+#else
+  return NAME(choose)(value < least, least, value);
+#endif
+}
+
+// The largest of four, a NaN if there is one, and which it is: the first of equals.
+INLINE vec NAME(largest)(vec a, vec b, vec c, vec d, ints *which) {
+#if LANES == 16 && MASKS
+  const __mmask16 from_b = _mm512_cmp_ps_mask((__m512)b, (__m512)a, _CMP_GT_OQ);
+  const __m512 ab = _mm512_max_ps((__m512)b, (__m512)a);  // of two, the second where either is a NaN
+  const __mmask16 from_c = _mm512_cmp_ps_mask((__m512)c, ab, _CMP_GT_OQ);
+  const __m512 abc = _mm512_max_ps((__m512)c, ab);
+  const __mmask16 from_d = _mm512_cmp_ps_mask((__m512)d, abc, _CMP_GT_OQ);
+  const __mmask16 none = _mm512_cmp_ps_mask((__m512)b, (__m512)c, _CMP_UNORD_Q) | _mm512_cmp_ps_mask((__m512)d, (__m512)d, _CMP_UNORD_Q);
+  __m512i first = _mm512_maskz_set1_epi32(from_b, 1);
+  first = _mm512_mask_mov_epi32(first, from_c, _mm512_set1_epi32(2));
+  *which = (ints)_mm512_mask_mov_epi32(first, from_d, _mm512_set1_epi32(3));
+  return (vec)_mm512_mask_mov_ps(_mm512_max_ps((__m512)d, abc), none, _mm512_set1_ps(__builtin_nanf("")));
+#else
+  const vec next[3] = {b, c, d};
+  ints first = (ints){0};
+  UNROLL for (int i = 0; i < 3; i++) {
+    const ints wins = (next[i] > a) | (next[i] != next[i]);
+    a = NAME(choose)(wins, next[i], a);
+    first = (wins & (i + 1)) | (~wins & first);
+  }
+  *which = first;
+  return a;
+#endif
+}
+
 // ------------------------------------------------------------------------------------------------------------- forward
 
 // rows x columns of outputs of LANES filters, which stay in registers while all that they see goes by.
@@ -45,32 +82,20 @@ INLINE void NAME(tile)(const int rows, const int columns, const int pool, const 
                        const float *restrict weights, const float *restrict bias, const struct sink *restrict sink) {
   vec sums[2 * MOST_COLUMNS];
   NAME(sum)(rows, columns, walk, x, weights, sums);
-  const vec add = *(const vec *)bias;
+  const vec add = *(const vec *)bias, least = (vec){0} + (walk->relu ? 0 : -__builtin_inff());
   if (!pool) {
-    const float lowest = walk->relu ? 0 : -__builtin_inff();
     UNROLL for (int r = 0; r < rows; r++)
-      UNROLL for (int c = 0; c < columns; c++) {
-        const vec value = sums[r * columns + c] + add;
-        *(vec *)(sink->y + r * sink->row + c * sink->column) = NAME(choose)(value < lowest, (vec){0}, value);  // a NaN stays
-      }
+      UNROLL for (int c = 0; c < columns; c++)
+        *(vec *)(sink->y + r * sink->row + c * sink->column) = NAME(at_least)(least, sums[r * columns + c] + add);
     return;
   }
-  UNROLL for (int c = 0; c < columns / 2; c++) {
-    vec best = sums[2 * c];
-    ints first = (ints){0};
-    UNROLL for (int i = 1; i < 4; i++) {
-      const vec value = sums[(i / 2) * columns + 2 * c + i % 2];
-      const ints wins = (value > best) | (value != value);
-      best = NAME(choose)(wins, value, best);
-      first = (wins & i) | (~wins & first);
-    }
-    best += add;
-    if (walk->relu) {
-      first |= ~(best > 0) & DEAD;
-      best = NAME(choose)(best < 0, (vec){0}, best);
-    }
-    *(vec *)(sink->y + c * sink->column) = best;
-    *(bytes *)(sink->winner + c * sink->column) = __builtin_convertvector(first, bytes);
+  const ints dead = (ints){0} + (walk->relu ? DEAD : 0);
+  UNROLL for (int c = 0; c < columns; c += 2) {
+    ints which;
+    const vec best = NAME(largest)(sums[c], sums[c + 1], sums[columns + c], sums[columns + c + 1], &which) + add;
+    *(vec *)(sink->y + c / 2 * sink->column) = NAME(at_least)(least, best);
+    which |= ~(best > 0) & dead;
+    *(bytes *)(sink->winner + c / 2 * sink->column) = __builtin_convertvector(which, bytes);
   }
 }
 
@@ -109,7 +134,7 @@ static void NAME(convolve)(const struct walk *walk, const float *x, const float 
                            const struct sink *sink) {
   const int64_t block = walk->kernel_rows * walk->run * LANES;
   const int64_t unit = walk->pool ? 2 : 1;  // columns that belong together
-  const int64_t together = walk->rows > 1 ? 2 : 1, most = together > 1 ? MOST_COLUMNS / unit * unit : 1;
+  const int64_t together = walk->rows > 1 ? 2 : 1, most = walk->pool ? MOST_COLUMNS : together > 1 ? MOST_PLAIN_COLUMNS : 1;
   const int64_t pieces = (walk->columns + most - 1) / most, units = walk->columns / unit;
   NAME(stamp) *const *stamps = NAME(stamps)[walk->pool ? 2 : together - 1];
   float y[2 * MOST_COLUMNS * LANES];
@@ -210,7 +235,7 @@ static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t r
 // total (kernel rows, stride) += gradient times what a filter's winners saw; `rows` x `vectors` of it at once.
 INLINE void NAME(winners_outer)(const int rows, const int vectors, const float *restrict x, int64_t image_row,
                                 const struct winner *restrict winners, int64_t count, float *restrict total, int64_t stride) {
-  vec sums[3 * MOST_VECTORS];
+  vec sums[2 * MOST_VECTORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++) sums[r * vectors + v] = *(vec *)(total + r * stride + v * LANES);
   for (int64_t i = 0; i < count; i++) {
@@ -227,7 +252,7 @@ INLINE void NAME(winners_outer)(const int rows, const int vectors, const float *
 INLINE void NAME(winners_spread)(const int rows, const int vectors, float *restrict x, int64_t image_row,
                                  const struct winner *restrict winners, int64_t count, const float *restrict weights,
                                  int64_t stride) {
-  vec sums[3 * MOST_VECTORS];
+  vec sums[2 * MOST_VECTORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++) sums[r * vectors + v] = *(vec *)(x + r * image_row + v * LANES);
   for (int64_t i = 0; i < count; i++) {
@@ -254,14 +279,14 @@ typedef void NAME(spread_winners)(float *, int64_t, const struct winner *, int64
 EACH_WINDOW(WINNERS)
 #define OUTER_WINDOW(rows, vectors) [rows][vectors] = NAME(outer_winners_##rows##_##vectors),
 #define SPREAD_WINDOW(rows, vectors) [rows][vectors] = NAME(spread_winners_##rows##_##vectors),
-static NAME(outer_winners) *const NAME(outer_windows)[4][MOST_VECTORS + 1] = {EACH_WINDOW(OUTER_WINDOW)};
-static NAME(spread_winners) *const NAME(spread_windows)[4][MOST_VECTORS + 1] = {EACH_WINDOW(SPREAD_WINDOW)};
+static NAME(outer_winners) *const NAME(outer_windows)[3][MOST_VECTORS + 1] = {EACH_WINDOW(OUTER_WINDOW)};
+static NAME(spread_winners) *const NAME(spread_windows)[3][MOST_VECTORS + 1] = {EACH_WINDOW(SPREAD_WINDOW)};
 
 // total (filters, kernel rows, run padded to whole vectors) += the kernel gradient of an image; `lists` by filter.
 static void NAME(add_winners_kernel_gradient)(const struct walk *walk, const float *x, const struct winner *winners,
                                               const int64_t *counts, int64_t most, float *total) {
   const int64_t vectors = (walk->run + LANES - 1) / LANES, stride = vectors * LANES;
-  const int64_t pieces = (vectors + MOST_VECTORS - 1) / MOST_VECTORS, pairs = (walk->kernel_rows + 2) / 3;
+  const int64_t pieces = (vectors + MOST_VECTORS - 1) / MOST_VECTORS, pairs = (walk->kernel_rows + 1) / 2;
   for (int64_t f = 0; f < walk->filters; f++)
     for (int64_t q = 0; q < pairs; q++)
       for (int64_t p = 0; p < pieces; p++) {
@@ -278,7 +303,7 @@ static void NAME(add_winners_input_gradient)(const struct walk *walk, float *x, 
   const int64_t vectors = (walk->run + LANES - 1) / LANES, stride = vectors * LANES;
   const int64_t pieces = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
   // Weights that pass together should stay in the first-level cache.
-  const int64_t fitting = L1_BYTES / (4 * walk->filters * stride), together = max_of(1, min_of(3, fitting));
+  const int64_t fitting = L1_BYTES / (4 * walk->filters * stride), together = max_of(1, min_of(2, fitting));
   const int64_t parts = (walk->kernel_rows + together - 1) / together;
   for (int64_t q = 0; q < parts; q++)
     for (int64_t p = 0; p < pieces; p++) {

@@ -22,6 +22,12 @@ from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import MOST_LANES
 
 
+def warm_up() -> None:
+    """Has `native` compiled, if workers will need it, while this process reads the data and they import JAX."""
+    if not accelerator():
+        threading.Thread(target=native.library, daemon=True).start()
+
+
 class Processes:
     """The staff of this machine."""
 
@@ -41,8 +47,6 @@ class Processes:
         self.selector = selectors.DefaultSelector()
         self.workers: dict[int, _Process] = {}
         self.lost: set[int] = set()
-        if not on_accelerator:  # compiled on all cores at once while the workers, each on its own, import JAX
-            threading.Thread(target=native.library, daemon=True).start()
 
     def hire(self, number: int) -> None:
         setup = {"parent": os.getpid(), "cores": self.cores[number], "orders": dataclasses.asdict(self.orders)}
