@@ -26,7 +26,8 @@ from cnn_jax.config import DataConfig, Trial, UsageError
 from cnn_jax.runner import ray, slurm
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import Crew, Staff, records
-from cnn_jax.runner.local import Processes, warm_up
+from cnn_jax.runner.local import Processes
+from cnn_jax.runner.local import warm_up as warm_up
 from cnn_jax.runner.progress import Progress
 from cnn_jax.runner.queue import Queue
 
