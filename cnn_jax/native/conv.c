@@ -24,6 +24,7 @@
 #define DEAD 255  // the winner's number where relu let nothing through
 #define L1_BYTES 24576
 #define TASKS 16  // that a batch is divided into, at most
+#define OUTPUTS_AT_ONCE 192
 
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -48,30 +49,28 @@ struct winner {
   float gradient;
 };
 
+// How much of an output stays in registers: which loops are there. Each takes a while to compile, so not every size is.
 #if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
-#define MOST_COLUMNS 14       // of a pool
-#define MOST_PLAIN_COLUMNS 8  // more gain nothing but for a first layer, and take long to compile
-#define MOST_SUMS 16
+#define MOST_COLUMNS 14
+#define MOST_SUMS 24
 #define MOST_VECTORS 6
 #define EACH_EVEN_COLUMNS(do, rows, pool) \
   do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool) do(rows, 8, pool) do(rows, 10, pool) do(rows, 12, pool) do(rows, 14, pool)
 #define EACH_COLUMNS(do, rows, pool)                                                                          \
   do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool) \
-  do(rows, 7, pool) do(rows, 8, pool)
-#define EACH_SUMS(do) \
-  do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12) do(13) do(14) do(15) do(16)
+  do(rows, 7, pool) do(rows, 8, pool) do(rows, 11, pool) do(rows, 14, pool)
+#define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(12) do(16) do(24)
 #define EACH_WINDOW(do)                                                                 \
   do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(1, 5) do(1, 6) do(2, 1) do(2, 2) do(2, 3) do(2, 4) \
   do(2, 5) do(2, 6)
 #else  // 16 registers
 #define MOST_COLUMNS 6
-#define MOST_PLAIN_COLUMNS 6
 #define MOST_SUMS 12
 #define MOST_VECTORS 4
 #define EACH_EVEN_COLUMNS(do, rows, pool) do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool)
 #define EACH_COLUMNS(do, rows, pool) \
   do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool)
-#define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(10) do(11) do(12)
+#define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(12)
 #define EACH_WINDOW(do) do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(2, 1) do(2, 2) do(2, 3) do(2, 4)
 #endif
 

@@ -129,14 +129,30 @@ static void NAME(store_parts)(const struct sink *from, const struct sink *to, in
     }
 }
 
+// The narrowest stamp for so many columns; 0: there is none.
+static int64_t NAME(width_for)(int64_t columns, NAME(stamp) *const *stamps) {
+  while (columns <= MOST_COLUMNS && !stamps[columns]) columns++;
+  return columns <= MOST_COLUMNS ? columns : 0;
+}
+
+// Into how many pieces to cut a row of `units` times `unit` columns, so that stamps cover it with little to spare.
+static int64_t NAME(pieces_of)(int64_t units, int64_t unit, NAME(stamp) *const *stamps) {
+  int64_t best = units, cost = INT64_MAX;
+  for (int64_t pieces = 1; pieces <= units; pieces++) {
+    const int64_t wide = NAME(width_for)((units + pieces - 1) / pieces * unit, stamps);
+    if (wide && wide <= units * unit && pieces * (wide + 1) < cost) best = pieces, cost = pieces * (wide + 1);
+  }
+  return best;
+}
+
 // All outputs of an image, into `sink`. weights: (blocks of filters, kernel rows, run, LANES); bias: padded to whole blocks.
 static void NAME(convolve)(const struct walk *walk, const float *x, const float *weights, const float *bias,
                            const struct sink *sink) {
   const int64_t block = walk->kernel_rows * walk->run * LANES;
   const int64_t unit = walk->pool ? 2 : 1;  // columns that belong together
-  const int64_t together = walk->rows > 1 ? 2 : 1, most = walk->pool ? MOST_COLUMNS : together > 1 ? MOST_PLAIN_COLUMNS : 1;
-  const int64_t pieces = (walk->columns + most - 1) / most, units = walk->columns / unit;
+  const int64_t together = walk->rows > 1 ? 2 : 1, units = walk->columns / unit;
   NAME(stamp) *const *stamps = NAME(stamps)[walk->pool ? 2 : together - 1];
+  const int64_t pieces = NAME(pieces_of)(units, unit, stamps);
   float y[2 * MOST_COLUMNS * LANES];
   uint8_t winner[2 * MOST_COLUMNS * LANES];
   const struct sink spare = {y, winner, MOST_COLUMNS * LANES, LANES};
@@ -145,12 +161,15 @@ static void NAME(convolve)(const struct walk *walk, const float *x, const float 
     for (int64_t i = 0; i < walk->rows; i += together) {
       const int64_t r = min_of(i, walk->rows - together);  // the last of an odd number of rows comes with one done before
       for (int64_t p = 0; p < pieces; p++) {
-        const int64_t begin = p * units / pieces * unit, end = (p + 1) * units / pieces * unit;
+        // Where a stamp is wider than its piece, its last columns are done again by the next.
+        const int64_t piece = p * units / pieces * unit, end = (p + 1) * units / pieces * unit;
+        const int64_t wide = NAME(width_for)(end - piece, stamps);
+        const int64_t begin = min_of(piece, walk->columns - wide);
         const int64_t out = r / unit * sink->row + begin / unit * sink->column + f;
         const struct sink here = {sink->y + out, sink->winner ? sink->winner + out : NULL, sink->row, sink->column};
-        stamps[end - begin](walk, x + r * walk->row_step + begin * walk->column_step, weights + f / LANES * block, bias + f,
-                            count < LANES ? &spare : &here);
-        if (count < LANES) NAME(store_parts)(&spare, &here, together / unit, (end - begin) / unit, count);
+        stamps[wide](walk, x + r * walk->row_step + begin * walk->column_step, weights + f / LANES * block, bias + f,
+                     count < LANES ? &spare : &here);
+        if (count < LANES) NAME(store_parts)(&spare, &here, together / unit, wide / unit, count);
       }
     }
   }
@@ -187,18 +206,17 @@ static NAME(outer_stamp) *const NAME(outers)[MOST_SUMS + 1] = {EACH_SUMS(OUTER_E
 // total (filter blocks, kernel rows, run, LANES) += the kernel gradient of an image. gradient: `column` floats, whole blocks.
 static void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, const float *gradient, int64_t column,
                                       float *total) {
-  const int64_t blocks = (walk->filters + LANES - 1) / LANES, pieces = (walk->run + MOST_SUMS - 1) / MOST_SUMS;
-  // As many rows at once as stay in the first-level cache while kernel rows, runs and filters pass.
-  const int64_t row_bytes = 4 * (walk->columns * column + walk->row_step), together = max_of(1, L1_BYTES / 2 / row_bytes);
+  const int64_t blocks = (walk->filters + LANES - 1) / LANES;
+  // As many rows at once as stay in the first-level cache, for a block of filters, while kernel rows and runs go by.
+  const int64_t together = max_of(1, OUTPUTS_AT_ONCE / walk->columns);
   for (int64_t r = 0; r < walk->rows; r += together)
     for (int64_t b = 0; b < blocks; b++)
       for (int64_t k = 0; k < walk->kernel_rows; k++)
-        for (int64_t p = 0; p < pieces; p++) {
-          const int64_t begin = p * walk->run / pieces, end = (p + 1) * walk->run / pieces;
-          NAME(outers)[end - begin](walk, x + r * walk->row_step + k * walk->image_row + begin,
-                                    gradient + r * walk->columns * column + b * LANES, column,
-                                    min_of(together, walk->rows - r),
-                                    total + ((b * walk->kernel_rows + k) * walk->run + begin) * LANES);
+        for (int64_t begin = 0, width; begin < walk->run; begin += width) {
+          for (width = min_of(MOST_SUMS, walk->run - begin); !NAME(outers)[width];) width--;
+          NAME(outers)[width](walk, x + r * walk->row_step + k * walk->image_row + begin,
+                              gradient + r * walk->columns * column + b * LANES, column, min_of(together, walk->rows - r),
+                              total + ((b * walk->kernel_rows + k) * walk->run + begin) * LANES);
         }
 }
 
