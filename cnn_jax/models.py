@@ -104,7 +104,7 @@ def _linen(kind: Callable[..., nn.Module]) -> Callable[[Any, jax.Array, _Forward
 
 
 def _batch_norm(layer: config.BatchNorm, x: jax.Array, forward: _Forward) -> jax.Array:
-    return forward.module(nn.BatchNorm, layer, use_running_average=not forward.train)(x)
+    return forward.module(layers.BatchNorm, layer)(x, forward.train)
 
 
 def _group_norm(layer: config.GroupNorm, x: jax.Array, forward: _Forward) -> jax.Array:

@@ -600,3 +600,33 @@ def test_initializers_and_activations_may_be_functions():
     y, variables = module.init_with_output(jax.random.key(0), SQUARE)
     assert (variables["params"]["kernel"] == 3).all()
     assert (y == -(3 * 3 * 4 * 3 + 1)).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 5, 6, 3), (3, 4, 2, 5, 2)])
+def test_batch_norm_is_that_of_flax(shape):
+    rng = np.random.default_rng(0)
+    x, pulled = rng.normal(3, 2, shape).astype(np.float32), rng.normal(size=shape).astype(np.float32)
+    ours, theirs = layers.BatchNorm(), nn.BatchNorm(momentum=0.9, epsilon=1e-5)
+    params = {
+        "scale": rng.normal(1, 0.3, shape[-1:]).astype(np.float32),
+        "bias": rng.normal(size=shape[-1:]).astype(np.float32),
+    }
+    stats = {"mean": np.full(shape[-1:], 2, np.float32), "var": np.full(shape[-1:], 3, np.float32)}
+    shapes = jax.tree.map(jnp.shape, theirs.init(jax.random.key(0), x, use_running_average=False))
+    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(0), x, True)) == shapes
+
+    def both(run):
+        def loss(params, x):
+            y, changed = run(params, x)
+            return (y * pulled).sum() + sum((value**2).sum() for value in jax.tree.leaves(changed)), (y, changed)
+
+        return jax.grad(loss, (0, 1), has_aux=True)(params, x)
+
+    def variables(params):
+        return {"params": params, "batch_stats": stats}
+
+    found = both(lambda p, x: ours.apply(variables(p), x, True, mutable=["batch_stats"]))
+    expected = both(lambda p, x: theirs.apply(variables(p), x, use_running_average=False, mutable=["batch_stats"]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), found, expected)
+    still = theirs.apply(variables(params), x, use_running_average=True)
+    np.testing.assert_allclose(ours.apply(variables(params), x, False), still, rtol=1e-5, atol=1e-5)
