@@ -2,7 +2,7 @@
 //
 // x (images, rows, columns, channels), kernel (rows, columns, channels, filters): channels last, as everywhere. A task is a few
 // images, in a few buffers that fit a core's caches. How images are divided into tasks never depends on the number
-// of threads, so results do not either. `native.py` compiles this for the processor at hand and says what is for it.
+// of threads, so results do not either. `__init__.py` compiles this for the processor at hand.
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -22,9 +22,9 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 64")
 #define DEAD 255  // the winner's number where relu let nothing through
-#define L1_BYTES 24576
+#define L1_BYTES 24576  // of a first-level cache, what these loops may fill
 #define TASKS 16  // that a batch is divided into, at most
-#define OUTPUTS_AT_ONCE 192
+#define OUTPUTS_AT_ONCE 192  // of a kernel gradient: enough to forget what loading its sums costs
 
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
