@@ -4,8 +4,8 @@
     xla      plain convolutions in place of XLA's slow gradients (`xla`): on CPU for the rest, and without a C compiler
     lax      `lax.conv_general_dilated` as it is: on accelerators, in other precisions, with groups
 
-Padding is none of its business: see `layers`. docs/decisions 0001 and 0006 have the measurements. Letters: N images, S spatial axes,
-C channels, F filters, K kernel axes.
+Padding is none of its business: see `layers`. docs/decisions 0001 and 0006 have the measurements. Letters: N images, S spatial
+axes, C channels, F filters, K kernel axes.
 """
 
 import contextlib
