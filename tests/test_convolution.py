@@ -96,6 +96,15 @@ def test_zeros_around_are_those_put_there_before(zeros, strides, dilation):
     agree(lambda x, k: conv_valid(x, k, zeros=zeros, **how), padded, x, kernel)
 
 
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_bias_and_relu_on_the_way(strides):
+    """The gradient is not zero where relu lets nothing through: only relu's own choice keeps it out."""
+    x, kernel, bias = draw(4, 9, 8, 3), draw(3, 2, 3, 20, seed=1), draw(20, seed=2)
+    how = {"strides": strides, "dilation": (1, 1), "groups": 1}
+    theirs = lambda x, k, b: jax.nn.relu(reference(x, k, **how) + b)  # noqa: E731
+    agree(lambda *a: conv_valid(*a, **how, relu=True), theirs, x, kernel, bias)
+
+
 def test_under_jit_vmap_and_scan_it_is_the_same():
     x, kernels = draw(4, 7, 7, 2), draw(3, 3, 3, 2, 4, seed=1)
 
@@ -315,13 +324,19 @@ def test_second_derivatives_are_those_of_lax(relu, pool):
         corners = [y[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1)]
         return functools.reduce(jnp.maximum, corners) if pool else y
 
-    def second(function):
+    def second(function):  # of a loss whose gradient is not zero where relu is
         def length(*a):
-            return sum((g**2).sum() for g in jax.grad(lambda *a: (function(*a) ** 3).sum(), (0, 1, 2))(*a))
+            return sum((g**2).sum() for g in jax.grad(lambda *a: ((function(*a) + 1) ** 3).sum(), (0, 1, 2))(*a))
 
         return jax.jit(jax.grad(length, (0, 1, 2)))(x, kernel, bias)
 
-    for found, expected in zip(second(ours), second(theirs), strict=True):
+    def by_upstream(function):  # what relu and pool keep out is kept out of this too, though nothing behind it would
+        y, pull_back = jax.vjp(function, x, kernel, bias)
+        upstream = jnp.asarray(draw(*y.shape, seed=3))
+        return jax.jit(jax.grad(lambda u: sum((g**2).sum() for g in pull_back(u))))(upstream)
+
+    both = ((*second(function), by_upstream(function)) for function in (ours, theirs))
+    for found, expected in zip(*both, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
