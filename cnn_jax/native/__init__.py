@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from cnn_jax.config import cache_root
 
-_SOURCES = ("conv.c", "lanes.h")
+_SOURCES = ("conv.c", "lanes.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 _FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11", "-w")
 _PROCESSOR = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes

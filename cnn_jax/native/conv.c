@@ -104,6 +104,7 @@ struct conv {
   float *out, *out_bias;
   uint8_t *out_winner;
   float *packed;    // weights, in the order in which the loops take them
+  float *transformed;  // the same, for Winograd's
   float *partials;  // a kernel gradient and a bias gradient for each task
   int64_t partial;  // floats of one
   int64_t tasks;
@@ -220,6 +221,8 @@ static void pass_gradient(const struct conv *c, int64_t image, float *to, int64_
                             column, sum);
 }
 
+#include "winograd.h"
+
 // ----------------------------------------------------------------------------------------------------------- forward
 
 static void forward(struct conv *c, int64_t task, int64_t first, int64_t last) {
@@ -306,13 +309,13 @@ static few *few_for(const struct conv *c) {
 #endif
 
 // A task's part of it: how it is laid out depends on the way taken, see `kernel_gradient`.
-enum way { DENSE, WINNERS, FEW };
+enum way { DENSE, WINNERS, FEW, WINOGRAD };
 
 static enum way way_of(const struct conv *c) {
 #if MASKS
   if (c->pool && few_for(c)) return FEW;
 #endif
-  return c->pool ? WINNERS : DENSE;
+  return c->pool ? WINNERS : by_winograd(c) ? WINOGRAD : DENSE;
 }
 
 static int64_t lanes_of(const struct conv *c) {
@@ -376,7 +379,7 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
   const int64_t filters = way == WINNERS ? c->filters : whole(c->filters, lanes), size = filters * c->kernel_rows * stride;
   c->partial = whole(size, 16) + whole(c->filters, 16);
   if (!(c->partials = floats(c, c->tasks * c->partial))) return;
-  in_tasks(frame, c, add_to_partial);
+  in_tasks(frame, c, way == WINOGRAD ? add_to_partial_by_winograd : add_to_partial);
   if (c->failed) return;
   float *total = c->partials;
   for (int64_t task = 1; task < c->tasks; task++) JOIN(add, WIDE)(total, total + task * c->partial, c->partial);
@@ -562,7 +565,7 @@ static void read_shapes(struct conv *c, XLA_FFI_CallFrame *frame, const int64_t 
 }
 
 static XLA_FFI_Error *finish(XLA_FFI_CallFrame *frame, struct conv *c) {
-  free(c->packed), free(c->partials);
+  free(c->packed), free(c->transformed), free(c->partials);
   return c->failed ? error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: convolution") : NULL;
 }
 
@@ -575,7 +578,8 @@ XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
   c.x = x->data, c.kernel = kernel->data, c.bias = bias->data, c.out = y->data;
   if (c.pool) c.out_winner = result(frame, 1)->data;
   pack_forward(&c);
-  if (!c.failed) in_tasks(frame, &c, forward);
+  if (by_winograd(&c)) pack_transformed(&c, c.channels, c.filters);
+  if (!c.failed) in_tasks(frame, &c, by_winograd(&c) ? forward_by_winograd : forward);
   return finish(frame, &c);
 }
 
@@ -599,7 +603,13 @@ XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
   read_shapes(&c, frame, result(frame, 0)->dims, kernel->dims, gradient->dims);
   c.y_gradient = gradient->data, c.kernel = kernel->data, c.y = seen->data, c.winner = seen->data;
   c.out = result(frame, 0)->data;
-  (c.pool ? pack_by_filter : pack_mirrored)(&c);
-  if (!c.failed) in_tasks(frame, &c, c.pool ? input_gradient_winners : input_gradient_dense);
+  if (c.pool) {  // the winners alone are a quarter: fewer than Winograd's
+    pack_by_filter(&c);
+    if (!c.failed) in_tasks(frame, &c, input_gradient_winners);
+  } else {
+    pack_mirrored(&c);
+    if (by_winograd(&c)) pack_transformed(&c, c.filters, c.channels);
+    if (!c.failed) in_tasks(frame, &c, by_winograd(&c) ? input_gradient_by_winograd : input_gradient_dense);
+  }
   return finish(frame, &c);
 }
