@@ -603,7 +603,7 @@ XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
   read_shapes(&c, frame, result(frame, 0)->dims, kernel->dims, gradient->dims);
   c.y_gradient = gradient->data, c.kernel = kernel->data, c.y = seen->data, c.winner = seen->data;
   c.out = result(frame, 0)->data;
-  if (c.pool) {  // the winners alone are a quarter: fewer than Winograd's
+  if (c.pool) {
     pack_by_filter(&c);
     if (!c.failed) in_tasks(frame, &c, input_gradient_winners);
   } else {

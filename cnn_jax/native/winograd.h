@@ -1,15 +1,16 @@
-// Winograd's F(2x2, 3x3): four outputs of a 3x3 kernel from 16 products per channel, not 36 (Lavin and Gray 2016, arXiv:1509.09308).
+// Winograd's F(2x2, 3x3): four outputs of a 3x3 kernel from 16 products per channel, not 36 (Lavin and Gray 2016,
+// arXiv:1509.09308).
 //
-// A tile is 4x4 inputs, two apart, and the 2x2 outputs that see them. With d a tile, g a kernel, y the outputs:
-// y = A' [(G g G') * (B' d B)] A, where * is by element; so are the gradients. At each of the 16 places of a tile that is a matrix
-// product, (tiles, channels) x (channels, filters): what a 1x1 convolution does, by the loops of lanes.h. Constants are 1 and 1/2:
-// of small integers everything is exact. Channels and filters are in whole vectors of WIDE.
+// A tile is the 4x4 inputs d that 2x2 outputs y see. With g the kernel, ' a transposition and * by element,
+//     y = A' [(G g G') * (B' d B)] A,   dL/dg = G' [(A dL/dy A') * (B' d B)] G,
+// and dL/dd is y with another kernel. Summed over channels that is, at each of the 16 places of a tile, a matrix product: what
+// a 1x1 convolution does, by the loops of lanes.h. The constants of A, B and G are 1 and 1/2, so small integers stay exact, and
+// fewer terms meet in one sum than in a plain one. Channels and filters are in whole vectors of WIDE.
 
 #define vec JOIN(vec, WIDE)
 #define ints JOIN(ints, WIDE)
 #define PLACES 16
-#define TILES (2 * MOST_COLUMNS)  // that a matrix product takes at once
-#define TILE_FLOATS (1 << 16)     // of tiles for a kernel gradient, at once: a quarter of a second-level cache
+#define TILES (2 * MOST_COLUMNS)  // that a matrix product takes at once: with few channels they fit the first-level cache
 
 // An image in memory, and where it lies: outside of it are zeros. Channels are in whole vectors.
 struct image {
@@ -22,6 +23,11 @@ struct image {
 static const float *row_of(const struct image *image, int64_t row) {
   row -= image->top;
   return row >= 0 && row < image->rows ? image->pixels + row * image->columns * image->pitch : image->zeros;
+}
+
+// Where rows from `row` on are, in this image or the next: only to be sent for.
+static const float *rows_after(const struct image *image, int64_t row) {
+  return image->pixels + (row - image->top) * image->columns * image->pitch;
 }
 
 INLINE vec pixel(const struct image *image, const float *row, int64_t column, int64_t channel) {
@@ -137,8 +143,8 @@ struct tiles {
   int64_t channels, channel_pitch, filters, filter_pitch;  // a pitch is in whole vectors
   const float *weights, *bias;                             // weights: (PLACES, blocks of filters, channels, WIDE)
   int relu, pool;
-  int64_t row, column;         // floats between outputs
-  float *inputs, *products;    // (PLACES, TILES, pitch)
+  int64_t row, column;       // floats between outputs
+  float *inputs, *products;  // (PLACES, TILES, pitch)
   int64_t count;
   struct tile to[TILES];
 };
@@ -174,8 +180,14 @@ INLINE void finish_tile(const struct tiles *tiles, const float *m, const struct 
   }
 }
 
-// The matrix products of the tiles that are there, and what becomes of them.
-static void flush_tiles(struct tiles *tiles) {
+// Sends for one of PLACES parts of `size` floats. Images come from memory; while products are computed there is time for it.
+INLINE void fetch(const float *from, int64_t size, int64_t part, const int to_write) {
+  const char *begin = (const char *)(from + size * part / PLACES), *end = (const char *)(from + size * (part + 1) / PLACES);
+  for (; begin < end; begin += 64) to_write ? __builtin_prefetch(begin, 1, 2) : __builtin_prefetch(begin, 0, 2);
+}
+
+// The matrix products of the tiles that are there, and what becomes of them. `next`: inputs that are needed then.
+static void flush_tiles(struct tiles *tiles, const float *next) {
   if (!tiles->count) return;
   JOIN(stamp, WIDE) *const *stamps = JOIN(stamps, WIDE)[1];
   const int64_t columns = JOIN(width_for, WIDE)((tiles->count + 1) / 2, stamps);
@@ -184,12 +196,15 @@ static void flush_tiles(struct tiles *tiles) {
   };
   static const float none[WIDE];
   const float *weights = tiles->weights;
-  for (int64_t p = 0; p < PLACES; p++)
+  for (int64_t p = 0; p < PLACES; p++) {
+    if (next) fetch(next, 4 * TILES * tiles->channel_pitch, p, 0);
+    fetch(tiles->to[0].y, (tiles->pool ? 1 : 4) * TILES * tiles->filters, p, 1);
     for (int64_t f = 0; f < tiles->filter_pitch; f += WIDE, weights += tiles->channels * WIDE) {
       const struct sink sink = {tiles->products + p * TILES * tiles->filter_pitch + f, NULL, columns * tiles->filter_pitch,
                                 tiles->filter_pitch};
       stamps[columns](&walk, tiles->inputs + p * TILES * tiles->channel_pitch, weights, none, &sink);
     }
+  }
   for (int64_t f = 0; f < tiles->filter_pitch; f += WIDE)
     for (int64_t t = 0; t < tiles->count; t++)
       finish_tile(tiles, tiles->products + t * tiles->filter_pitch + f, &tiles->to[t], f);
@@ -206,28 +221,32 @@ static void convolve_by_tiles(struct tiles *tiles, const struct image *image, in
       transform_inputs(image, r, q, count, tiles->inputs + tiles->count * tiles->channel_pitch, TILES * tiles->channel_pitch);
       int64_t at = step * (r / 2 * tiles->row + q / 2 * tiles->column);
       for (int64_t t = 0; t < count; t++, at += step * tiles->column)
-        tiles->to[tiles->count++] = (struct tile){y + at, winner ? winner + at : NULL, rows - r > 1 ? 2 : 1, columns - q - 2 * t > 1 ? 2 : 1};
-      if (tiles->count == TILES) flush_tiles(tiles);
+        tiles->to[tiles->count++] = (struct tile){y + at, winner ? winner + at : NULL, (int)min_of(2, rows - r),
+                                                  (int)min_of(2, columns - q - 2 * t)};
+      if (tiles->count == TILES) flush_tiles(tiles, rows_after(image, r + 4));
     }
 }
 
 // Tiles and gradients on their way to a kernel gradient.
 struct gradient_tiles {
   int64_t channels, channel_pitch, filter_pitch;
-  int64_t most, count;
-  float *inputs, *gradients;  // (PLACES, most, pitch)
-  float *total;               // (PLACES, blocks of filters, channels, WIDE)
+  float *inputs, *gradients;  // (PLACES, TILES, pitch)
+  int64_t count;
+  float *total;  // (PLACES, blocks of filters, channels, WIDE)
 };
 
-static void flush_gradient_tiles(struct gradient_tiles *tiles) {
+static void flush_gradient_tiles(struct gradient_tiles *tiles, const float *next, const float *next_gradient) {
   const struct walk walk = {
       .column_step = tiles->channel_pitch, .kernel_rows = 1, .run = tiles->channels, .rows = 1, .columns = tiles->count,
       .filters = tiles->filter_pitch,
   };
-  for (int64_t p = 0; p < PLACES && tiles->count; p++)
-    JOIN(add_kernel_gradient, WIDE)(&walk, tiles->inputs + p * tiles->most * tiles->channel_pitch,
-                                    tiles->gradients + p * tiles->most * tiles->filter_pitch, tiles->filter_pitch,
+  for (int64_t p = 0; p < PLACES && tiles->count; p++) {
+    if (next) fetch(next, 4 * TILES * tiles->channel_pitch, p, 0);
+    if (next) fetch(next_gradient, 4 * TILES * tiles->filter_pitch, p, 0);
+    JOIN(add_kernel_gradient, WIDE)(&walk, tiles->inputs + p * TILES * tiles->channel_pitch,
+                                    tiles->gradients + p * TILES * tiles->filter_pitch, tiles->filter_pitch,
                                     tiles->total + p * tiles->channels * tiles->filter_pitch);
+  }
   tiles->count = 0;
 }
 
@@ -235,17 +254,19 @@ static void flush_gradient_tiles(struct gradient_tiles *tiles) {
 static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const struct image *image, const struct image *gradient) {
   for (int64_t r = 0; r < gradient->rows; r += 2)
     for (int64_t q = 0, count; q < gradient->columns; q += 2 * count) {
-      count = min_of((gradient->columns - q + 1) / 2, tiles->most - tiles->count);
-      transform_inputs(image, r, q, count, tiles->inputs + tiles->count * tiles->channel_pitch, tiles->most * tiles->channel_pitch);
+      count = min_of((gradient->columns - q + 1) / 2, TILES - tiles->count);
+      transform_inputs(image, r, q, count, tiles->inputs + tiles->count * tiles->channel_pitch, TILES * tiles->channel_pitch);
       transform_gradients(gradient, r, q, count, tiles->gradients + tiles->count * tiles->filter_pitch,
-                          tiles->most * tiles->filter_pitch);
+                          TILES * tiles->filter_pitch);
       tiles->count += count;
-      if (tiles->count == tiles->most) flush_gradient_tiles(tiles);
+      if (tiles->count == TILES)
+        flush_gradient_tiles(tiles, rows_after(image, r + 4), rows_after(gradient, r + 2));
     }
 }
 
 // ------------------------------------------------------------------------------------------------------------- tasks
 
+// Whether it is done this way; behind a max-pool only forward, as the winners' gradients need even fewer products.
 static int by_winograd(const struct conv *c) {
   return c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 && c->channels > NARROW &&
          c->filters > NARROW && min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
@@ -260,7 +281,7 @@ static int begin_tiles(struct conv *c, struct tiles *tiles, int64_t channels, in
 }
 
 static void end_tiles(struct tiles *tiles) {
-  if (tiles->inputs && tiles->products) flush_tiles(tiles);
+  if (tiles->inputs && tiles->products) flush_tiles(tiles, NULL);
   free(tiles->inputs), free(tiles->products);
 }
 
@@ -324,12 +345,8 @@ static void input_gradient_by_winograd(struct conv *c, int64_t task, int64_t fir
 static void add_to_partial_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->out_rows * c->out_columns * c->filters;
   const int64_t pitch = whole(c->channels, WIDE), filter_pitch = whole(c->filters, WIDE);
-  const int64_t there = (last - first) * ((c->out_rows + 1) / 2) * ((c->out_columns + 1) / 2);
-  struct gradient_tiles tiles = {
-      .channels = c->channels, .channel_pitch = pitch, .filter_pitch = filter_pitch,
-      .most = min_of(there, max_of(TILES, TILE_FLOATS / (PLACES * (pitch + filter_pitch)))),
-  };
-  tiles.inputs = floats(c, PLACES * tiles.most * pitch), tiles.gradients = floats(c, PLACES * tiles.most * filter_pitch);
+  struct gradient_tiles tiles = {.channels = c->channels, .channel_pitch = pitch, .filter_pitch = filter_pitch};
+  tiles.inputs = floats(c, PLACES * TILES * pitch), tiles.gradients = floats(c, PLACES * TILES * filter_pitch);
   tiles.total = floats(c, PLACES * c->channels * filter_pitch);
   float *zeros = floats(c, max_of(c->columns * pitch, c->out_columns * filter_pitch));
   float *copy = pitch == c->channels ? NULL : floats(c, c->rows * c->columns * pitch);
@@ -340,10 +357,11 @@ static void add_to_partial_by_winograd(struct conv *c, int64_t task, int64_t fir
     for (int64_t i = first; i < last; i++) {
       if (passed) pass_gradient(c, i, passed, c->out_columns * filter_pitch, filter_pitch, bias);
       const struct image image = {in_vectors(c, c->x + i * size, copy), c->rows, c->columns, pitch, c->top, c->left, zeros};
-      const struct image gradient = {passed ? passed : c->y_gradient + i * y_size, c->out_rows, c->out_columns, filter_pitch, 0, 0, zeros};
+      const float *from = passed ? passed : c->y_gradient + i * y_size;
+      const struct image gradient = {from, c->out_rows, c->out_columns, filter_pitch, 0, 0, zeros};
       add_kernel_gradient_by_tiles(&tiles, &image, &gradient);
     }
-    flush_gradient_tiles(&tiles);
+    flush_gradient_tiles(&tiles, NULL, NULL);
     add_weights_gradient(tiles.total, filter_pitch / WIDE, c->channels, total);
   }
   free(tiles.inputs), free(tiles.gradients), free(tiles.total), free(zeros), free(copy), free(passed);
