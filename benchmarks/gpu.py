@@ -3,8 +3,8 @@
     python -m benchmarks.gpu            needs jax[cuda12] or newer in .venv and a CUDA build of torch in .venv-bench
     python -m benchmarks.gpu --smoke    the same with tiny settings on CPU: shows that it runs, and nothing else
 
-Three parts: the sweep of `benchmarks.sweep` (36 trials), a sweep of 256 seeds of one cell, and `benchmarks.speedrun`, the time
-to 94 % on CIFAR-10. It has only been run with --smoke so far: there are no numbers of a GPU yet.
+Four parts: the sweep of `benchmarks.sweep` (36 trials), a sweep of 256 seeds of one cell, `benchmarks.one_program`, and
+`benchmarks.speedrun`, the time to 94 % on CIFAR-10. It has only been run with --smoke so far: there are no numbers of a GPU.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ONE_CELL = {"filters": "32", "kernel_size": "3", "padding": "valid"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the three parts and prints their tables; bad input ends it in one line."""
+    """Runs the four parts and prints their tables; bad input ends it in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="mnist", help="of the sweeps, as for launch.py")
     parser.add_argument("--cifar", default="cifar10", help="of the speedrun, as for launch.py")
@@ -43,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(sweep.table(runs, trials * info.train_examples) + "\n", flush=True)
     except (UsageError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+    few = ["--images=128", "--seeds=1"] if args.smoke else []
+    for lanes in ([], ["--lanes"]):
+        command = [sys.executable, "-m", "benchmarks.one_program", *few, *lanes]
+        if code := subprocess.run(command, cwd=sweep.ROOT, env=sweep.inherited() | dict(environment)).returncode:
+            sys.exit(code)
     tiny = ["--images=64", "--epochs=2", "--batch_size=32", "--widths=8,8,8", "--runs=1"] if args.smoke else []
     command = [sys.executable, "-m", "benchmarks.speedrun", f"--dataset={args.cifar}", *tiny]
     sys.exit(subprocess.run(command, cwd=sweep.ROOT, env=sweep.inherited() | dict(environment)).returncode)

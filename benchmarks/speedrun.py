@@ -141,6 +141,8 @@ def main(argv: list[str] | None = None) -> None:
         images = data.load(DataConfig(args.dataset, validation_fraction=0.0, train_examples=args.images))
     except UsageError as error:
         sys.exit(f"error: {error}")
+    if min(images.info.input_shape[:2]) < 16:
+        sys.exit(f"error: --dataset={args.dataset}: its images are {images.info.input_shape}; legal are 16x16 and larger")
     if len(images.train_labels) < args.batch_size:
         sys.exit(f"error: --batch_size={args.batch_size}: legal is 1 to {len(images.train_labels)}, the training images")
     mean, spread = images.train_images.mean((0, 1, 2)), images.train_images.std((0, 1, 2))

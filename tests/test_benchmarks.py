@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_images import images
 
-from benchmarks import sweep
+from benchmarks import one_program, sweep
 from benchmarks.models import vgg3
 from cnn_jax import data, describe
 from cnn_jax.config import DataConfig
@@ -156,3 +156,13 @@ def test_the_whole_race(file, tmp_path, capsys):
     found = json.loads((tmp_path / "all.json").read_text())
     assert {name: len(runs[0]["test_accuracy"]) for name, runs in found["runs"].items()} == {"ours": 2, "flax": 2}
     assert found["limit"] > 1e8
+
+
+@pytest.mark.parametrize("lanes", [False, True])
+def test_one_program_for_all_cells_trains_each_as_its_own_does(lanes, monkeypatch):
+    monkeypatch.setattr(one_program, "CELLS", [one_program.Cell(8, 3, "valid"), one_program.Cell(16, 5, "same")])
+    monkeypatch.setattr(one_program, "TURNS", 1)
+    own, one = one_program.both_ways(512, 2, lanes=lanes)
+    for mine, shared in zip(own, one, strict=True):
+        np.testing.assert_allclose(shared.losses, mine.losses, rtol=1e-5)
+    assert abs(own[0].losses[0] / own[1].losses[0] - 1) > 1e-4  # the cells are not one another
