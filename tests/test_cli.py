@@ -284,7 +284,8 @@ def test_killed_and_interrupted_sweeps_end_as_undisturbed_ones(npz: str, tmp_pat
 
 
 def _workers(pid: int) -> list[int]:
-    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    """Its children that are workers: git, asked for the version, is gone in a moment."""
+    done = subprocess.run(["pgrep", "-P", str(pid), "-f", "cnn_jax.runner.worker"], capture_output=True, text=True)
     return [int(word) for word in done.stdout.split()]
 
 

@@ -24,6 +24,7 @@
 #define DEAD 255  // the winner's number where relu let nothing through
 #define L1_BYTES 24576  // of a first-level cache, what these loops may fill
 #define TASKS 16  // that a batch is divided into, at most
+#define PARTIAL_FLOATS (1 << 20)  // that the partial kernel gradients of all tasks should not exceed: they then stay in a cache
 #define OUTPUTS_AT_ONCE 192  // of a kernel gradient: enough to forget what loading its sums costs
 
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -378,6 +379,7 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
   const int64_t stride = way == WINNERS ? whole(run, lanes) : run;
   const int64_t filters = way == WINNERS ? c->filters : whole(c->filters, lanes), size = filters * c->kernel_rows * stride;
   c->partial = whole(size, 16) + whole(c->filters, 16);
+  c->tasks = min_of(c->tasks, max_of(4, PARTIAL_FLOATS / c->partial));
   if (!(c->partials = floats(c, c->tasks * c->partial))) return;
   in_tasks(frame, c, way == WINOGRAD ? add_to_partial_by_winograd : add_to_partial);
   if (c->failed) return;
