@@ -379,7 +379,7 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
   const int64_t stride = way == WINNERS ? whole(run, lanes) : run;
   const int64_t filters = way == WINNERS ? c->filters : whole(c->filters, lanes), size = filters * c->kernel_rows * stride;
   c->partial = whole(size, 16) + whole(c->filters, 16);
-  c->tasks = min_of(c->tasks, max_of(4, PARTIAL_FLOATS / c->partial));
+  c->tasks = min_of(c->tasks, max_of(4, PARTIAL_FLOATS / c->partial));  // some for several threads in any case
   if (!(c->partials = floats(c, c->tasks * c->partial))) return;
   in_tasks(frame, c, way == WINOGRAD ? add_to_partial_by_winograd : add_to_partial);
   if (c->failed) return;
