@@ -18,6 +18,7 @@ import pytest
 
 from cnn_jax import runner, store
 from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
+from cnn_jax.runner import local
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import DEATHS, Crew
 from cnn_jax.runner.queue import Queue
@@ -579,3 +580,11 @@ def test_outcome_is_complete_when_every_trial_has_a_record() -> None:
     assert not dataclasses.replace(whole, total=4).complete
     assert not dataclasses.replace(whole, interrupted=True).complete
     assert json.dumps(whole.counts)
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [("", []), ("glibc.malloc.hugetlb=0", ["glibc.malloc.hugetlb=0"])])
+def test_workers_ask_for_large_pages_unless_the_user_says_otherwise(
+    mine: str, theirs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", mine)
+    assert local.environment(1)["GLIBC_TUNABLES"].split(":") == ["glibc.malloc.hugetlb=1", *theirs]  # the last one counts
