@@ -104,10 +104,10 @@ struct conv {
   const uint8_t *winner;
   float *out, *out_bias;
   uint8_t *out_winner;
-  float *packed;    // weights, in the order in which the loops take them
+  float *packed;       // weights, in the order in which the loops take them
   float *transformed;  // the same, for Winograd's
-  float *partials;  // a kernel gradient and a bias gradient for each task
-  int64_t partial;  // floats of one
+  float *partials;     // a kernel gradient and a bias gradient for each task
+  int64_t partial;     // floats of one
   int64_t tasks;
   _Atomic int failed;
 };
