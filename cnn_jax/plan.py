@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from cnn_jax import data, isocost, store, summary, sweep
 from cnn_jax.config import DataConfig, ModelConfig, Trial, UsageError, format_stack
+from cnn_jax.console import Column, Row, print_table
 from cnn_jax.geometry import Description
 
 MOST_ROWS = 60  # cells that are listed; the rest are counted
@@ -75,31 +74,23 @@ def show(plan: Plan, console: Console, out: str | None) -> None:
     rows = [_settings(group[0]) for group in cells.values()]
     varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
     constant = {name: value for name, value in rows[0].items() if name not in varying and value}
-    console.print(escape(" · ".join(f"{name} {value}" for name, value in constant.items())), soft_wrap=True, highlight=False)
+    console.print(" · ".join(f"{name} {value}" for name, value in constant.items()), highlight=False, markup=False)
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in varying or ["model"]:
-        table.add_column(name)
-    for name in ("features", "parameters", "MACs", "receptive field", "trials"):
-        table.add_column(name, justify="right")
-    for (group, row), _ in zip(zip(cells.values(), rows, strict=True), range(MOST_ROWS), strict=False):
-        shape = plan.shape(group[0])
-        table.add_row(
-            *[escape(row[name]) for name in varying or ["model"]],
-            _features(shape),
-            f"{shape.params:,}",
-            f"{shape.macs:,}",
-            "" if shape.receptive_field is None else str(shape.receptive_field),
-            str(len(group)),
-        )
-    console.print(table)
+    names = varying or ["model"]
+    costs = ("parameters", "MACs", "receptive field", "trials", "features")
+    shown = list(zip(cells.values(), rows, strict=True))[:MOST_ROWS]
+    print_table(
+        console,
+        [*(Column(name, left=True) for name in names), *(Column(name, optional=name != "parameters") for name in costs)],
+        [Row([*(row[name] for name in names), *_costs(plan.shape(group[0]), len(group))]) for group, row in shown],
+    )
     if len(cells) > MOST_ROWS:
-        console.print(f"... and {len(cells) - MOST_ROWS:,} more cells")
+        console.print(f"... and {len(cells) - MOST_ROWS:,} more cells", highlight=False)
     programs = len(sweep.buckets(plan.trials))
     line = f"{len(plan.trials):,} trials in {len(cells):,} cells, {programs:,} programs to compile, "
     console.print(line + f"{sum(map(plan.training_images, plan.trials)):,} training images", highlight=False)
     if out is not None:
-        console.print(escape(f"results go to {out}{_already(plan, out)}"), highlight=False)
+        console.print(f"results go to {out}{_already(plan, out)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _already(plan: Plan, out: str) -> str:
@@ -109,6 +100,12 @@ def _already(plan: Plan, out: str) -> str:
         return ""
     done = sum(trial.id in known for trial in plan.trials)
     return f", where {done:,} of them are done" if done else ""
+
+
+def _costs(shape: Description, trials: int) -> list[str]:
+    """Cells of the plan's table that follow the settings."""
+    field = "" if shape.receptive_field is None else str(shape.receptive_field)
+    return [f"{shape.params:,}", f"{shape.macs:,}", field, str(trials), _features(shape)]
 
 
 def _features(shape: Description) -> str:

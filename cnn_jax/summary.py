@@ -205,9 +205,16 @@ def to_json(description: Description) -> dict[str, Any]:
     }
 
 
-def to_text(description: Description) -> str:
-    """What `describe` found as an aligned table, with the totals and the MAC convention below."""
-    header = ("layer", "kind", "output", "padding", "parameters", "MACs", "field", "stride", "bytes")
+COLUMNS = ("layer", "kind", "output", "padding", "parameters", "MACs", "field", "stride", "bytes")
+
+
+def title(description: Description) -> str:
+    """'cnn on 28x28x1'."""
+    return " ".join(filter(None, (description.model, "on", "x".join(map(str, description.input_shape)))))
+
+
+def to_rows(description: Description) -> list[tuple[str, ...]]:
+    """What `describe` found under `COLUMNS`: a row per layer, then the totals."""
     rows = [
         (
             layer.name,
@@ -225,7 +232,13 @@ def to_text(description: Description) -> str:
     d = description
     total = ("total", "", "x".join(map(str, d.output_shape)), "", f"{d.params:,}", f"{d.macs:,}")
     totals = (*total, _sizes_text(d.receptive_field), "", f"{d.activation_bytes:,}")
-    widths = [max(map(len, column)) for column in zip(header, *rows, totals, strict=True)]
+    return [*rows, totals]
+
+
+def to_text(description: Description) -> str:
+    """What `describe` found as an aligned table, with the totals and the MAC convention below."""
+    *rows, totals = to_rows(description)
+    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, totals, strict=True)]
     rule = "  ".join("─" * width for width in widths)
 
     def line(cells: Sequence[str]) -> str:
@@ -233,8 +246,7 @@ def to_text(description: Description) -> str:
             c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
 
-    title = " ".join(filter(None, (d.model, "on", "x".join(map(str, d.input_shape)))))
-    return "\n".join([title, "", line(header), rule, *map(line, rows), rule, line(totals), "", CONVENTION])
+    return "\n".join([title(description), "", line(COLUMNS), rule, *map(line, rows), rule, line(totals), "", CONVENTION])
 
 
 def _sizes_text(size: int | tuple[int, ...] | None) -> str:

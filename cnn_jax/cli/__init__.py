@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -21,7 +22,11 @@ from cnn_jax.config import UsageError
 
 def launch(argv: Sequence[str], usage: str) -> int:
     """`launch.py`: the first word names an experiment or a command, the rest are its flags; returns the exit status."""
-    sys.path.insert(0, os.getcwd())  # a fork's modules are found where the command is given
+    try:
+        sys.path.insert(0, os.getcwd())  # a fork's modules are found where the command is given
+    except FileNotFoundError:
+        print("error: the current folder does not exist any more: change to one that does", file=sys.stderr)
+        return 2
     words = list(argv[1:])
     if {"-h", "--help", "--helpfull", "--helpshort"} & set(words):
         names = "\n".join(f"  {name:<14} {line}" for name, line in experiments.known().items())
@@ -42,6 +47,8 @@ def main(experiment: str) -> None:
 def guarded(action: Callable[[], int]) -> int:
     """Runs a command. What the user can mend becomes one line on stderr and status 2, a folder that fails one and status 1."""
     logging.set_verbosity(logging.ERROR)  # of absl: the libraries below warn of what we report ourselves
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of palettes and metadata, which do not change what is read
+    output.prepare()
     # A polite kill is a Ctrl-C.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -8,6 +8,8 @@ from absl import flags as absl_flags
 from cnn_jax import store, sweep
 from cnn_jax.cli import flags
 from cnn_jax.config import ModelConfig, UsageError
+from cnn_jax.console import Column, Console, Row, print_table
+from cnn_jax.geometry import Description
 
 _MODEL_AXES = tuple(name for name, axis in sweep.AXES.items() if axis.part == "model")
 
@@ -41,41 +43,49 @@ def describe(words: Sequence[str]) -> int:
 
     model = zoo.resolve(ModelConfig(**fields, options=options))
     table = summary.describe(model, shape, flags.one(values, "num_classes", sweep.positive_int))
-    print(json.dumps(summary.to_json(table), indent=1) if values.json else summary.to_text(table))
+    if values.json:
+        print(json.dumps(summary.to_json(table), indent=1))
+    else:
+        _print_layers(table, Console())
     return 0
 
 
-def report(words: Sequence[str]) -> int:
-    """Rebuilds the report of a folder, or merges several folders into one."""
-    from rich.console import Console
+def _print_layers(table: Description, console: Console) -> None:
+    from cnn_jax import summary
 
+    text = summary.to_text(table)
+    if max(map(len, text.removesuffix(summary.CONVENTION).splitlines())) <= console.width:
+        console.print(text)
+        return
+    columns = [Column(name, left=i < 4, optional=i > 5) for i, name in enumerate(summary.COLUMNS)]
+    console.print(summary.title(table))
+    print_table(console, columns, [Row(cells) for cells in summary.to_rows(table)])
+    console.print(summary.CONVENTION)
+
+
+def report(words: Sequence[str]) -> int:
+    """Rebuilds the report of a folder, in place or in --out, or merges several folders into --out."""
     from cnn_jax import report as reports
 
     values = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("out", None, "where several folders are merged", flag_values=values)
+    absl_flags.DEFINE_string("out", None, "folder of the report; needed to merge several folders", flag_values=values)
     folders = [store.folder(word) for word in flags.parse(values, ["report", *words])]
     if not folders:
         raise UsageError("report: name the folder of a sweep")
-    folder = folders[0]
-    if len(folders) > 1:
-        if values.out is None:
-            raise UsageError("--out: name the folder that several sweeps are merged into")
-        folder = store.folder(values.out)
-    elif values.out is not None:
-        raise UsageError("--out: only for merging several folders; one folder's report is written into it")
+    if len(folders) > 1 and values.out is None:
+        raise UsageError("--out: name the folder that several sweeps are merged into")
+    folder = folders[0] if values.out is None else store.folder(values.out)
     store.check(folder)
     with store.reporting(folder):
         page = reports.merge(folders, folder)
     console = Console()
     reports.terminal(folders, console)
-    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)
     return 0
 
 
 def compare(words: Sequence[str]) -> int:
     """Prints two sweeps side by side, cell by cell."""
-    from rich.console import Console
-
     from cnn_jax import report as reports
 
     folders = flags.parse(absl_flags.FlagValues(), ["compare", *words])

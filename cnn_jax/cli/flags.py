@@ -61,7 +61,9 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         known = ", ".join(f"--{name}" for name in values if name not in ("flagfile", "undefok"))
         raise UsageError(f"--{error.flagname}: no such flag: one of {known}") from None
-    except flags.Error as error:
+    except UnicodeDecodeError:
+        raise UsageError("--flagfile: the file is not text: use a file with a flag per line, encoded as UTF-8") from None
+    except (flags.Error, ValueError) as error:  # absl raises ValueError for `--noNAME=VALUE`
         raise UsageError(" ".join(str(error).split())) from None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cnn_jax import console as _console
 from cnn_jax import stats, store
 from cnn_jax.config import Trial
 from cnn_jax.report import comparison, table, tensorboard
@@ -72,12 +73,12 @@ def merge(dirs: Sequence[str | Path], out: str | Path) -> Path:
 def terminal(dirs: Sequence[str | Path], console: Console | None = None) -> None:
     """Prints the answer of one or more sweeps and a table of the cells: mean, spread, n; one screen."""
     sweep = load(dirs)
-    _terminal.show(stats.analyse(sweep.records), len(sweep.missing), console or Console())
+    _terminal.show(stats.analyse(sweep.records), len(sweep.missing), console or _console.Console())
 
 
 def compare(a: str | Path, b: str | Path, console: Console | None = None) -> None:
     """Prints two sweeps cell by cell, b minus a with intervals. Raises UsageError if they share no cell."""
-    comparison.show(store.read(a), store.read(b), console or Console())
+    comparison.show(store.read(a), store.read(b), console or _console.Console())
 
 
 def write_tensorboard(dir: str | Path) -> Path:

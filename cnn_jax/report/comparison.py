@@ -4,12 +4,16 @@ import json
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from cnn_jax import stats
 from cnn_jax.config import UsageError
+from cnn_jax.console import Column, Row, print_table
 from cnn_jax.report import words
 
+COLUMNS = (
+    Column("cell", left=True), Column("A"), Column("B"), Column("B - A"), Column("95 % interval"), Column("p"),
+    Column("P(B>A)", optional=True), Column("n of A", optional=True), Column("n of B", optional=True),
+)  # fmt: skip
 
 def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None:
     """Prints every cell that both hold with b minus a: the difference with its interval, P(B > A) and a corrected p.
@@ -31,19 +35,14 @@ def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None
         means = stats.Means.of(values, max(stats.one_image(r, metric) for r in cells_a[key].done + cells_b[key].done))
         differences.append((key, values, means.contrast(np.array([-1.0, 1.0]))))
     p = stats.holm(np.array([d.p for _, _, d in differences]))
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column, justify in (
-        ("cell", "left"),
-        *((c, "right") for c in ("A", "n", "B", "n", "B - A", "95 % interval", "P(B>A)", "p")),
-    ):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    rows = []
     for (key, (x, y), d), corrected in zip(differences, p, strict=True):
         span = f"{words.points(d.low)} to {words.points(d.high)}" if d.known else "–"
-        numbers = (words.percent(x.mean()), str(len(x)), words.percent(y.mean()), str(len(y)), words.points(d.value), span)
         better = f"{stats.probability_better(y, x):.2f}"
-        style = "bold" if corrected <= 1 - stats.LEVEL else None
-        table.add_row(labels[key], *numbers, better, words.p_value(corrected), style=style)
-    console.print(table)
+        cells = [labels[key], words.percent(x.mean()), words.percent(y.mean()), words.points(d.value), span]
+        cells += [words.p_value(corrected), better, str(len(x)), str(len(y))]
+        rows.append(Row(cells, "bold" if corrected <= 1 - stats.LEVEL else ""))
+    print_table(console, COLUMNS, rows)
     changed = int((p <= 1 - stats.LEVEL).sum())
     only = len(cells_a) + len(cells_b) - 2 * len(shared)
     sentence = (
