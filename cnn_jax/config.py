@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Union
 
@@ -451,7 +452,15 @@ def format_stack(stack: Stack) -> str:
 
 
 def cache_root(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The folder of what is made once per machine: `cache_dir`, $CNN_JAX_CACHE, $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax."""
+    """The folder of what is made once per machine: `cache_dir`, $CNN_JAX_CACHE, $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax.
+
+    A user without a home folder, as in some containers, has it in the folder of temporary files.
+    """
     if chosen := cache_dir or os.environ.get("CNN_JAX_CACHE"):
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cnn_jax"
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "cnn_jax"
+    try:
+        return Path.home() / ".cache" / "cnn_jax"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"cnn_jax-{os.getuid()}"

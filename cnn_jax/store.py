@@ -23,6 +23,7 @@ import json
 import os
 import pathlib
 import socket
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,9 +44,20 @@ class StoreError(OSError):
 
 
 def folder(dir: str | os.PathLike) -> Path:
-    """`dir` as a path: of pathlib, or of etils.epath where it has a scheme such as gs://."""
+    """`dir` as a path: of pathlib, or of etils.epath where it has a scheme such as gs://.
+
+    In a string, a leading ~ or ~USER is the home folder. Raises UsageError if there is no such home or scheme.
+    """
     if "://" not in os.fspath(dir):
-        return Path(dir)
+        path = Path(dir)
+        if not path.parts or not path.parts[0].startswith("~"):
+            return path
+        if not os.fspath(dir).startswith("~") or isinstance(dir, Path):  # as ./~, which a Path holds as ~
+            return Path.cwd() / path
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            raise UsageError(f"--out: {path.parts[0]} has no home folder on this machine: name the folder in full") from None
     from etils import epath
 
     try:
@@ -77,9 +89,9 @@ def reporting(dir: str | os.PathLike) -> Iterator[None]:
 
 
 def check(dir: str | os.PathLike) -> None:
-    """Raises UsageError if `dir` cannot hold the results of a sweep; writes nothing.
+    """Raises UsageError if `dir` cannot hold the results of a sweep; leaves nothing behind.
 
-    It may be absent (then the nearest existing parent must be writable) or hold earlier results of this schema.
+    It may be absent (then folders can be made in the nearest existing parent) or hold earlier results of this schema.
     """
     path = folder(dir)
     try:
@@ -89,11 +101,21 @@ def check(dir: str | os.PathLike) -> None:
                 existing = existing.parent
             if not existing.is_dir():
                 raise UsageError(f"--out: {existing} is not a folder: name a folder that exists or can be made")
-            if not os.access(existing, os.W_OK | os.X_OK):
+            if not os.access(existing, os.W_OK | os.X_OK) or (existing != path and not _can_make_folders(existing)):
                 raise UsageError(f"--out: {path} cannot be written: name a folder that you may write to")
-        _read_header(path)
+        if _read_header(path) is None and _record_files(path):
+            _scan(path)  # refuses what is not ours
     except (OSError, ImportError) as error:  # a name that is too long, a bucket that is not ours, its library not installed
         raise UsageError(f"--out: {path} cannot be used: {error}") from None
+
+
+def _can_make_folders(parent: Path) -> bool:
+    """Tries it, and leaves nothing behind: /proc and some mounted folders have permissions that say nothing about it."""
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".cnn_jax-", dir=parent))
+    except OSError:
+        return False
+    return True
 
 
 def _read_header(dir: Path) -> dict[str, Any] | None:
@@ -179,6 +201,8 @@ def _scan(dir: Path) -> _Contents:
                 found.records[record["trial"]] = record
             if record.get("params_sha256"):
                 found.params.setdefault(record["trial"], set()).add(record["params_sha256"])
+    if found.damaged and not found.records and _read_header(dir) is None:  # records/*.jsonl of another program
+        raise UsageError(f"{dir} holds no sweep: none of the lines in {dir / 'records'} is a record of this program")
     return found
 
 

@@ -89,5 +89,6 @@ def write_tensorboard(dir: str | Path) -> Path:
 
 
 def _replace(path: Path, content: str | bytes) -> Path:
-    store.replace(path, content.encode() if isinstance(content, str) else content)
+    # A path that is not UTF-8 stands in it with escapes.
+    store.replace(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return path

@@ -119,7 +119,7 @@ def _figure(figure: plots.Figure, extra: str = "") -> str:
 
 def _download(name: str, rows: list[dict[str, Any]]) -> str:
     text = table.to_csv(rows)
-    link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+    link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode(errors="backslashreplace")).decode()
     return svg.tag("p", svg.tag("a", "data (CSV)", href=link, download=f"{name}.csv"), class_="data")
 
 

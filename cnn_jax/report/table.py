@@ -59,10 +59,14 @@ def results_parquet(records: list[stats.Record]) -> bytes | None:
         plain = len({type(v) for v in values if v is not None} - {int, float}) == 0 or all(
             isinstance(v, bool | None) for v in values
         )
-        columns[name] = values if plain else [None if v is None else str(cell(v)) for v in values]
+        columns[name] = values if plain else [None if v is None else _utf8(str(cell(v))) for v in values]
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), buffer)
     return buffer.getvalue()
+
+
+def _utf8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()  # a path may hold bytes that are not UTF-8
 
 
 def to_csv(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
