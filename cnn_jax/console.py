@@ -137,7 +137,8 @@ def print_table(console: rich.console.Console, columns: Sequence[Column], rows: 
     every row becomes a paragraph of 'name value' pairs.
     """
     rows = [Row([_cell(console, cell) for cell in row.cells], row.style) for row in rows]
-    kept, left_out = list(range(len(columns))), []
+    kept = list(range(len(columns)))
+    left_out: list[str] = []
     while not _fits(console, grid := _grid(columns, rows, kept)):
         optional = [i for i in kept if columns[i].optional]
         if not optional:
@@ -147,7 +148,9 @@ def print_table(console: rich.console.Console, columns: Sequence[Column], rows: 
         left_out.insert(0, columns[optional[-1]].name)
     console.print(grid)
     if left_out:
-        console.print(f"not shown in {console.width} columns: {', '.join(left_out)}", style="dim", highlight=False, markup=False)
+        console.print(
+            f"not shown in {console.width} columns: {', '.join(left_out)}", style="dim", highlight=False, markup=False
+        )
 
 
 def _cell(console: rich.console.Console, text: str) -> str:

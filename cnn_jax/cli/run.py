@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from cnn_jax import data, plan, report, runner, stats, store
 from cnn_jax.config import Trial
+from cnn_jax.console import Console
 from cnn_jax.runner.progress import Progress
 
 
@@ -60,7 +59,7 @@ def run(
     runner.check(out, how["executor"], how["workers"])
     if how["executor"] == "local":
         runner.warm_up()
-    progress = Progress(console, planned.training_images)
+    progress = Progress(console, planned.training_images, planned.cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
@@ -68,7 +67,7 @@ def run(
     outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
         outlook = rule.outlook(trials, store.read(out))
-        console.print(f"{len(added)} more trials where the answer is open{outlook}", highlight=False)
+        console.print(f"{len(added)} more trials where the answer is open{outlook}", soft_wrap=True)
         trials += added
         outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     with store.reporting(out):
@@ -80,7 +79,7 @@ def run(
                 report.write_tensorboard(out)
     if outcome.counts and not outcome.interrupted:
         report.terminal([out], console)
-        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"report: {page}", soft_wrap=True)
     return _status(outcome, len(trials))
 
 
@@ -92,7 +91,7 @@ def follow(planned: plan.Plan, console: Console, out: Path, places: dict[str, An
     if trouble := runner.follow(out, **places):
         print(f"error: {trouble}: the same commands on all hosts go on from the last checkpoint", file=sys.stderr)
         return 1
-    console.print(f"host {places['host']} is done: the results are with host 0", highlight=False)
+    console.print(f"host {places['host']} is done: the results are with host 0")
     return 0
 
 

@@ -15,6 +15,7 @@ COLUMNS = (
     Column("P(B>A)", optional=True), Column("n of A", optional=True), Column("n of B", optional=True),
 )  # fmt: skip
 
+
 def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None:
     """Prints every cell that both hold with b minus a: the difference with its interval, P(B > A) and a corrected p.
 

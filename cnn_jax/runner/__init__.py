@@ -26,7 +26,7 @@ from cnn_jax.config import DataConfig, Trial, UsageError
 from cnn_jax.runner import ray, slurm
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import Crew, Staff, records
-from cnn_jax.runner.local import Processes
+from cnn_jax.runner.local import Processes, overridden
 from cnn_jax.runner.local import warm_up as warm_up
 from cnn_jax.runner.progress import Progress
 from cnn_jax.runner.queue import Queue
@@ -67,6 +67,8 @@ def run(
     with store.locked(out):
         notes = store.begin(out, command, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), trials)
         missing = _missing(trials, out, checksums, keep_params, notes)
+        if found := overridden():
+            notes.append(f"{', '.join(found)}: not used by workers, which train with JAX's defaults")
         for note in notes:
             progress.note(note)
         interrupted = False

@@ -101,7 +101,7 @@ class Bench:
                 raise ValueError(
                     f"{trials[0].data.dataset} is not the same data on this machine as where the command was given"
                 )
-            program, compile_seconds = self._program(trials[0], lanes, on_device)
+            program, compile_seconds = self._program(slot, trials[0], lanes, on_device)
             with self.running:
                 began = time.perf_counter()
                 made_with = self._made_with(dataset, on_device)
@@ -118,7 +118,7 @@ class Bench:
                     position = train.advance(program, trials, on_device, position, most_steps)
                     steps, seconds = position.step - before, time.perf_counter() - started
                     most_steps = max(1, int(steps * CHUNK_SECONDS / max(seconds, 1e-6)))
-                    self.say("images", count=steps * trials[0].train.batch_size * len(trials))
+                    self.say("images", slot=slot, count=steps * trials[0].train.batch_size * len(trials), seconds=seconds)
                     if time.monotonic() - kept > self.orders.checkpoint_seconds:
                         self._checkpoint(trials, position, made_with)
                         kept = time.monotonic()
@@ -154,13 +154,15 @@ class Bench:
                 self.data[trial.data] = (loaded, train.DeviceData.put(loaded, self.devices))
             return self.data[trial.data]
 
-    def _program(self, trial: Trial, lanes: int, on_device: Any) -> tuple[Any, float]:
+    def _program(self, slot: int, trial: Trial, lanes: int, on_device: Any) -> tuple[Any, float]:
         from cnn_jax import train
 
         key = (trial.static, lanes)
         if key in self.programs:
             return self.programs[key], 0.0
+        self.say("compiling", slot=slot)
         program = train.compile_program(trial, lanes, on_device)
+        self.say("compiled", slot=slot, seconds=program.compile_seconds)
         while len(self.programs) >= 4:
             self.programs.pop(next(iter(self.programs)))
         self.programs[key] = program

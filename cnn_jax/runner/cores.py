@@ -1,27 +1,120 @@
-"""Cores for processes that share a machine and have no parent to share them out: each takes some that nobody else has."""
+"""Cores for workers: each gets cores of its own, and cores that another run of this user holds are left alone.
 
+A core is held through a lock on a file in the folder of temporary files; the kernel releases the lock when the process ends,
+however it ends, so no stale lock remains. Results never depend on which cores a worker gets: it always gets as many as its
+trials have devices. Runs that see different folders of temporary files (containers, TMPDIR) do not see each other.
+"""
+
+import contextlib
+import dataclasses
 import fcntl
 import os
+import stat
 import tempfile
-from typing import Any
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import IO
 
-_claims: list[Any] = []  # files that stay open, and so locked, as long as this process lives
+SHARERS = 4  # runs on one core that are counted; further ones share it uncounted
+
+
+def allowed() -> list[int]:
+    """The cores that this process may use; empty where the system cannot pin processes, as on macOS."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+class Claims:
+    """The cores that this process holds, until `release` or its end."""
+
+    def __init__(self) -> None:
+        self._held: list[_Core] = []
+
+    def take(self, count: int, *, shared: bool) -> list[int]:
+        """Claims `count` cores that this object does not hold yet, fewer if this process may not use so many.
+
+        Args:
+            count: how many cores.
+            shared: whether cores that others hold are taken where too few are free, those with the fewest holders first.
+
+        Returns:
+            The cores; empty if too few are free and `shared` is False.
+        """
+        candidates = [core for core in allowed() if core not in {held.number for held in self._held}]
+        count = min(count, len(candidates))
+        with _probing():
+            found = sorted((_probe(core) for core in candidates), key=lambda core: (core.holders, core.number))
+            free = all(core.holders == 0 for core in found[:count])
+            taken = found[:count] if shared or free else []
+            for core in found[len(taken) :]:
+                core.release()
+        self._held += taken
+        return sorted(core.number for core in taken)
+
+    def release(self, numbers: Collection[int]) -> None:
+        """Gives cores back."""
+        for core in [core for core in self._held if core.number in numbers]:
+            self._held.remove(core)
+            core.release()
 
 
 def claim(count: int) -> None:
-    """Pins this process to so many cores, as local workers are; to a shared one where none is free."""
-    free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    mine: set[int] = set()
-    for core in free:
-        file = open(os.path.join(tempfile.gettempdir(), f"cnn_jax-{os.getuid()}-core-{core}"), "a")  # noqa: SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            continue
-        _claims.append(file)
-        mine.add(core)
-        if len(mine) == count:
-            break
-    if free:
-        os.sched_setaffinity(0, mine or {free[os.getpid() % len(free)]})
+    """Pins this process to `count` cores for as long as it lives: free ones, or else those with the fewest holders."""
+    if mine := _claims.take(count, shared=True):
+        os.sched_setaffinity(0, mine)
+
+
+_claims = Claims()  # of a process that has no parent to share out the cores
+
+
+@dataclasses.dataclass
+class _Core:
+    number: int
+    holders: int  # others
+    lock: IO[str] | None  # ours; None where files cannot be locked, or too many hold the core
+
+    def release(self) -> None:
+        if self.lock:
+            self.lock.close()
+
+
+def _probe(number: int) -> _Core:
+    """Counts the holders of a core and becomes one of them."""
+    core = _Core(number, 0, None)
+    for place in range(SHARERS):
+        with contextlib.suppress(OSError):
+            file = open(_folder() / f"core-{number}-{place}", "a")  # noqa: SIM115 (closing it releases the lock)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                core.holders += 1
+                file.close()
+                continue
+            if core.lock:
+                file.close()
+            else:
+                core.lock = file
+    return core
+
+
+@contextlib.contextmanager
+def _probing() -> Iterator[None]:
+    """Lets one process at a time probe: it holds every core for a moment."""
+    try:
+        file = open(_folder() / "probing", "a")  # noqa: SIM115
+    except OSError:
+        yield
+        return
+    with file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _folder() -> Path:
+    """The folder of the locks. Raises OSError if it cannot be made, or belongs to somebody else."""
+    folder = Path(tempfile.gettempdir()) / f"cnn_jax-{os.getuid()}-cores"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} is not a folder of this user")
+    return folder

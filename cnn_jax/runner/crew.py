@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from cnn_jax import store
 from cnn_jax.config import DataConfig, Trial, UsageError
 from cnn_jax.runner.bench import Orders, failure
-from cnn_jax.runner.progress import Progress
+from cnn_jax.runner.progress import Activity, Progress
 from cnn_jax.runner.queue import Queue, Task
 
 STOP_SECONDS = 3.5  # for a checkpoint when interrupted; then a worker is killed, which loses only the time since its last one
@@ -53,6 +53,8 @@ class _Desk:
     """A worker as the crew sees it."""
 
     slots: int = 0
+    parallel: int = 0  # tasks that it trains at once
+    compiling: set[int] = dataclasses.field(default_factory=set)  # slots
     tasks: dict[int, Task] = dataclasses.field(default_factory=dict)
     last: tuple | None = None
     leaving: bool = False
@@ -80,10 +82,18 @@ class Crew:
                             self._hear(number, message)
                     self._hire()
                     self._employ()
-                    self.progress.tick()
+                    self.progress.tick(self._activity())
             finally:
                 self.staff.stop(STOP_SECONDS)
         return self.stopped
+
+    def _activity(self) -> Activity:
+        desks = self.desks.values()
+        return Activity(
+            starting=sum(not desk.slots for desk in desks),
+            compiling=sum(len(desk.compiling) for desk in desks),
+            parallel=sum(min(desk.parallel, len(desk.tasks)) for desk in desks),
+        )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -99,9 +109,9 @@ class Crew:
 
     def _hire(self) -> None:
         # Not more than there are tasks; of those at work, some will take what is left.
-        while len(self.queue) and len(self.desks) < min(self.staff.size, len(self.queue) + len(self.desks)):
+        while len(self.queue):
             starting = sum(not desk.slots for desk in self.desks.values())
-            if starting >= len(self.queue):
+            if starting >= len(self.queue) or len(self.desks) >= self.staff.size:
                 return
             number = next(n for n in range(len(self.desks) + 1) if n not in self.desks)
             self.desks[number] = _Desk()
@@ -111,24 +121,34 @@ class Crew:
         desk = self.desks[number]
         match message["event"]:
             case "ready":
-                desk.slots = message["slots"]
+                desk.slots, desk.parallel = message["slots"], message["parallel"]
                 self.deaths.pop("", None)  # of workers that never began: only many in a row are a reason to give up
+            case "compiling":
+                desk.compiling.add(message["slot"])
+            case "compiled":
+                desk.compiling.discard(message["slot"])
+                self.progress.compiled(desk.tasks[message["slot"]].trials[0], message["seconds"])
             case "images":
-                self.progress.images(message["count"])
+                self.progress.trained(desk.tasks[message["slot"]].trials, message["count"], message["seconds"])
             case "finished":
                 self.progress.finished(message)
             case "free":
+                desk.compiling.discard(message["slot"])  # it may have failed there
                 static = desk.tasks.pop(message["slot"]).trials[0].static
                 self.queue.measured(static, message["task_seconds"], message["compile_seconds"])
             case "memory":
                 task = desk.tasks.pop(message["slot"])
+                desk.compiling.discard(message["slot"])
+                self.progress.restarted(task.trials)
                 half = (len(task.trials) + 1) // 2
                 for part in (task.trials[half:], task.trials[:half]):
                     if part:
                         self.queue.give_back(Task(part, max(1, task.lanes // 2)))
             case "kept":
                 self.progress.note("a worker was told to go: another goes on with what it had")
-                self.queue.give_back(desk.tasks.pop(message["slot"]))
+                task = desk.tasks.pop(message["slot"])
+                self.progress.restarted(task.trials)
+                self.queue.give_back(task)
                 desk.leaving = True
             case "broken":
                 raise store.StoreError(message["reason"])
@@ -173,6 +193,7 @@ class Crew:
                 self.writer.finish(record)
                 self.progress.finished(record)
             if again:
+                self.progress.restarted(again)
                 self.queue.give_back(Task(tuple(again), task.lanes))
 
 

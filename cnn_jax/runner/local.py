@@ -18,6 +18,7 @@ from typing import Any
 
 from cnn_jax import native, store
 from cnn_jax.config import cache_root
+from cnn_jax.runner import cores
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import MOST_LANES
 
@@ -29,18 +30,23 @@ def warm_up() -> None:
 
 
 class Processes:
-    """The staff of this machine."""
+    """The staff of this machine.
+
+    A worker has cores of its own. Without `workers`, cores that another run holds are left alone until that run ends, unless
+    all are held when this one begins: then it shares them. If `workers` are given, those for which no core is free share one.
+    """
 
     def __init__(self, orders: Orders, workers: int | None):
         self.orders = orders
         on_accelerator = accelerator()
         self.most_lanes = MOST_LANES if on_accelerator and orders.devices * orders.hosts == 1 else 1
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        count = len(cores) or os.cpu_count() or 1
-        share = min(orders.devices, count)
-        self.size = 1 if on_accelerator or orders.hosts > 1 else min(workers or count, count // share)
-        # Each worker has cores of its own; an accelerator's has them all.
-        self.cores = [[] if on_accelerator or not cores else cores[n * share : (n + 1) * share] for n in range(self.size)]
+        count = len(cores.allowed()) or os.cpu_count() or 1
+        self.share = min(orders.devices, count)
+        self.most = 1 if on_accelerator or orders.hosts > 1 else min(workers or count, count // self.share)
+        self.pinned = bool(cores.allowed()) and not on_accelerator
+        self.shared, self.claims = workers is not None, cores.Claims()
+        self.cores: dict[int, list[int]] = {}  # of each worker; empty: it is not pinned
+        self.spare: list[list[int]] = []  # of the next worker
         out = store.folder(orders.out)
         ours = store.is_local(out) and orders.host == 0
         self.logs = (out if ours else cache_root()) / "logs"
@@ -48,7 +54,19 @@ class Processes:
         self.workers: dict[int, _Process] = {}
         self.lost: set[int] = set()
 
+    @property
+    def size(self) -> int:
+        """Workers that can run now: those that do, and one more if there are cores for it."""
+        if not self.spare and len(self.workers) < self.most:
+            mine = self.claims.take(self.share, shared=self.shared) if self.pinned else []
+            if self.pinned and not mine and not self.workers:
+                self.shared = True
+                mine = self.claims.take(self.share, shared=True)
+            self.spare += [mine] if mine or not self.pinned else []
+        return len(self.workers) + len(self.spare)
+
     def hire(self, number: int) -> None:
+        self.cores[number] = self.spare.pop() if self.size > len(self.workers) else []
         setup = {"parent": os.getpid(), "cores": self.cores[number], "orders": dataclasses.asdict(self.orders)}
         # A worker may have died of a damaged entry of the compiler's cache: the next one compiles anew.
         fresh = {"JAX_ENABLE_COMPILATION_CACHE": "false"} if number in self.lost else {}
@@ -70,6 +88,7 @@ class Processes:
                 self.selector.unregister(key.fileobj)
                 self.lost.add(number)
                 messages = [{"event": "lost", "how": self.workers.pop(number).bury(time.monotonic() + 1)}]
+                self.claims.release(self.cores.pop(number))
             events += [(number, message) for message in messages]
         return events
 
@@ -85,6 +104,8 @@ class Processes:
             worker.bury(deadline)
         self.workers.clear()
         self.selector.close()
+        for mine in (*self.cores.values(), *self.spare):
+            self.claims.release(mine)
 
 
 class _Process:
@@ -155,6 +176,22 @@ def accelerator() -> bool:
     return bool(files and plugins)
 
 
+# Settings of JAX that change what is computed and that no record names: workers have JAX's defaults.
+PINNED = {
+    "JAX_ENABLE_X64": "0",
+    "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+    "JAX_NUMPY_RANK_PROMOTION": "allow",
+    "JAX_DEFAULT_PRNG_IMPL": "threefry2x32",
+    "JAX_RANDOM_SEED_OFFSET": "0",
+    "JAX_DISABLE_JIT": "0",
+}
+
+
+def overridden() -> list[str]:
+    """The variables of `PINNED` that the user has set to another value."""
+    return [f"{name}={os.environ[name]}" for name, value in PINNED.items() if os.environ.get(name, value) != value]
+
+
 def environment(devices: int) -> dict[str, str]:
     """What a worker's environment has beyond this process's: where compiled programs are kept, and where modules are found."""
     defaults = {
@@ -172,7 +209,7 @@ def environment(devices: int) -> dict[str, str]:
     mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     found |= {name: os.environ[name] for name in mine if name in os.environ}
-    found |= {"XLA_FLAGS": xla, "GLIBC_TUNABLES": pages}
+    found |= {"XLA_FLAGS": xla, "GLIBC_TUNABLES": pages} | {name: PINNED[name] for name in PINNED if name in os.environ}
     # A fork's modules are found where the command was given; this package where it lies.
     here = str(Path(__file__).resolve().parents[2])
     found["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), here, os.environ.get("PYTHONPATH")]))

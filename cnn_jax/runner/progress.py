@@ -1,92 +1,138 @@
-"""What a person sees while a sweep runs: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a sweep runs: a live line in a terminal; in a pipe, a file or a notebook, a line now and then."""
 
 import contextlib
+import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.progress
 from rich.console import Console
-from rich.markup import escape
 
 from cnn_jax.config import Trial
+from cnn_jax.runner.forecast import Forecast
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """What the workers do now. starting: workers; compiling: programs; parallel: tasks that the others can train at once."""
+
+    starting: int = 0
+    compiling: int = 0
+    parallel: int = 0
 
 
 class Progress:
-    """Trials done, images a second, time left. Time left goes by images, which cost differs by cell: it is an estimate."""
+    """Trials done, images a second, what is being compiled, and the time left once it can be told (see `Forecast`)."""
 
-    PLAIN_SECONDS = 10.0  # between lines where there is no terminal
+    PLAIN_SECONDS = 10.0  # between lines where there is no live display, and a tenth of the time so far in a long sweep
 
-    def __init__(self, console: Console, images_of: Callable[[Trial], int]):
-        """`images_of`: trial -> images that its training will see."""
-        self.console, self.images_of = console, images_of
+    def __init__(self, console: Console, images_of: Callable[[Trial], int], cost: Callable[[Trial], float]):
+        """images_of: trial -> images that its training sees. cost: trial -> work, in any unit."""
+        self.console, self.images_of, self.cost = console, images_of, cost
         self.live: rich.progress.Progress | None = None
-        self.done = self.total = 0
-        self.seen = self.expected = 0
+        self._begin(())
+
+    def _begin(self, trials: Sequence[Trial]) -> None:
+        self.forecast = Forecast(trials, self.images_of, self.cost)
+        self.done, self.total, self.seen = 0, len(trials), 0
+        self.began = self.printed = time.monotonic()
+        self.trained_since: float | None = None
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """While the data are read for the first time."""
-        if self.console.is_terminal:
-            with self.console.status("reading the data"):
+        sentence = "reading the data"
+        if self.console.is_interactive:
+            with self.console.status(sentence, spinner="line"):
                 yield
-        else:
+            return
+        late = threading.Timer(self.PLAIN_SECONDS, self.console.print, [sentence])
+        late.daemon = True
+        late.start()
+        try:
             yield
+        finally:
+            late.cancel()
 
     @contextlib.contextmanager
     def running(self, trials: Sequence[Trial]) -> Iterator[None]:
         """While the trials are trained."""
-        self.total, self.expected = len(trials), sum(self.images_of(trial) for trial in trials)
-        self.began = self.printed = time.monotonic()
-        if not self.console.is_terminal:
+        self._begin(trials)
+        if not self.console.is_interactive:
             yield
             return
         columns = (
-            rich.progress.TextColumn("{task.fields[trials]}"),
+            rich.progress.TextColumn("{task.fields[before]}", markup=False),
             rich.progress.BarColumn(bar_width=None),
-            rich.progress.TextColumn("{task.fields[speed]}"),
+            rich.progress.TextColumn("{task.fields[after]}", markup=False),
             rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("{task.fields[left]}"),
         )
         with rich.progress.Progress(*columns, console=self.console, transient=True, expand=True) as self.live:
-            self.bar = self.live.add_task("", total=self.expected, **self._fields())
+            self.bar = self.live.add_task("", total=1.0, before="", after="")
+            self.tick(Activity())
             yield
         self.live = None
 
-    def images(self, count: int) -> None:
-        """So many more images were trained on."""
-        self.seen += count
+    def trained(self, trials: Sequence[Trial], images: int, seconds: float) -> None:
+        """Trials of one program were trained on so many more images together, in so many seconds of one worker."""
+        if self.trained_since is None:
+            self.trained_since = time.monotonic() - seconds
+        self.seen += images
+        self.forecast.trained(trials, images, seconds)
+
+    def compiled(self, trial: Trial, seconds: float) -> None:
+        """The program of a trial was compiled."""
+        self.forecast.compiled(trial, seconds)
+
+    def restarted(self, trials: Sequence[Trial]) -> None:
+        """Trials went back to the queue."""
+        self.forecast.restarted(trials)
 
     def finished(self, record: Mapping[str, Any]) -> None:
         """A trial's record is on disk."""
         self.done += 1
+        self.forecast.finished(record["trial"])
         if record["status"] != "done":
-            self.console.print(f"[yellow]{record['status']}[/] {escape(record['trial'])}: {escape(str(record['reason']))}")
+            self._warn(f"{record['status']}: {record['trial']}: {record['reason']}")
 
     def note(self, sentence: str) -> None:
         """Something that the user should know and need not act on."""
-        self.console.print(f"[yellow]note:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
+        self._warn(f"note: {sentence}")
 
-    def tick(self) -> None:
+    def _warn(self, line: str) -> None:
+        self.console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
+
+    def tick(self, activity: Activity) -> None:
         """Called a few times a second."""
         now = time.monotonic()
+        trials, *rest = self._texts(activity, now)
         if self.live is not None:
-            self.live.update(self.bar, completed=self.seen, **self._fields())
-        elif now - self.printed > self.PLAIN_SECONDS:
+            after = " · ".join(rest)
+            self.live.update(self.bar, completed=self.forecast.share_done, before=trials, after=after)
+        elif now - self.printed > max(self.PLAIN_SECONDS, (now - self.began) / 10):
             self.printed = now
-            self.console.print(" · ".join(text for text in self._texts().values() if text), soft_wrap=True)
+            self.console.print(" · ".join([trials, *rest]), soft_wrap=True, highlight=False)
 
-    def _fields(self) -> dict[str, Any]:
-        return dict(self._texts())
+    def _texts(self, activity: Activity, now: float) -> list[str]:
+        texts = [f"{self.done:,}/{self.total:,} trials"]
+        if activity.starting and not activity.parallel:
+            texts.append("starting workers")
+        if self.trained_since is not None:
+            texts.append(f"{self.seen / max(now - self.trained_since, 1e-3):,.0f} images/s")
+        if activity.compiling:
+            texts.append(f"compiling {activity.compiling}")
+        if (seconds := self.forecast.seconds_left(activity.parallel)) is not None:
+            texts.append(f"{about(seconds)} left")
+        return texts
 
-    def _texts(self) -> dict[str, str]:
-        spent = max(time.monotonic() - self.began, 1e-3)
-        speed = self.seen / spent
-        left = "" if not self.seen else f"{_clock((self.expected - self.seen) / speed)} left"
-        return {"trials": f"{self.done}/{self.total} trials", "speed": f"{speed:,.0f} images/s", "left": left}
 
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def about(seconds: float) -> str:
+    """A time as exact as a forecast is: 'a few seconds', '25 s', '3 min', '2 h 10 min'."""
+    if seconds < 7.5:
+        return "a few seconds"
+    if seconds < 57.5:
+        return f"{5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10} min"

@@ -91,7 +91,7 @@ class Tasks:
         return min(self.workers or room, room)
 
     def hire(self, number: int) -> None:
-        self.events.append((number, {"event": "ready", "slots": 1}))
+        self.events.append((number, {"event": "ready", "slots": 1, "parallel": 1}))
 
     def give(self, number: int, message: dict[str, Any]) -> None:
         self.under_way[self.task.remote(dataclasses.asdict(self.orders), number, message, self.mailbox)] = number
@@ -162,7 +162,7 @@ class _Errand:
         self.send, self.stopped = send, False
 
     def say(self, event: str, **fields: Any) -> None:
-        if event == "images":
+        if event in ("images", "compiling", "compiled"):
             self.stopped = self.send({"event": event, **fields})
         else:
             self.events.append({"event": event, **fields})

@@ -4,8 +4,10 @@ It reads JSON lines from standard input and writes JSON lines to the file descri
 mailbox, see `job`. First comes the setup, then tasks:
 
     in   {"parent", "cores", "orders": bench.Orders}   then   {"slot", "trials": [...], "lanes": n, "checksum"} ...
-    out  {"event": "ready", "slots"}                       a slot is a task that it can hold at once
-         {"event": "images", "count"}                      trained since the last such line
+    out  {"event": "ready", "slots", "parallel"}           tasks that it can hold at once, and train at once
+         {"event": "compiling", "slot"}                    the program of a task, until:
+         {"event": "compiled", "slot", "seconds"}
+         {"event": "images", "slot", "count", "seconds"}   trained since the last such line of the task
          {"event": "finished", "slot", "trial", "status", "reason", ...}   one per trial: its record is on disk
          {"event": "free", "slot", "task_seconds", "compile_seconds"}      the task is over
          {"event": "memory", "slot"}                       the task did not fit: nothing of it was recorded
@@ -92,13 +94,13 @@ def serve(orders: Orders, messages: Iterator[dict[str, Any]], send: Callable[[di
         return
     if share:
         everywhere = [d for host in range(orders.hosts) for d in jax.local_devices(process_index=host)[:wanted]]
-        say("ready", slots=1)
+        say("ready", slots=1, parallel=1)
         _in_step(at(everywhere, share), tasks)
         return
     benches = [at(devices[i : i + wanted]) for i in range(0, len(devices) - wanted + 1, wanted)]
     # Two tasks for each accelerator: one is compiled while the other runs.
     slots = [bench for bench in benches for _ in range(2 if accelerator else 1)]
-    say("ready", slots=len(slots))
+    say("ready", slots=len(slots), parallel=len(benches))
 
     def work() -> None:
         while (item := tasks.get()) is not None and not stop.is_set():
