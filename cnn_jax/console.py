@@ -73,7 +73,7 @@ class Console(rich.console.Console):
 
     def on_broken_pipe(self) -> None:
         """Lets the caller decide; rich would exit with status 1."""
-        raise  # noqa: PLE0704 (rich calls this while it handles the BrokenPipeError)
+        raise  # the BrokenPipeError that rich is handling
 
 
 def discard(stream: IO[str]) -> None:

@@ -189,7 +189,9 @@ PINNED = {
 
 def overridden() -> list[str]:
     """The variables of `PINNED` that the user has set to another value."""
-    return [f"{name}={os.environ[name]}" for name, value in PINNED.items() if os.environ.get(name, value) != value]
+    no = ("", "0", "n", "no", "f", "false", "off")
+    found = {name: os.environ.get(name, value) for name, value in PINNED.items()}
+    return [f"{name}={v}" for name, v in found.items() if v != PINNED[name] and not (PINNED[name] == "0" and v.lower() in no)]
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -209,7 +211,7 @@ def environment(devices: int) -> dict[str, str]:
     mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     found |= {name: os.environ[name] for name in mine if name in os.environ}
-    found |= {"XLA_FLAGS": xla, "GLIBC_TUNABLES": pages} | {name: PINNED[name] for name in PINNED if name in os.environ}
+    found |= {"XLA_FLAGS": xla, "GLIBC_TUNABLES": pages} | PINNED
     # A fork's modules are found where the command was given; this package where it lies.
     here = str(Path(__file__).resolve().parents[2])
     found["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), here, os.environ.get("PYTHONPATH")]))

@@ -101,7 +101,8 @@ class Tasks:
 
     def wait(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
         self._collect(seconds)
-        events, self.events = self.events + self.ray.get(self.mailbox.take.remote()), []
+        # What a task said before its end comes first.
+        events, self.events = self.ray.get(self.mailbox.take.remote()) + self.events, []
         return events
 
     def _collect(self, seconds: float, all: bool = False) -> None:
