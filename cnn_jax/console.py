@@ -136,6 +136,7 @@ def print_table(console: rich.console.Console, columns: Sequence[Column], rows: 
     Where the console is too narrow, optional columns are left out and named below; where the others are still too wide,
     every row becomes a paragraph of 'name value' pairs.
     """
+    columns = [dataclasses.replace(column, name=_cell(console, column.name)) for column in columns]
     rows = [Row([_cell(console, cell) for cell in row.cells], row.style) for row in rows]
     kept = list(range(len(columns)))
     left_out: list[str] = []
