@@ -1,20 +1,30 @@
 """The command line as a user meets it: plans, sweeps, resumes, and one clear line for what cannot be."""
 
 import base64
+import contextlib
 import csv
+import dataclasses
+import fcntl
 import os
+import pty
+import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import synthetic
+from PIL import Image
 
 from cnn_jax import store
+from cnn_jax.config import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_CELL = ["--filters=2", "--kernel_size=3", "--padding=valid", "--epochs=1"]
@@ -25,8 +35,15 @@ PNG = base64.b64decode(  # 8x8, grey
 )
 
 
-def launch(*args: str, cwd: Path = ROOT, launcher: tuple[str, ...] = (str(ROOT / "launch.py"),)) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *launcher, *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+def launch(
+    *args: str, cwd: Path = ROOT, launcher: tuple[str, ...] = (str(ROOT / "launch.py"),), env: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess:
+    """`env`: on top of this process's environment; None removes a variable."""
+    environment = {name: value for name, value in (os.environ | (env or {})).items() if value is not None}
+    command = [sys.executable, *launcher, *args]
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, errors="surrogateescape", timeout=300
+    )
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -73,6 +90,12 @@ BAD_FLAGS = {
     "describe --model=lenet6": ["--model", "lenet5"],
     "describe --input_shape=28": ["--input_shape", "28,28,1"],
     "compare one": ["two folders"],
+    "--out=/proc/nope": ["--out", "/proc/nope"],  # C9
+    "report /tmp --out=/proc/nope": ["--out", "/proc/nope"],
+    "--nodry_run=true": ["--nodry_run", "does not take an argument"],  # C6
+    f"--flagfile={sys.executable}": ["--flagfile", "not text"],
+    "--out=~no_such_user/x": ["--out", "~no_such_user"],  # C3
+    "report ~no_such_user/x": ["~no_such_user"],
 }
 
 
@@ -361,3 +384,136 @@ def test_resolve_adds_seeds_where_the_answer_is_open(npz: str, tmp_path: Path) -
         assert again or "more trials where the answer is open" in done.stdout
         table = rows(tmp_path / "o")
         assert sorted((row["filters"], int(row["seed"])) for row in table) == [(f, seed) for f in "23" for seed in range(5)]
+
+
+# ------------------------------------------------------------------------------------------------ terminal and surroundings
+
+
+def many_factors(path: Path, shift: float = 0.0) -> Path:
+    """A sweep whose table is wider than 80 columns."""
+    records = []
+    for record in synthetic.sweep(seeds=2):
+        for activation in ("relu", "gelu"):
+            for rate in (0.001, 0.0003):
+                config = Trial.from_json(store.json.dumps(record["config"]))
+                trial = dataclasses.replace(
+                    config,
+                    model=dataclasses.replace(config.model, activation=activation),
+                    train=dataclasses.replace(config.train, learning_rate=rate),
+                )
+                records.append(synthetic.record(trial, record["val_accuracy"] + shift, images=100))
+    return synthetic.folder(path, records)
+
+
+def test_c1_nothing_is_cut_in_a_pipe_nor_at_40_columns(tmp_path: Path) -> None:
+    a, b = many_factors(tmp_path / "a"), many_factors(tmp_path / "b", -0.02)
+    for words in (["report", str(a)], ["compare", str(a), str(b)], ["--dry_run", "--epochs=1,2", "--optimizer=adam,sgd"]):
+        piped = launch(*words, env={"COLUMNS": "40"})
+        assert piped.returncode == 0, piped.stderr
+        narrow = in_terminal(40, *words)
+        for text in (piped.stdout, narrow):
+            assert "…" not in text
+            assert "..." not in text
+        numbers = re.findall(r"\d\d\.\d\d %", piped.stdout)
+        assert sorted(re.findall(r"\d\d\.\d\d %", narrow.replace("\n", " "))) == sorted(numbers)
+        assert len(numbers) == 0 if words[0] == "--dry_run" else len(numbers) >= 2 * 14
+        assert max(map(len, narrow.splitlines())) <= 40 or words[0] == "report"  # the path of the page is one line
+
+
+def in_terminal(columns: int, *args: str) -> str:
+    """What a command shows in a terminal so wide."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "JPY_PARENT_PID")}
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "launch.py"), *args], cwd=ROOT, env=environment | {"TERM": "xterm"},
+        stdin=its, stdout=its, stderr=its,
+    ):  # fmt: skip
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # its end
+            while chunk := os.read(ours, 1 << 16):
+                shown += chunk
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")
+
+
+def test_c2_c3_c6_paths_of_any_name(npz: str, tmp_path: Path) -> None:
+    """Brackets, a home folder, bytes that are not UTF-8, no home at all, an encoding without dashes."""
+    (tmp_path / "sitecustomize.py").write_text("import pwd\ndef none(uid): raise KeyError(uid)\npwd.getpwuid = none\n")
+    nobody = {"PYTHONPATH": str(tmp_path), "HOME": None, "CNN_JAX_CACHE": None, "XDG_CACHE_HOME": None, "TMPDIR": str(tmp_path)}
+    name = os.fsdecode(b"[v1] [/b] \xff")
+    out = f"{tmp_path}/{name}"
+    done = launch(f"--dataset={npz}", *ONE_CELL, "--seeds=1", f"--out={out}", env=nobody | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "[v1] [/b] \\udcff/report.html" in done.stdout
+    assert (tmp_path / f"cnn_jax-{os.getuid()}").is_dir()  # the cache
+    home = {"HOME": str(tmp_path), "PYTHONIOENCODING": "latin-1"}
+    again = launch("report", f"~/{name}", "--out=~/else[/b]", env=home)
+    assert again.returncode == 0, again.stderr
+    assert f"report: {tmp_path}/else[/b]/report.html" in again.stdout
+    dry = launch("--dry_run", "--out=~/x[/b]", env=home)
+    assert f"results go to {tmp_path}/x[/b]\n" in dry.stdout
+    both = launch("compare", "~/else[/b]", f"./~/{name}", cwd=tmp_path, env=home)
+    assert both.stderr == f"error: {tmp_path}/else[/b] holds no sweep: name a folder that launch.py wrote with --out\n"
+
+
+def test_c6_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "launch.py"), "--dry_run"]
+    shell = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(words)}"
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "current folder" in done.stderr
+
+
+def test_c6_a_report_of_a_folder_that_is_not_written_to(tmp_path: Path) -> None:
+    sweep = synthetic.folder(tmp_path / "sweep", synthetic.sweep(seeds=1))
+    before = {path: path.stat().st_mtime_ns for path in (sweep, *sweep.rglob("*"))}
+    done = launch("report", str(sweep), f"--out={tmp_path}/else")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in (sweep, *sweep.rglob("*"))} == before
+    assert len(rows(tmp_path / "else")) == 12
+
+
+@pytest.mark.parametrize("words", [["report", "foreign"], ["compare", "foreign", "foreign"], ["--out=foreign", *ONE_CELL]])
+def test_c9_the_folder_of_another_program_is_left_alone(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "foreign" / "records").mkdir(parents=True)
+    (tmp_path / "foreign" / "records" / "calls.jsonl").write_text('{"call": 1}\n')
+    done = launch(*words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "foreign holds no sweep" in done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["foreign", "records", "calls.jsonl"]
+
+
+def test_c9_a_reader_may_stop_reading_a_report(tmp_path: Path) -> None:
+    sweep = many_factors(tmp_path / "sweep")
+    command = shlex.join([sys.executable, str(ROOT / "launch.py"), "report", str(sweep)])
+    done = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_c9_settings_of_jax_do_not_change_the_numbers(npz: str, tmp_path: Path) -> None:
+    args = [f"--dataset={npz}", *ONE_CELL, "--seeds=1"]
+    settings = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_RANDOM_SEED_OFFSET": "3"}
+    for name, environment in (("a", dict.fromkeys(settings)), ("b", settings)):
+        done = launch(*args, f"--out={tmp_path / name}", env=environment)
+        assert done.returncode == 0, done.stderr
+        assert ("note: JAX_ENABLE_X64=1, " in done.stdout) == (name == "b")
+    (a,), (b,) = store.read(tmp_path / "a"), store.read(tmp_path / "b")
+    for field in ("train_loss", "val_loss", "test_loss", "history", "params_sha256"):
+        assert a[field] == b[field]
+
+
+def test_c9_warnings_of_libraries_stay_off_the_terminal(tmp_path: Path) -> None:
+    """Pillow warns of a palette whose transparency is given in bytes."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in "ab":
+            (tmp_path / "data" / part / label).mkdir(parents=True)
+            for number in range(12):
+                image = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).convert("P")
+                image.info["transparency"] = bytes(range(255, -1, -1))
+                image.save(tmp_path / "data" / part / label / f"{number}.png")
+    done = launch(f"--dataset=folder:{tmp_path}/data", *ONE_CELL, "--seeds=1", "--batch_size=4", f"--out={tmp_path}/o")
+    assert (done.returncode, done.stderr) == (0, "")
