@@ -176,10 +176,28 @@ def test_c8_progress_says_what_is_compiled_and_what_is_left_in_plain_lines(monke
     # 0.06 s an image of 16 filters, half as long one of 8: 90 + 60 s, and 3 s to compile the other program, by two workers.
     assert lines == [
         "0/4 trials · starting workers",
-        "0/4 trials · compiling 2",
-        "0/4 trials · N images/s · compiling 1 · 1 min left",
+        "0/4 trials · compiling 2 programs",
+        "0/4 trials · N images/s · compiling 1 program · 1 min left",
         "4/4 trials · N images/s · a few seconds left",
     ]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_c8_the_live_line_is_whole_at_every_width(monkeypatch, width):
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    console, stream = console_of(width)
+    progress = progress_of(console)
+    with progress.running(TRIALS):
+        progress.trained([TRIALS[2]], 500, 3000.0)
+        progress.tick(Activity(compiling=1, parallel=1))
+        progress.live.refresh()
+    line = next(line for line in reversed(stream.text().replace("\r", "\n").splitlines()) if "left" in line)
+    assert "…" not in line
+    assert line.startswith("0/4 trials ")
+    assert "4 h 10 min left 0:00:0" in line
+    assert ("compiling 1 program · " in line) == (width > 40)
+    assert ("images/s" in line) == (width > 40)
 
 
 def test_c8_a_notebook_gets_plain_lines_too(monkeypatch):

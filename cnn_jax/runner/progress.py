@@ -109,8 +109,10 @@ class Progress:
         now = time.monotonic()
         trials, *rest = self._texts(activity, now)
         if self.live is not None:
-            after = " · ".join(rest)
-            self.live.update(self.bar, completed=self.forecast.share_done, before=trials, after=after)
+            room = self.console.width - len(trials) - 16  # the time so far, a short bar and spaces
+            while rest and len(" · ".join(rest)) > room:
+                rest.pop(0)  # what matters least comes first
+            self.live.update(self.bar, completed=self.forecast.share_done, before=trials, after=" · ".join(rest))
         elif now - self.printed > max(self.PLAIN_SECONDS, (now - self.began) / 10):
             self.printed = now
             self.console.print(" · ".join([trials, *rest]), soft_wrap=True, highlight=False)
@@ -122,7 +124,7 @@ class Progress:
         if self.trained_since is not None:
             texts.append(f"{self.seen / max(now - self.trained_since, 1e-3):,.0f} images/s")
         if activity.compiling:
-            texts.append(f"compiling {activity.compiling}")
+            texts.append(f"compiling {activity.compiling} program{'s' * (activity.compiling > 1)}")
         if (seconds := self.forecast.seconds_left(activity.parallel)) is not None:
             texts.append(f"{about(seconds)} left")
         return texts
