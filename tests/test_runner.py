@@ -99,6 +99,44 @@ def test_all_trials_are_done_once_and_data_are_named(tmp_path: Path, slots: int)
     assert staff.stopped_after is not None
 
 
+def test_c8_progress_hears_what_is_compiled_trained_and_lost(tmp_path: Path) -> None:
+    told: list[Any] = []
+    died = []
+
+    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+        slot = message["slot"]
+        first = [{"event": "compiling", "slot": slot}]
+        if not died:
+            died.append(message["trials"][0])
+            return [
+                *first,
+                {"event": "lost", "how": "killed by SIGKILL"},
+                {"event": "images", "slot": slot, "count": 1, "seconds": 1.0},
+            ]
+        images = {"event": "images", "slot": slot, "count": 10, "seconds": 2.0}
+        return [*first, {"event": "compiled", "slot": slot, "seconds": 3.0}, images, *staff.train(message)]
+
+    class Heard(Silent):
+        def trained(self, trials: Any, images: int, seconds: float) -> None:
+            told.append(("trained", trials[0].id, images, seconds))
+
+        def compiled(self, trial: Trial, seconds: float) -> None:
+            told.append(("compiled", trial.id, seconds))
+
+        def restarted(self, trials: Any) -> None:
+            told.append(("restarted", trials[0].id))
+
+    master, _ = crew(tmp_path, act)
+    master.progress = Heard()  # type: ignore[assignment]
+    master.work()
+    lost = Trial.from_json(died[0]).id
+    assert told.pop(next(i for i, event in enumerate(told) if event[0] == "restarted")) == ("restarted", lost)
+    assert sorted(told) == sorted(
+        event for trial in TRIALS for event in (("trained", trial.id, 10, 2.0), ("compiled", trial.id, 3.0))
+    )
+    assert not any(desk.compiling for desk in master.desks.values())
+
+
 def test_a_dead_workers_trial_is_done_by_another(tmp_path: Path) -> None:
     died = []
 

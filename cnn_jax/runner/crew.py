@@ -127,9 +127,11 @@ class Crew:
                 desk.compiling.add(message["slot"])
             case "compiled":
                 desk.compiling.discard(message["slot"])
-                self.progress.compiled(desk.tasks[message["slot"]].trials[0], message["seconds"])
+                if task := desk.tasks.get(message["slot"]):  # news of a lost task may come late, from a cluster
+                    self.progress.compiled(task.trials[0], message["seconds"])
             case "images":
-                self.progress.trained(desk.tasks[message["slot"]].trials, message["count"], message["seconds"])
+                if task := desk.tasks.get(message["slot"]):
+                    self.progress.trained(task.trials, message["count"], message["seconds"])
             case "finished":
                 self.progress.finished(message)
             case "free":

@@ -109,7 +109,7 @@ class Progress:
         now = time.monotonic()
         trials, *rest = self._texts(activity, now)
         if self.live is not None:
-            room = self.console.width - len(trials) - 16  # the time so far, a short bar and spaces
+            room = self.console.width - len(trials) - 14  # the time so far, a short bar and spaces
             while rest and len(" · ".join(rest)) > room:
                 rest.pop(0)  # what matters least comes first
             self.live.update(self.bar, completed=self.forecast.share_done, before=trials, after=" · ".join(rest))
