@@ -195,7 +195,7 @@ def test_c8_the_live_line_is_whole_at_every_width(monkeypatch, width):
     line = next(line for line in reversed(stream.text().replace("\r", "\n").splitlines()) if "left" in line)
     assert "…" not in line
     assert line.startswith("0/4 trials ")
-    assert "4 h 10 min left 0:00:0" in line
+    assert ("4 h 10 min left 0:00:0" if width > 40 else "4 h 10 min left") in line
     assert ("compiling 1 program · " in line) == (width > 40)
     assert ("images/s" in line) == (width > 40)
 

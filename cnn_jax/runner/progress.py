@@ -63,12 +63,14 @@ class Progress:
         if not self.console.is_interactive:
             yield
             return
-        columns = (
+        columns: list[rich.progress.ProgressColumn] = [
             rich.progress.TextColumn("{task.fields[before]}", markup=False),
             rich.progress.BarColumn(bar_width=None),
             rich.progress.TextColumn("{task.fields[after]}", markup=False),
-            rich.progress.TimeElapsedColumn(),
-        )
+        ]
+        self.narrow = self.console.width < 60
+        if not self.narrow:
+            columns.append(rich.progress.TimeElapsedColumn())
         with rich.progress.Progress(*columns, console=self.console, transient=True, expand=True) as self.live:
             self.bar = self.live.add_task("", total=1.0, before="", after="")
             self.tick(Activity())
@@ -109,7 +111,7 @@ class Progress:
         now = time.monotonic()
         trials, *rest = self._texts(activity, now)
         if self.live is not None:
-            room = self.console.width - len(trials) - 14  # the time so far, a short bar and spaces
+            room = self.console.width - len(trials) - (9 if self.narrow else 17)  # a short bar, spaces, the time so far
             while rest and len(" · ".join(rest)) > room:
                 rest.pop(0)  # what matters least comes first
             self.live.update(self.bar, completed=self.forecast.share_done, before=trials, after=" · ".join(rest))
