@@ -364,7 +364,7 @@ def test_what_cannot_be_printed_is_one_line(words: list[str]) -> None:
 
 
 def test_second_launch_into_a_folder_says_who_holds_it(npz: str, tmp_path: Path) -> None:
-    args = [f"--dataset={npz}", *LONG, f"--out={tmp_path}/o"]
+    args = [f"--dataset={npz}", *LONG, "--epochs=9999", f"--out={tmp_path}/o"]
     process = begin(args)
     until(lambda: list((tmp_path / "o").glob("logs/*")))
     second = launch(*args)
