@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cnn_jax import data, plan, report, runner, stats, store
+from cnn_jax.cli import about
 from cnn_jax.config import Trial
 from cnn_jax.runner.progress import Progress
 
@@ -72,6 +73,7 @@ def run(
         trials += added
         outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     with store.reporting(out):
+        about.keep_images(out, planned.info, _of(trials, store.read(out)))
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
         elif outcome.counts:
