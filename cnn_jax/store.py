@@ -294,13 +294,11 @@ def locked(dir: Path) -> Iterator[None]:
         yield
 
 
-def begin(
-    dir: Path, command: str, time: str, trials: Iterable[Trial], about: Mapping[str, Any] | None = None
-) -> list[str]:
+def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Mapping[str, Any] | None = None) -> list[str]:
     """Writes down what is about to be run: the schema, the command and its plan. Mends what a crash or damage left behind.
 
-    about: what the report says of the command besides its results, as JSON. It is stored with the latest command only if
-    earlier ones have the same. Returns a sentence for each thing found damaged; of damaged lines, only those that no command before has spoken of.
+    about: what the report says of the command besides its results, as JSON; earlier commands with the same drop theirs.
+    Returns a sentence for each thing found damaged; of damaged lines, only those that no command before has spoken of.
     """
     text = "".join(trial.canonical + "\n" for trial in trials).encode()
     notes = []
@@ -316,7 +314,7 @@ def begin(
             for left in place.glob(".*.tmp"):
                 left.unlink(missing_ok=True)
         replace(dir / "plan" / _plan_name(text), gzip.compress(text, mtime=0))
-        entry = {"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]}
+        entry: dict[str, Any] = {"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]}
         if about:
             header["commands"] = [
                 {key: value for key, value in earlier.items() if key != "about" or value != about}

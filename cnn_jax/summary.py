@@ -264,17 +264,20 @@ def _detail(layer: Layer, rank: int) -> str:
         case Dropout():
             return f"dropout {layer.rate:g}"
         case Residual():
-            return ", ".join(_words(type(inner).__name__) for inner in layer.body if inner.kind != "norm")
+            inner = [one for one in layer.body if one.kind not in ("norm", "activation", "dropout")]
+            sizes = [_times(one.kernel_size, rank) if hasattr(one, "kernel_size") else "" for one in inner]
+            return ", ".join(f"{_words(type(one).__name__)} {size}".strip() for one, size in zip(inner, sizes, strict=True))
         case Branch():
             return f"{len(layer.branches)} branches"
-    found = [_times(size, rank) for name in ("kernel_size", "window") if (size := getattr(layer, name, None)) is not None]
-    if hasattr(layer, "kernel_size") and getattr(layer, "strides", 1) not in (1, (1,) * rank):
-        found.append(f"stride {_times(layer.strides, 1)}")
-    padding = getattr(layer, "padding", "valid"), getattr(layer, "padding_mode", "zeros")
+    settings: dict[str, Any] = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    found = [_times(settings[name], rank) for name in ("kernel_size", "window") if name in settings]
+    if "kernel_size" in settings and settings.get("strides", 1) not in (1, (1,) * rank):
+        found.append(f"stride {_times(settings['strides'], 1)}")
+    padding = settings.get("padding", "valid"), settings.get("padding_mode", "zeros")
     if padding != PADDINGS["valid"]:
         found.append(next((flag for flag, pair in PADDINGS.items() if pair == padding), "padded"))
-    if getattr(layer, "activation", "linear") != "linear":
-        found.append(layer.activation)
+    if settings.get("activation", "linear") != "linear":
+        found.append(settings["activation"])
     return ", ".join(found)
 
 

@@ -1,6 +1,26 @@
 "use strict";
+// A notebook may hold several pages beside elements of its own: each page is set up once, and nothing else is touched.
+for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
+page.dataset.ready = "";
+
+// Boxes that scroll sideways say so; the others are no stop of the tab key.
+const measure = () => page.querySelectorAll(".table, .panels.wide > div").forEach((box) => {
+  const more = box.scrollWidth > box.clientWidth + 1;
+  const cue = box.nextElementSibling?.matches(".cue") ? box.nextElementSibling : null;
+  if (box.tabIndex === 0 || more) box.tabIndex = more ? 0 : -1;
+  if (more && !cue) {
+    const hint = document.createElement("p");
+    hint.className = "cue";
+    hint.textContent = "↔ scroll sideways for more";
+    box.after(hint);
+  } else if (!more) cue?.remove();
+});
+measure();
+addEventListener("resize", measure);
+page.querySelectorAll("details").forEach((part) => part.addEventListener("toggle", measure));
+
 // Tables sort by the column whose head is pressed; numbers by the exact value in data-v.
-for (const table of document.querySelectorAll("table.sortable")) {
+for (const table of page.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
     const down = head.getAttribute("aria-sort") === "ascending";
@@ -18,7 +38,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 
 // Parallel coordinates: dragging along an axis keeps the runs that pass there, a click on it lets all back.
-for (const picture of document.querySelectorAll("svg.parallel")) {
+for (const picture of page.querySelectorAll("svg.parallel")) {
   const runs = [...picture.querySelectorAll(".run")].map((path) => [path, path.dataset.y.split(" ").map(parseFloat)]);
   const kept = new Map();  // axis -> [top, bottom]
   const inside = (y, [top, bottom]) => y >= top && y <= bottom;
@@ -54,12 +74,12 @@ for (const picture of document.querySelectorAll("svg.parallel")) {
 }
 
 // Disagreement: a square lists the images that one cell gets right in most runs and the other wrong.
-const source = document.getElementById("images");
+const source = page.querySelector(".image-answers");
 if (source) {
   const { cells, runs, images, right } = JSON.parse(source.textContent);
-  const list = document.getElementById("flips");
+  const list = page.querySelector(".flips");
   const choose = (pair) => {
-    document.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
+    page.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
     pair.classList.add("chosen");
     const [a, b] = [+pair.dataset.a, +pair.dataset.b];
     const share = (cell, i) => right[cell][i] / runs[cell];
@@ -69,10 +89,11 @@ if (source) {
       ? `${cells[a]}: images on which its own ${runs[a]} runs disagree: ${images.filter((_, i) => right[a][i] % runs[a]).join(", ") || "none"}.`
       : `${text(a, b, better(a, b))} ${text(b, a, better(b, a))}`;
   };
-  for (const pair of document.querySelectorAll(".pair")) {
+  for (const pair of page.querySelectorAll(".pair")) {
     pair.addEventListener("click", () => choose(pair));
     pair.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(pair); });
   }
 }
 
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+addEventListener("beforeprint", () => page.querySelectorAll("details").forEach((part) => { part.open = true; }));
+}

@@ -60,8 +60,8 @@ def run(
     cost: trial -> work, in any unit (the costliest start first). workers: processes at most; None: one per core, or one
     for all accelerators. devices: that share the batches of a trial, on each of `hosts` machines, of which this
     is number `host`, 0 (see `hosts`, and `follow` for the others). executor: one of EXECUTORS. about: see `store.begin`.
-    The data must have been prepared. Raises UsageError if another process holds `out` or its records are of other data, and StoreError if it cannot be
-    written.
+    The data must have been prepared. Raises UsageError if another process holds `out` or its records are of other data, and
+    StoreError if it cannot be written.
     """
     checksums = {config: data.load(config).checksum for config in dict.fromkeys(trial.data for trial in trials)}
     with store.locked(out):
