@@ -244,7 +244,7 @@ def images(dir: str | os.PathLike, checksum: str) -> dict[str, np.ndarray]:
     """The arrays that `keep_images` wrote for a data set; empty if there are none, or if the file is damaged or too large."""
     path = _images_path(folder(dir), checksum)
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError):
-        if path.is_file() and (not is_local(path) or path.stat().st_size <= IMAGE_BYTES):
+        if not is_local(path) or (path.is_file() and path.stat().st_size <= IMAGE_BYTES):
             data = path.read_bytes()
             with zipfile.ZipFile(io.BytesIO(data)) as file:
                 size = sum(member.file_size for member in file.infolist())

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ROWS = 1000  # of a table on the page; results.csv has all
 # The page itself holds everything: a browser is told to fetch nothing, so a name in the data cannot make it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-# Every rule of page.css is inside of this class, and what the whole window needs is an attribute of the body: a notebook that
-# shows the page among its own elements keeps neither the body nor its attributes.
+# Every rule of page.css is inside of this class, and what the whole window needs is an attribute of html or body: a notebook
+# that shows the page among its own elements keeps neither of these.
 ROOT = "cnn-jax"
 BODY = "margin:0;background:light-dark(#fff,#14171b)"
 
@@ -57,9 +57,9 @@ def page(sweep: "Sweep", analysis: stats.Analysis) -> str:
     sections = "".join(svg.tag("section", markup, id=name) for name, _, markup in parts if markup)
     title = svg.escape(_title(sweep))
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><meta name="color-scheme" content="light dark"><meta http-equiv="Content-Security-Policy" '
-        f'content="{POLICY}"><link rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
+        f'<!doctype html>\n<html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
+        f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
         f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, analysis, title)}<nav><div>{anchors}</div></nav>\n'
         f"<main>{sections}{_footer()}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )

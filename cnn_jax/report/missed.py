@@ -15,12 +15,13 @@ NUMBERS = 200  # of images that are listed without being shown
 
 def gallery(sweep: "Sweep") -> str:
     """The images of each test set with their true labels; their numbers alone where a folder holds no images. May be empty."""
-    sets: dict[str, list[stats.Record]] = {}
+    sets: dict[tuple[str, int], list[stats.Record]] = {}
     for record in sweep.records:
         if record["status"] == "done" and record.get("test_correct") is not None:
-            sets.setdefault((record.get("data") or {}).get("checksum", ""), []).append(record)
+            key = (record.get("data") or {}).get("checksum", ""), record["test_examples"]
+            sets.setdefault(key, []).append(record)
     body = ""
-    for checksum, records in sets.items():
+    for (checksum, _), records in sets.items():
         if missed := stats.never_right(records).tolist():
             body += _one(records, missed, sweep.images.get(checksum), several=len(sets) > 1)
     return f"<h2>Test images that no run got right</h2>{body}" if body else ""

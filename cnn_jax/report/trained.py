@@ -101,7 +101,7 @@ def _networks(found: Any) -> str:
     for network in found if isinstance(found, list) else ():
         try:
             out.append(_network(network))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
             continue
     return "".join(out)
 
