@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cnn_jax.report import Sweep
 
 IMAGE_BYTES = 200_000  # of the page, for images of one data set
-NUMBERS = 200  # of images that are listed without being shown
+NUMBERS = 100  # of images that are listed without being shown
 
 
 def gallery(sweep: "Sweep") -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -10,17 +10,22 @@ from cnn_jax import stats
 from cnn_jax.report import svg, words
 from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, percent, seeds
 
+LEVELS = 12  # of a factor with a column each; more are a scatter plot
+
 
 def by_factor(analysis: stats.Analysis) -> Figure | None:
     """A panel per factor: every run as a dot, each level's marginal mean with its interval. None for less than two runs."""
-    metric, y = analysis.metric, _shared_scale(analysis, 258, 34)
+    metric = analysis.metric
     runs = sum(len(c.values(metric)) for c in analysis.cells)
     if runs < 2:
         return None
-    marginal = {t.name: dict(t.levels) for t in analysis.effects.terms if len(t.factors) == 1}
+    factors = analysis.design.factors or {"model": (None,)}
+    few = {factor: levels for factor, levels in factors.items() if len(levels) <= LEVELS}
+    means = {(factor, level): _level_mean(analysis, factor, level) for factor, levels in few.items() for level in levels}
+    y = _shared_scale(analysis, means.values(), 258, 34)
     pictures, rows = [], []
-    for factor, levels in (analysis.design.factors or {"model": (None,)}).items():
-        if len(levels) > 12:
+    for factor, levels in factors.items():
+        if factor not in few:
             panel, some = _scatter(analysis, factor, y, named=runs <= DOTS_WITH_TITLES)
             pictures.append(panel)
             rows += some
@@ -39,9 +44,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
                     rows.append({"factor": factor, "level": stats.text(level), "cell": cell.label, "seed": seed, metric: value})
             body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
             name = stats.text(level) if factor in analysis.design.factors else ""
-            e = marginal.get(factor, {}).get(name) or stats.mean_interval(
-                np.array([v for c in cells for v in c.values(metric)])
-            )
+            e = means[factor, level]
             if e.n:
                 at = x + min(200 / len(levels), 90) * 0.5
                 label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {words.interval(e)}, {e.n} runs"))
@@ -61,8 +64,19 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
     return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
 
 
-def _shared_scale(analysis: stats.Analysis, start: float, end: float) -> svg.Scale:
-    return svg.Scale.around([v for c in analysis.cells for v in c.values(analysis.metric)], start, end)
+def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate:
+    """A level's mean over all cells, as the effects have it, or over its runs where there are no effects."""
+    for term in analysis.effects.terms:
+        if term.factors == (factor,) and (found := dict(term.levels).get(stats.text(level))):
+            return found
+    cells = [c for c in analysis.cells if factor not in c.levels or c.levels[factor] == level]
+    return stats.mean_interval(np.array([v for c in cells for v in c.values(analysis.metric)]))
+
+
+def _shared_scale(analysis: stats.Analysis, means: Iterable[stats.Estimate], start: float, end: float) -> svg.Scale:
+    """A scale that shows every run and every interval."""
+    runs = [v for c in analysis.cells for v in c.values(analysis.metric)]
+    return svg.Scale.around([*runs, *(v for e in means for v in (e.low, e.high))], start, end)
 
 
 def _scatter(analysis: stats.Analysis, factor: str, y: svg.Scale, *, named: bool) -> tuple[str, list[Row]]:
