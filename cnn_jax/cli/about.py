@@ -18,7 +18,7 @@ from cnn_jax.plan import Plan
 NETWORKS = 4  # drawn; a sweep over more models shows the first
 SIDE = 64  # pixels of a stored image at most, along the longer axis
 CLASSES = 12  # with example images
-EXAMPLES = 6  # images of a class, fewer where images are large
+EXAMPLES = 5  # images of a class, fewer where images are large
 EXAMPLE_BYTES = 100_000  # of all example images, unless one per class takes more
 MISSED = 60  # test images that no run got right
 

@@ -63,8 +63,8 @@ def _checked(arrays: dict[str, np.ndarray], kind: str) -> list[tuple[Image, int]
 
 
 def strip(images: Sequence[Image]) -> Image:
-    """Images of one height side by side, a white column of pixels between them."""
-    gap = np.full_like(images[0][:, :1], 255)
+    """Images of one height side by side, a grey column of pixels between them."""
+    gap = np.full_like(images[0][:, :1], 128)
     parts = [part for image in images for part in (image, gap)][:-1]
     return np.concatenate(parts, axis=1)
 

@@ -27,7 +27,9 @@ def block(sweep: "Sweep", analysis: stats.Analysis) -> str:
     questions = dict.fromkeys(str(a["question"]) for a in abouts if a.get("question"))
     lead = "".join(svg.tag("p", svg.escape(question), class_="question") for question in questions)
     drawn = _networks(abouts[-1].get("networks") if abouts else None)
-    return f"<h2>What was trained</h2>{lead}{_settings(sweep.records, analysis.design)}{drawn}{_examples(sweep)}"
+    # Side by side where there is room.
+    setup = svg.tag("div", _settings(sweep.records, analysis.design) + (f"<div>{drawn}</div>" if drawn else ""), class_="setup")
+    return f"<h2>What was trained</h2>{lead}{setup}{_examples(sweep)}"
 
 
 # --------------------------------------------------------------------------------------------------------------- settings
