@@ -73,10 +73,11 @@ def run(
         trials += added
         outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     with store.reporting(out):
-        about.keep_images(out, planned.info, _of(trials, store.read(out)))
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
-        elif outcome.counts:
+        if outcome.counts:
+            about.keep_images(out, planned.info, _of(trials, store.read(out)))
+        if outcome.counts and not outcome.interrupted:
             page = report.write(out)
             if tensorboard:
                 report.write_tensorboard(out)
