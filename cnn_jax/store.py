@@ -5,6 +5,7 @@
     DIR/records/WRITER.jsonl   a line per finished trial; each writer appends to its own file, so writers never meet
     DIR/trials/ID/params.npz   the trained parameters; their checksum is in the record
     DIR/trials/ID/checkpoint-* of a trial under way; removed when its record is written
+    DIR/images/HASH.npz        small copies of some images of a data set, for the report alone: optional
     DIR/lock                   who is at work here
 
 A record is one line, written by one write call and synced: it is there or it is not. The line ends with a checksum of the
@@ -260,6 +261,25 @@ def commands(dir: str | os.PathLike) -> list[dict[str, Any]]:
     return (_read_header(folder(dir)) or {}).get("commands", [])
 
 
+IMAGE_BYTES = 2**23  # at most, of a file of images: the report copies parts of it into its page
+
+
+def images(dir: str | os.PathLike, checksum: str) -> dict[str, np.ndarray]:
+    """The arrays that `keep_images` wrote for a data set; empty if there are none, or if the file is damaged or too large."""
+    path = _images_path(folder(dir), checksum)
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError):
+        if not is_local(path) or (path.is_file() and path.stat().st_size <= IMAGE_BYTES):
+            data = path.read_bytes()
+            with zipfile.ZipFile(io.BytesIO(data)) as file:
+                size = sum(member.file_size for member in file.infolist())
+            return from_npz(data) if size <= IMAGE_BYTES else {}
+    return {}
+
+
+def _images_path(dir: Path, checksum: str) -> Path:
+    return dir / "images" / f"{hashlib.sha256(checksum.encode()).hexdigest()[:16]}.npz"
+
+
 def load_params(dir: str | os.PathLike, trial_id: str) -> dict[str, np.ndarray]:
     """Trained variables of a trial by path ('params/conv1/kernel'). Raises FileNotFoundError if they were not kept."""
     return from_npz((folder(dir) / "trials" / trial_id / "params.npz").read_bytes())
@@ -298,9 +318,10 @@ def locked(dir: Path) -> Iterator[None]:
         yield
 
 
-def begin(dir: Path, command: str, time: str, trials: Iterable[Trial]) -> list[str]:
+def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Mapping[str, Any] | None = None) -> list[str]:
     """Writes down what is about to be run: the schema, the command and its plan. Mends what a crash or damage left behind.
 
+    about: what the report says of the command besides its results, as JSON; earlier commands with the same drop theirs.
     Returns a sentence for each thing found damaged; of damaged lines, only those that no command before has spoken of.
     """
     text = "".join(trial.canonical + "\n" for trial in trials).encode()
@@ -317,7 +338,14 @@ def begin(dir: Path, command: str, time: str, trials: Iterable[Trial]) -> list[s
             for left in place.glob(".*.tmp"):
                 left.unlink(missing_ok=True)
         replace(dir / "plan" / _plan_name(text), gzip.compress(text, mtime=0))
-        header["commands"].append({"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]})
+        entry: dict[str, Any] = {"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]}
+        if about:
+            header["commands"] = [
+                {key: value for key, value in earlier.items() if key != "about" or value != about}
+                for earlier in header["commands"]
+            ]
+            entry["about"] = about
+        header["commands"].append(entry)
         replace(dir / "sweep.json", _encode(header))
         bad = damaged(dir)
         if new := [line for line in bad if line not in header["damaged"]]:
@@ -385,6 +413,14 @@ class Writer:
             for path, other in others.items():
                 if other not in kept:
                     path.unlink(missing_ok=True)
+
+
+def keep_images(dir: Path, checksum: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keeps images of the data set with this checksum for the report, in place of those kept before."""
+    with reporting(dir):
+        path = _images_path(dir, checksum)
+        path.parent.mkdir(exist_ok=True)
+        replace(path, to_npz(arrays))
 
 
 def checkpoints(dir: str | os.PathLike, trial_id: str) -> Iterator[dict[str, np.ndarray]]:

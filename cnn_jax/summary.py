@@ -7,11 +7,27 @@ import dataclasses
 import functools
 import inspect
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax import zoo
-from cnn_jax.config import ModelConfig, Spec, UsageError
+from cnn_jax.config import (
+    PADDINGS,
+    Activation,
+    BatchNorm,
+    Branch,
+    Dropout,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    ModelConfig,
+    Residual,
+    Size,
+    Spec,
+    UsageError,
+    named,
+)
 from cnn_jax.geometry import Description, LayerInfo, layer_table
 
 if TYPE_CHECKING:
@@ -203,6 +219,75 @@ def to_json(description: Description) -> dict[str, Any]:
         "receptive_field": description.receptive_field,
         "activation_bytes": description.activation_bytes,
     }
+
+
+MOST_BLOCKS = 48  # of an outline: more would be no picture
+
+
+def outline(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+    """The network as blocks for a diagram, in types that JSON knows.
+
+    A block is a layer at the top of the spec with its name, what it is set to, its output shape and parameters. A residual or
+    a branch is one block with all of its layers; norms, activations and dropout belong to the block before them. Of a linen
+    module without a spec, the blocks are its direct submodules. `left_out` counts the blocks behind the first `MOST_BLOCKS`.
+    """
+    resolved = zoo.resolve(model)
+    network, found = zoo.spec(resolved, input_shape, num_classes), _describe_config(resolved, input_shape, num_classes)
+    spec = network if isinstance(network, tuple) else getattr(network, "spec", None)
+    layers = {} if spec is None else {layer.name: layer for layer in named(spec)}
+    blocks: list[dict[str, Any]] = []
+    params = 0  # of the layers inside of the next block, whose rows come before it
+    for row in found.layers:
+        params += row.params
+        if row.name not in layers and (spec is not None or "/" in row.name or row is found.layers[-1]):
+            continue
+        layer = layers.get(row.name)
+        detail = "" if layer is None else _detail(layer, len(row.output_shape) - 1)
+        if blocks and isinstance(layer, BatchNorm | GroupNorm | LayerNorm | Activation | Dropout):
+            blocks[-1]["detail"] = ", ".join(filter(None, (blocks[-1]["detail"], detail)))
+            blocks[-1]["params"] += params
+        else:
+            kind = row.kind if layer is None else _words(type(layer).__name__)
+            blocks.append({"kind": kind, "detail": detail, "shape": list(row.output_shape), "params": params})
+        params = 0
+    totals = {"params": found.params, "macs": found.macs, "left_out": max(0, len(blocks) - MOST_BLOCKS)}
+    return {"model": found.model, "input_shape": list(input_shape), "blocks": blocks[:MOST_BLOCKS]} | totals
+
+
+def _detail(layer: Layer, rank: int) -> str:
+    """What a layer is set to, in a few words: '3x3, stride 2, same, relu'."""
+    match layer:
+        case BatchNorm() | GroupNorm() | LayerNorm():
+            return _words(type(layer).__name__)
+        case Activation():
+            return layer.activation
+        case Dropout():
+            return f"dropout {layer.rate:g}"
+        case Residual():
+            inner = [one for one in layer.body if one.kind not in ("norm", "activation", "dropout")]
+            sizes = [_times(one.kernel_size, rank) if hasattr(one, "kernel_size") else "" for one in inner]
+            return ", ".join(f"{_words(type(one).__name__)} {size}".strip() for one, size in zip(inner, sizes, strict=True))
+        case Branch():
+            return f"{len(layer.branches)} branches"
+    settings: dict[str, Any] = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    found = [_times(settings[name], rank) for name in ("kernel_size", "window") if name in settings]
+    if "kernel_size" in settings and settings.get("strides", 1) not in (1, (1,) * rank):
+        found.append(f"stride {_times(settings['strides'], 1)}")
+    padding = settings.get("padding", "valid"), settings.get("padding_mode", "zeros")
+    if padding != PADDINGS["valid"]:
+        found.append(next((flag for flag, pair in PADDINGS.items() if pair == padding), "padded"))
+    if settings.get("activation", "linear") != "linear":
+        found.append(settings["activation"])
+    return ", ".join(found)
+
+
+def _times(size: Size, rank: int) -> str:
+    return "x".join(map(str, size if isinstance(size, tuple | list) else (size,) * rank))
+
+
+def _words(name: str) -> str:
+    """'GlobalAvgPool' -> 'global avg pool', as a class name reads in a sentence."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 COLUMNS = ("layer", "kind", "output", "padding", "parameters", "MACs", "field", "stride", "bytes")

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 # Of a window's size in pixels; the phone is a frame inside, because a browser's own window cannot be that narrow.
-VIEWS = {"report": (1200, 1560), "report-dark": (1200, 1560), "report-phone": (390, 844)}
+VIEWS = {"report": (1200, 1700), "report-dark": (1200, 1700), "report-phone": (390, 844)}
 QUIET = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--hide-scrollbars", "--disable-background-networking", "--disable-component-update", "--disable-default-apps",

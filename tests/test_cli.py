@@ -195,6 +195,8 @@ def test_a_sweep_leaves_a_table_a_page_and_parameters(npz: str, tmp_path: Path) 
         assert int(row["params"]) > 0
     assert {row["filters"] for row in table} == {"2", "2-3"}
     page = (out / "report.html").read_text()
+    assert "Filters, kernel sizes and padding, all combinations: what matters" in page  # D1: the experiment's question
+    assert page.count('<img src="data:image/png;base64,') >= 2  # and its images
     assert "http-equiv" not in page.lower() or "refresh" not in page.lower()
     params = store.load_params(out, table[0]["trial"])
     assert sum(v.size for k, v in params.items() if k.startswith("params/")) == int(table[0]["params"])

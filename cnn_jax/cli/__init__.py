@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from cnn_jax import plan, store, sweep
-from cnn_jax.cli import commands, experiments, flags, output
+from cnn_jax.cli import about, commands, experiments, flags, output
 from cnn_jax.config import UsageError
 
 
@@ -107,4 +107,5 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     if places["host"]:
         return run.follow(planned, console, out, places)
     how = {"workers": workers, "keep_params": values.keep_params, "checkpoint_seconds": checkpoint_seconds, **places}
+    how["about"] = about.describe(planned, experiments.question_of(experiment))
     return run.run(planned, console, out, command, rule, values.tensorboard, how)

@@ -42,3 +42,8 @@ def find(name: str) -> ModuleType:
 def name_of(experiment: ModuleType) -> str:
     spec = experiment.__spec__  # of a module run with -m, __name__ is __main__
     return (spec.name if spec else experiment.__name__).rpartition(".")[2]
+
+
+def question_of(experiment: ModuleType) -> str:
+    """The first line of an experiment's docstring; empty if it has none."""
+    return (experiment.__doc__ or "").strip().partition("\n")[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import data, plan, report, runner, stats, store
+from cnn_jax.cli import about
 from cnn_jax.config import Trial
 from cnn_jax.console import Console
 from cnn_jax.runner.progress import Progress
@@ -73,7 +74,9 @@ def run(
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
-        elif outcome.counts:
+        if outcome.counts:
+            about.keep_images(out, planned.info, _of(trials, store.read(out)))
+        if outcome.counts and not outcome.interrupted:
             page = report.write(out)
             if tensorboard:
                 report.write_tensorboard(out)

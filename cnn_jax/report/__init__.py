@@ -10,9 +10,10 @@ from rich.console import Console
 from cnn_jax import console as _console
 from cnn_jax import stats, store
 from cnn_jax.config import Trial
-from cnn_jax.report import comparison, table, tensorboard
+from cnn_jax.report import comparison, pictures, table, tensorboard
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
+from cnn_jax.report.notebook import Page as Page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Sweep:
     plan: list[Trial]
     commands: list[dict[str, Any]]
     damaged: list[str]
+    images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
 
     @property
     def missing(self) -> list[Trial]:
@@ -46,6 +48,7 @@ def load(dirs: Sequence[str | Path]) -> Sweep:
         list(plan.values()),
         [command for d in dirs for command in store.commands(d)],
         [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)],
+        pictures.load(dirs, records.values()),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnn_jax
 from cnn_jax import stats
-from cnn_jax.report import answer, plots, svg, table, words
+from cnn_jax.report import answer, missed, plots, svg, table, trained, words
 
 if TYPE_CHECKING:
     from cnn_jax.report import Sweep
@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 ROWS = 1000  # of a table on the page; results.csv has all
 # The page itself holds everything: a browser is told to fetch nothing, so a name in the data cannot make it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+# Every rule of page.css is inside of this class, and what the whole window needs is an attribute of html or body: a notebook
+# that shows the page among its own elements keeps neither of these.
+ROOT = "cnn-jax"
+BODY = "margin:0;background:light-dark(#fff,#14171b)"
 
 
 def page(sweep: "Sweep", analysis: stats.Analysis) -> str:
     """The whole report as the text of one HTML file."""
-    parts: list[tuple[str, str, str]] = []  # anchor, word in the navigation, markup
+    # Anchor, word in the navigation, markup.
+    parts: list[tuple[str, str, str]] = [("trained", "Setup", trained.block(sweep, analysis))]
     pictures = (
-        ("Factors", plots.by_factor(analysis) if analysis.cells else None),
+        ("Factors", plots.by_factor(analysis)),
         ("Interactions", plots.interactions(analysis)),
         ("Best cells", plots.against_best(analysis)),
         ("Noise floor", plots.noise_floor(analysis)),
@@ -35,27 +40,28 @@ def page(sweep: "Sweep", analysis: stats.Analysis) -> str:
     for word, figure in pictures:
         if figure:
             parts.append((figure.name, word, _figure(figure)))
-            if figure.name == "accuracy_by_factor":
-                parts.append(("effects", "Effects", _effects(analysis)))
+        if word == "Factors":
+            parts.append(("effects", "Effects", _effects(analysis)))
     if found := plots.disagreement(analysis):
         figure, data = found
-        extra = '<p id="flips" class="hint" aria-live="polite"></p>' + _json("images", data)
+        extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
         parts.append((figure.name, "Images", _figure(figure, extra)))
     parts += [
+        ("never_right", "Never right", missed.gallery(sweep)),
         ("cells", "Cells", _cells(analysis)),
         ("trials", "Trials", _trials(sweep.records)),
-        ("plan", "Plan and failures", _plan(sweep)),
+        ("plan", "Plan", _plan(sweep)),
         ("provenance", "Provenance", _provenance(sweep)),
     ]
     anchors = "".join(svg.tag("a", svg.escape(word), href=f"#{name}") for name, word, markup in parts if markup)
     sections = "".join(svg.tag("section", markup, id=name) for name, _, markup in parts if markup)
     title = svg.escape(_title(sweep))
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, '
-        f'initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link rel="icon" href="data:,">'
-        f"<title>{title}</title><style>{_file('page.css')}</style></head>\n<body>{_header(sweep, analysis, title)}"
-        f"<nav><div>{anchors}</div></nav>\n<main>{sections}{_footer()}</main>\n<script>{_file('page.js')}</script>"
-        "</body></html>\n"
+        f'<!doctype html>\n<html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
+        f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
+        f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, analysis, title)}<nav><div>{anchors}</div></nav>\n'
+        f"<main>{sections}{_footer()}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )
 
 
@@ -103,9 +109,9 @@ def _list(sentences: Sequence[str], class_: str) -> str:
     return svg.tag("ul", "".join(svg.tag("li", svg.escape(s)) for s in sentences), class_=class_) if sentences else ""
 
 
-def _json(name: str, data: Any) -> str:
+def _json(class_: str, data: Any) -> str:
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no text of ours may end the script
-    return svg.tag("script", text, type="application/json", id=name)
+    return svg.tag("script", text, type="application/json", class_=class_)
 
 
 def _head(title: str, note: str) -> str:
@@ -114,7 +120,7 @@ def _head(title: str, note: str) -> str:
 
 def _figure(figure: plots.Figure, extra: str = "") -> str:
     panels = svg.tag("div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip())
-    return _head(figure.title, figure.note) + panels + extra + _download(figure.name, figure.rows)
+    return _head(figure.title, figure.note) + figure.legend + panels + extra + _download(figure.name, figure.rows)
 
 
 def _download(name: str, rows: list[dict[str, Any]]) -> str:
@@ -126,8 +132,19 @@ def _download(name: str, rows: list[dict[str, Any]]) -> str:
 Cell = tuple[str, Any] | str  # what is shown, and what it is sorted by if that differs
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, sortable: bool = False, classes: Sequence[str] = ()) -> str:
-    """A table; a column is one of numbers if its first filled cell is a number. All text is escaped here."""
+def _table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    sortable: bool = False,
+    classes: Sequence[str] = (),
+    label: str = "",
+    kind: str = "",
+) -> str:
+    """A table in a box that scrolls sideways; a column with a number is aligned as numbers. All text is escaped here.
+
+    label: what a screen reader calls the box. kind: a class of the table.
+    """
     body = [[c if isinstance(c, tuple) else (c, None) for c in row] for row in rows]
     number = [any(isinstance(row[i][1], (int, float)) for row in body) for i in range(len(head))]
 
@@ -147,7 +164,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, sortable: boo
     for j, row in enumerate(body):
         mark = f' class="{classes[j]}"' if classes and classes[j] else ""
         lines.append(f"<tr{mark}>{''.join(show(i, *c) for i, c in enumerate(row))}</tr>")
-    opening = '<div class="table"><table class="sortable">' if sortable else '<div class="table"><table>'
+    kind = " ".join(filter(None, (kind, "sortable" if sortable else "")))
+    region = f' role="region" aria-label="{svg.escape(label)}"' if label else ""
+    opening = f'<div class="table" tabindex="0"{region}><table class="{kind}">'
     return f"{opening}<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 
@@ -207,7 +226,11 @@ def _effects(analysis: stats.Analysis) -> str:
         "factor's share of the variance that the other factors leave; p is corrected for all claims of this report; bold: "
         "claimed."
     )
-    return _head("Effects", note) + _table(head, rows, classes=classes) + _download("effects", data)
+    return (
+        _head("Effects", note)
+        + _table(head, rows, classes=classes, label="Effects", kind="effects")
+        + _download("effects", data)
+    )
 
 
 def _ratio(analysis: stats.Analysis, factor: str, contrast: stats.Contrast, cost: str) -> str:
@@ -261,7 +284,8 @@ def _cells(analysis: stats.Analysis) -> str:
     shown = rows[:ROWS]
     more = f" The best {ROWS:,} of {len(rows):,} cells are shown." if len(rows) > ROWS else ""
     note = f"Best first; bold: the best cell and those that cannot be told from it. Press a column's head to sort.{more}"
-    return _head("All cells", note) + _table(head, shown, sortable=True, classes=classes) + _download("cells", data)
+    body = _table(head, shown, sortable=True, classes=classes, label="All cells")
+    return _head("All cells", note) + body + _download("cells", data)
 
 
 def _trials(records: Sequence[stats.Record]) -> str:
@@ -272,7 +296,7 @@ def _trials(records: Sequence[stats.Record]) -> str:
             return (f"{value:.4g}", value)
         return (f"{value:,}", value) if isinstance(value, int) else str(value or "–")
 
-    body = _table(columns, ([show(r.get(c)) for c in columns] for r in records[:ROWS]), sortable=True)
+    body = _table(columns, ([show(r.get(c)) for c in columns] for r in records[:ROWS]), sortable=True, label="All trials")
     more = f", the first {ROWS:,} of them" if len(records) > ROWS else ""
     link = svg.tag("a", "results.csv", href="results.csv")
     return (
@@ -287,7 +311,8 @@ def _plan(sweep: "Sweep") -> str:
     out = f"<h2>Plan and failures</h2><p class='note'>{len(sweep.plan) or len(sweep.records):,} planned, {done:,} done, "
     out += f"{len(bad):,} diverged or failed, {len(sweep.missing):,} not run yet.</p>"
     if bad:
-        out += _table(("trial", "status", "reason"), ((r["trial"], r["status"], str(r["reason"] or "–")) for r in bad[:ROWS]))
+        failures = ((r["trial"], r["status"], str(r["reason"] or "–")) for r in bad[:ROWS])
+        out += _table(("trial", "status", "reason"), failures, label="Failures")
     if sweep.missing:
         names = "<br>".join(svg.tag("code", svg.escape(t.id)) for t in sweep.missing[:ROWS])
         out += f"<details><summary>{words.count(len(sweep.missing), 'trial')} not run yet</summary><p>{names}</p></details>"
@@ -324,4 +349,4 @@ def _provenance(sweep: "Sweep") -> str:
     if times:
         rows.append(("finished", f"{times[0]} to {times[-1]}"))
     rows += [("damaged line", line) for line in sweep.damaged]
-    return "<h2>Provenance</h2>" + _table(("what", "value"), rows)
+    return "<h2>Provenance</h2>" + _table(("what", "value"), rows, label="Provenance")

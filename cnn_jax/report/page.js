@@ -1,78 +1,99 @@
 "use strict";
-// Tables sort by the column whose head is pressed; numbers by the exact value in data-v.
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
-    const down = head.getAttribute("aria-sort") === "ascending";
-    heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
-    const rows = [...table.tBodies[0].rows].sort((a, b) => {
-      const [x, y] = [value(a), value(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");  // unknown values last, whichever way
-      const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
-      return down ? -order : order;
-    });
-    table.tBodies[0].append(...rows);
-  }));
-}
+// A notebook may hold several pages beside elements of its own: each page is set up once, and nothing else is touched.
+for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
+  page.dataset.ready = "";
 
-// Parallel coordinates: dragging along an axis keeps the runs that pass there, a click on it lets all back.
-for (const picture of document.querySelectorAll("svg.parallel")) {
-  const runs = [...picture.querySelectorAll(".run")].map((path) => [path, path.dataset.y.split(" ").map(parseFloat)]);
-  const kept = new Map();  // axis -> [top, bottom]
-  const inside = (y, [top, bottom]) => y >= top && y <= bottom;
-  const show = () => runs.forEach(([path, ys]) =>
-    path.classList.toggle("out", ![...kept].every(([axis, range]) => inside(ys[axis], range))));
-  picture.querySelectorAll(".brush").forEach((brush, axis) => {
-    const place = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse()).y;
-    let start = null, range = null;
-    brush.addEventListener("pointerdown", (event) => {
-      brush.setPointerCapture(event.pointerId);
-      start = place(event);
-      range?.remove();
-      range = null;
-      kept.delete(axis);
-      show();
-    });
-    brush.addEventListener("pointermove", (event) => {
-      if (start === null) return;
-      const [top, bottom] = [start, place(event)].sort((a, b) => a - b);
-      if (bottom - top < 4) return;
-      if (!range) {
-        range = brush.cloneNode();
-        range.setAttribute("class", "chosen-range");
-        brush.before(range);
-      }
-      range.setAttribute("y", top);
-      range.setAttribute("height", bottom - top);
-      kept.set(axis, [top, bottom]);
-      show();
-    });
-    brush.addEventListener("pointerup", () => { start = null; });
+  // Boxes that scroll sideways say so; the others are no stop of the tab key.
+  const measure = () => page.querySelectorAll(".table, .panels.wide > div").forEach((box) => {
+    const more = box.scrollWidth > box.clientWidth + 1;
+    const cue = box.nextElementSibling?.matches(".cue") ? box.nextElementSibling : null;
+    if (box.tabIndex === 0 || more) box.tabIndex = more ? 0 : -1;
+    if (more && !cue) {
+      const hint = document.createElement("p");
+      hint.className = "cue";
+      hint.textContent = "↔ scroll sideways for more";
+      box.after(hint);
+    } else if (!more) cue?.remove();
   });
-}
+  measure();
+  addEventListener("resize", measure);
+  page.querySelectorAll("details").forEach((part) => part.addEventListener("toggle", measure));
 
-// Disagreement: a square lists the images that one cell gets right in most runs and the other wrong.
-const source = document.getElementById("images");
-if (source) {
-  const { cells, runs, images, right } = JSON.parse(source.textContent);
-  const list = document.getElementById("flips");
-  const choose = (pair) => {
-    document.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
-    pair.classList.add("chosen");
-    const [a, b] = [+pair.dataset.a, +pair.dataset.b];
-    const share = (cell, i) => right[cell][i] / runs[cell];
-    const better = (x, y) => images.filter((_, i) => share(x, i) > 0.5 && share(y, i) < 0.5);
-    const text = (x, y, found) => `${cells[x]} right, ${cells[y]} wrong: ${found.length ? found.join(", ") : "none"}.`;
-    list.textContent = a === b
-      ? `${cells[a]}: images on which its own ${runs[a]} runs disagree: ${images.filter((_, i) => right[a][i] % runs[a]).join(", ") || "none"}.`
-      : `${text(a, b, better(a, b))} ${text(b, a, better(b, a))}`;
-  };
-  for (const pair of document.querySelectorAll(".pair")) {
-    pair.addEventListener("click", () => choose(pair));
-    pair.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(pair); });
+  // Tables sort by the column whose head is pressed; numbers by the exact value in data-v.
+  for (const table of page.querySelectorAll("table.sortable")) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        if (x === "" || y === "") return (x === "") - (y === "");  // unknown values last, whichever way
+        const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
+        return down ? -order : order;
+      });
+      table.tBodies[0].append(...rows);
+    }));
   }
-}
 
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+  // Parallel coordinates: dragging along an axis keeps the runs that pass there, a click on it lets all back.
+  for (const picture of page.querySelectorAll("svg.parallel")) {
+    const runs = [...picture.querySelectorAll(".run")].map((path) => [path, path.dataset.y.split(" ").map(parseFloat)]);
+    const kept = new Map();  // axis -> [top, bottom]
+    const inside = (y, [top, bottom]) => y >= top && y <= bottom;
+    const show = () => runs.forEach(([path, ys]) =>
+      path.classList.toggle("out", ![...kept].every(([axis, range]) => inside(ys[axis], range))));
+    picture.querySelectorAll(".brush").forEach((brush, axis) => {
+      const place = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse()).y;
+      let start = null, range = null;
+      brush.addEventListener("pointerdown", (event) => {
+        brush.setPointerCapture(event.pointerId);
+        start = place(event);
+        range?.remove();
+        range = null;
+        kept.delete(axis);
+        show();
+      });
+      brush.addEventListener("pointermove", (event) => {
+        if (start === null) return;
+        const [top, bottom] = [start, place(event)].sort((a, b) => a - b);
+        if (bottom - top < 4) return;
+        if (!range) {
+          range = brush.cloneNode();
+          range.setAttribute("class", "chosen-range");
+          brush.before(range);
+        }
+        range.setAttribute("y", top);
+        range.setAttribute("height", bottom - top);
+        kept.set(axis, [top, bottom]);
+        show();
+      });
+      brush.addEventListener("pointerup", () => { start = null; });
+    });
+  }
+
+  // Disagreement: a square lists the images that one cell gets right in most runs and the other wrong.
+  const source = page.querySelector(".image-answers");
+  if (source) {
+    const { cells, runs, images, right } = JSON.parse(source.textContent);
+    const list = page.querySelector(".flips");
+    const choose = (pair) => {
+      page.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
+      pair.classList.add("chosen");
+      const [a, b] = [+pair.dataset.a, +pair.dataset.b];
+      const share = (cell, i) => right[cell][i] / runs[cell];
+      const better = (x, y) => images.filter((_, i) => share(x, i) > 0.5 && share(y, i) < 0.5);
+      const text = (x, y, found) => `${cells[x]} right, ${cells[y]} wrong: ${found.length ? found.join(", ") : "none"}.`;
+      list.textContent = a === b
+        ? `${cells[a]}: images on which its own ${runs[a]} runs disagree: ${images.filter((_, i) => right[a][i] % runs[a]).join(", ") || "none"}.`
+        : `${text(a, b, better(a, b))} ${text(b, a, better(b, a))}`;
+    };
+    for (const pair of page.querySelectorAll(".pair")) {
+      pair.addEventListener("click", () => choose(pair));
+      pair.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(pair); });
+    }
+  }
+
+  addEventListener("beforeprint", () => page.querySelectorAll("details").forEach((part) => { part.open = true; }));
+}

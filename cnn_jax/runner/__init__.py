@@ -17,7 +17,7 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +52,21 @@ class Outcome:
 def run(
     trials: Sequence[Trial], out: Path, *, command: str, cost: Callable[[Trial], float], workers: int | None,
     keep_params: bool = True, checkpoint_seconds: float = 120.0, devices: int = 1, hosts: int = 1, host: int = 0,
-    coordinator: str = "", executor: str = "local",
+    coordinator: str = "", executor: str = "local", about: Mapping[str, Any] | None = None,
     progress: Progress,
 ) -> Outcome:  # fmt: skip
     """Trains what `out` does not have yet of `trials`, and returns when every trial is recorded or the run is interrupted.
 
     cost: trial -> work, in any unit (the costliest start first). workers: processes at most; None: one per core, or one
     for all accelerators. devices: that share the batches of a trial, on each of `hosts` machines, of which this
-    is number `host`, 0 (see `hosts`, and `follow` for the others). executor: one of EXECUTORS. The data must have been
-    prepared. Raises UsageError if another process holds `out` or its records are of other data, and StoreError if it cannot be
-    written.
+    is number `host`, 0 (see `hosts`, and `follow` for the others). executor: one of EXECUTORS. about: see `store.begin`.
+    The data must have been prepared. Raises UsageError if another process holds `out` or its records are of other data, and
+    StoreError if it cannot be written.
     """
     checksums = {config: data.load(config).checksum for config in dict.fromkeys(trial.data for trial in trials)}
     with store.locked(out):
-        notes = store.begin(out, command, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), trials)
+        time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        notes = store.begin(out, command, time, trials, about)
         missing = _missing(trials, out, checksums, keep_params, notes)
         if found := overridden():
             notes.append(f"{', '.join(found)}: not used by workers, which train with JAX's defaults")

@@ -3,7 +3,7 @@
 from cnn_jax.stats.cells import Cell, Design, Level, Record, compared_on, design, flat, numeric, one_image, text
 from cnn_jax.stats.comparisons import Comparison, against_best, holm
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
-from cnn_jax.stats.images import Noise, correct_SN, correctness, flipped, noise, rates
+from cnn_jax.stats.images import Noise, correct_SN, correctness, flipped, never_right, noise, rates
 from cnn_jax.stats.intervals import (
     LEVEL,
     POWER,
@@ -51,6 +51,7 @@ __all__ = [
     "flipped",
     "holm",
     "mean_interval",
+    "never_right",
     "noise",
     "numeric",
     "one_image",

@@ -76,3 +76,12 @@ def flipped(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Indices of the images that one cell gets right in most runs and the other wrong, from rates (N,), the clearest first."""
     differ = np.flatnonzero((a > 0.5) & (b < 0.5) | (a < 0.5) & (b > 0.5))
     return differ[np.argsort(-np.abs(a - b)[differ], kind="stable")]
+
+
+def never_right(records: Sequence[Record]) -> np.ndarray:
+    """Indices of the test images that no finished run got right; the records must be of one test set."""
+    known = (c for r in records if r["status"] == "done" and (c := correctness(r)) is not None)
+    right = next(known, np.ones(0, dtype=bool))
+    for correct in known:  # one at a time: those of 100,000 runs together would not fit in memory
+        right = right | correct
+    return np.flatnonzero(~right)

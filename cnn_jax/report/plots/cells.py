@@ -1,6 +1,7 @@
 """Cells against the best, against their cost, and against the noise."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,28 +25,44 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
         for c in analysis.comparisons
     ]  # fmt: skip
     longest = min(50, max(len(c.cell.label) for c in shown))
-    left, height = 12 + 6.6 * longest, 44 + 22 * len(shown)
+    # On a phone the names stand above the intervals: beside them they would leave no room.
+    wide, narrow = _forest(shown, 760, 12 + 7 * longest), _forest(shown, 360, 0)
+    picture = _class(wide, "only-wide") + _class(narrow, "only-narrow")
+    more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
+    note = (
+        f"Difference to {analysis.best.label} with its 95 % interval. Green: cannot be told from the best after correction "
+        f"(Holm, all pairs of cells); grey: worse.{more}"
+    )
+    return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
+
+
+def _class(picture: str, name: str) -> str:
+    return picture.replace("<svg ", f'<svg class="{name}" ', 1)
+
+
+def _forest(shown: Sequence[stats.Comparison], width: float, left: float) -> str:
+    """An interval per comparison, with the cell's name to its left, or above it if there is nothing to its left."""
+    pitch = 22 if left else 38
+    height = 44 + pitch * len(shown)
     ends = [v for c in shown for v in (-c.difference.low, -c.difference.high, -c.difference.value)]
-    x = svg.Scale.around([0.0, *ends], left, 750)
+    x = svg.Scale.around([0.0, *ends], max(left, 24), width - 26)
     body = svg.bottom_axis(x, 10, height - 30, lambda v: words.points(v) if v else "0", "points below or above the best cell")
     body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
     for i, c in enumerate(shown):
-        y = 24 + 22 * i
+        y = (24 if left else 38) + pitch * i
         d = c.difference
         low, high = (x(-d.high), x(-d.low)) if d.known else (math.nan, math.nan)
         span = f"{words.points(-d.high)} to {words.points(-d.low)}"
         title = f"{c.cell.label}: {words.points(-d.value)} points ({span}), corrected p {words.p_value(c.p)}"
         colour = "c7" if c.distinguishable else "c2"
         mark = svg.tag("title", svg.escape(title)) + svg.whisker(y, low, x(-d.value), high, colour, across=True)
-        body.append(svg.text(left - 10, y + 4, clip(c.cell.label, 50), anchor="end", class_="tick strong"))
+        name = clip(c.cell.label, 50)
+        if left:
+            body.append(svg.text(left - 10, y + 4, name, anchor="end", class_="tick strong"))
+        else:
+            body.append(svg.text(6, y - 13, name, class_="halo"))
         body.append(svg.tag("g", mark))
-    more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
-    note = (
-        f"Difference to {analysis.best.label} with its 95 % interval. Green: cannot be told from the best after correction "
-        f"(Holm, all pairs of cells); grey: worse.{more}"
-    )
-    picture = svg.picture(760, height + 10, body, "difference of each cell to the best")
-    return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
+    return svg.picture(width, height + 10, body, "difference of each cell to the best")
 
 
 def cost(analysis: stats.Analysis) -> Figure | None:
@@ -64,6 +81,8 @@ def cost(analysis: stats.Analysis) -> Figure | None:
         if not known:
             continue
         costs = [r[key] for r in known]
+        if len(set(costs)) < 2:  # one column of marks: accuracy against nothing
+            continue
         few = len(known) <= 60
         y = svg.Scale.around([v for r in known for v in ((r["low"], r["high"], r[metric]) if few else (r[metric],))], 250, 34)
         x = svg.Scale.around(costs, 54, 345, log=max(costs) / min(costs) > 5)

@@ -2,23 +2,30 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, percent, seeds, shorten
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, percent, seeds
+
+LEVELS = 12  # of a factor with a column each; more are a scatter plot
 
 
-def by_factor(analysis: stats.Analysis) -> Figure:
-    """A panel per factor: every run as a dot, each level's marginal mean with its interval."""
-    metric, y = analysis.metric, _shared_scale(analysis, 258, 34)
+def by_factor(analysis: stats.Analysis) -> Figure | None:
+    """A panel per factor: every run as a dot, each level's marginal mean with its interval. None for less than two runs."""
+    metric = analysis.metric
     runs = sum(len(c.values(metric)) for c in analysis.cells)
-    marginal = {t.name: dict(t.levels) for t in analysis.effects.terms if len(t.factors) == 1}
+    if runs < 2:
+        return None
+    factors = analysis.design.factors or {"model": (None,)}
+    few = {factor: levels for factor, levels in factors.items() if len(levels) <= LEVELS}
+    means = {(factor, level): _level_mean(analysis, factor, level) for factor, levels in few.items() for level in levels}
+    y = _shared_scale(analysis, means.values(), 258, 34)
     pictures, rows = [], []
-    for factor, levels in (analysis.design.factors or {"model": (None,)}).items():
-        if len(levels) > 12:
+    for factor, levels in factors.items():
+        if factor not in few:
             panel, some = _scatter(analysis, factor, y, named=runs <= DOTS_WITH_TITLES)
             pictures.append(panel)
             rows += some
@@ -37,17 +44,19 @@ def by_factor(analysis: stats.Analysis) -> Figure:
                     rows.append({"factor": factor, "level": stats.text(level), "cell": cell.label, "seed": seed, metric: value})
             body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
             name = stats.text(level) if factor in analysis.design.factors else ""
-            e = marginal.get(factor, {}).get(name) or stats.mean_interval(
-                np.array([v for c in cells for v in c.values(metric)])
-            )
+            e = means[factor, level]
             if e.n:
                 at = x + min(200 / len(levels), 90) * 0.5
                 label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {words.interval(e)}, {e.n} runs"))
                 low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
                 body.append(svg.tag("g", label + svg.whisker(round(at, 1), low, y(e.value), high, "c3")))
-            body.append(svg.text(x, 276, shorten(name, len(levels)), anchor="middle", class_="tick strong"))
-        body.append(svg.text(197, 296, factor if factor in analysis.design.factors else "", anchor="middle", class_="axis"))
-        pictures.append(svg.picture(360, 304, body, f"{words.METRICS[metric]} by {factor}"))
+            if not points:
+                body.append(svg.text(x, 150, "no run", anchor="middle", class_="tick"))
+        known = factor in analysis.design.factors
+        xs = [44 + 306 * (i + 0.5) / len(levels) for i in range(len(levels))]
+        names, more = level_ticks([stats.text(level) for level in levels] if known else [], xs if known else [], 276)
+        body += [*names, svg.text(197, 296 + more, factor if known else "", anchor="middle", class_="axis")]
+        pictures.append(svg.picture(360, 304 + more, body, f"{words.METRICS[metric]} by {factor}"))
     note = (
         "Every dot is a run, dots in one column are the seeds of one cell; the diamond is the level's mean over all cells with "
         "its 95 % interval."
@@ -55,8 +64,19 @@ def by_factor(analysis: stats.Analysis) -> Figure:
     return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
 
 
-def _shared_scale(analysis: stats.Analysis, start: float, end: float) -> svg.Scale:
-    return svg.Scale.around([v for c in analysis.cells for v in c.values(analysis.metric)], start, end)
+def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate:
+    """A level's mean over all cells, as the effects have it, or over its runs where there are no effects."""
+    for term in analysis.effects.terms:
+        if term.factors == (factor,) and (found := dict(term.levels).get(stats.text(level))):
+            return found
+    cells = [c for c in analysis.cells if factor not in c.levels or c.levels[factor] == level]
+    return stats.mean_interval(np.array([v for c in cells for v in c.values(analysis.metric)]))
+
+
+def _shared_scale(analysis: stats.Analysis, means: Iterable[stats.Estimate], start: float, end: float) -> svg.Scale:
+    """A scale that shows every run and every interval."""
+    runs = [v for c in analysis.cells for v in c.values(analysis.metric)]
+    return svg.Scale.around([*runs, *(v for e in means for v in (e.low, e.high))], start, end)
 
 
 def _scatter(analysis: stats.Analysis, factor: str, y: svg.Scale, *, named: bool) -> tuple[str, list[Row]]:
@@ -89,6 +109,9 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
         if len(factors[b]) > len(factors[a]):
             a, b = b, a
         estimates = {(u, v): _cell_mean(analysis, {a: u, b: v}) for u in factors[a] for v in factors[b]}
+        lines = [sum(estimates[u, v] is not None for u in factors[a]) for v in factors[b]]
+        if sum(known > 1 for known in lines) < 2:  # no two lines to compare
+            continue
         y = svg.Scale.around([x for e in estimates.values() if e for x in (e.low, e.high, e.value)], 250, 58)
         body = svg.left_axis(y, 44, 350, percent)
         width = 306 / len(factors[a])
@@ -109,11 +132,12 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
                 rows.append({"x": a, "x_level": stats.text(u), "line": b, "line_level": stats.text(v), **value})
             body.append(svg.line(line, colour(i)))
         body += _legend(f"{b}:", [stats.text(v) for v in factors[b]], 14)
-        for j, u in enumerate(factors[a]):
-            name = shorten(stats.text(u), len(factors[a]))
-            body.append(svg.text(44 + width * (j + 0.5), 268, name, anchor="middle", class_="tick strong"))
-        body.append(svg.text(197, 290, a, anchor="middle", class_="axis"))
-        pictures.append(svg.picture(360, 300, body, f"interaction of {a} and {b}"))
+        xs = [44 + width * (j + 0.5) for j in range(len(factors[a]))]
+        names, more = level_ticks([stats.text(u) for u in factors[a]], xs, 268)
+        body += [*names, svg.text(197, 290 + more, a, anchor="middle", class_="axis")]
+        pictures.append(svg.picture(360, 300 + more, body, f"interaction of {a} and {b}"))
+    if not pictures:
+        return None
     note = (
         f"Mean {words.METRICS[analysis.metric]} in %, with 95 % intervals. Parallel lines: the two factors act independently."
     )
@@ -126,7 +150,7 @@ def _cell_mean(analysis: stats.Analysis, levels: dict[str, stats.Level]) -> stat
 
 
 def _legend(title: str, names: Sequence[str], y: float) -> list[str]:
-    out, x = [svg.text(4, y, title, class_="axis")], 12 + 6.6 * len(title)
+    out, x = [svg.text(4, y, title, class_="axis")], 12 + 7.6 * len(title)
     for i, name in enumerate(names):
         if x + 22 + 7 * len(name) > 356:
             x, y = 12.0, y + 16

@@ -1,6 +1,7 @@
 """What a picture is: SVGs under a title, with the rows behind them; and how cells and numbers are written in all of them."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from cnn_jax import stats
@@ -20,6 +21,7 @@ class Figure:
     pictures: list[str]
     rows: list[Row]
     size: str = ""  # class of the container: "" for panels side by side, "wide", "small"
+    legend: str = ""  # markup between the note and the pictures
 
 
 def percent(value: float) -> str:
@@ -42,10 +44,20 @@ def seeds(cell: stats.Cell, metric: str) -> list[int]:
     return sorted(r["config"]["seed"] for r in cell.done if r.get(metric) is not None)
 
 
-def shorten(name: str, levels: int) -> str:
-    """A tick's name, cut so that this many stand side by side in a panel."""
-    room = max(3, 46 // max(levels, 1))
-    return name if len(name) <= room else name[: room - 1] + "…"
+def level_ticks(names: Sequence[str], xs: Sequence[float], y: float) -> tuple[list[str], float]:
+    """Names of levels below their places along x, and by how much the picture must grow for them.
+
+    Names that do not fit side by side stand on end, so that none is cut.
+    """
+    longest = max(map(len, names), default=0)
+    if longest * len(names) <= 46:  # characters over the width of a panel
+        return [svg.text(x, y, name, anchor="middle", class_="tick strong") for x, name in zip(xs, names, strict=True)], 0.0
+    shown = [clip(name, 28) for name in names]
+    turned = [
+        svg.text(x + 4, y - 8, name, anchor="end", class_="tick strong", transform=f"rotate(-90 {x + 4:.6g} {y - 8:.6g})")
+        for x, name in zip(xs, shown, strict=True)
+    ]
+    return turned, 6.8 * max(map(len, shown)) - 10
 
 
 def clip(name: str, room: int) -> str:

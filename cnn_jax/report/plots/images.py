@@ -15,10 +15,11 @@ HEATMAP = 20  # cells of the matrix
 def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | None:
     """A matrix of how often runs of two cells disagree on a test image; page.js lists the images that flip between two cells.
 
-    Also returns what that needs: per cell the number of runs, and per image that not all runs agree on its right runs.
+    None for fewer than two cells, and where no two runs disagree. Also returns what that needs: per cell the number of runs,
+    and per image that not all runs agree on its right runs.
     """
     shown, rate = stats.rates(analysis.cells[:HEATMAP])
-    if not shown:
+    if len(shown) < 2:
         return None
     images = rate.shape[1]
     between = (rate @ (1 - rate).T + (1 - rate) @ rate.T) / images
@@ -30,9 +31,11 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
         for i, a in enumerate(shown)
         for j, b in enumerate(shown)
     ]
-    size, left = 30, 14 + 6.6 * min(40, max(len(c.label) for c in shown))
+    size, left = 30, 14 + 7 * (4 + min(40, max(len(c.label) for c in shown)))  # the name, and a number behind it
     width, top = left + size * len(shown) + 10, 26
-    peak = np.nanmax(between) if np.isfinite(between).any() else 1.0
+    peak = np.nanmax(between)
+    if not peak > 0:
+        return None
     body = []
     for i, a in enumerate(shown):
         body.append(
@@ -42,7 +45,7 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
         for j, b in enumerate(shown):
             value = between[i, j]
             title = f"{a.label} and {b.label}: a run of each disagree on {words.percent(value)} of the images"
-            strength = 0.0 if not np.isfinite(value) or peak == 0 else float(value / peak)
+            strength = float(value / peak) if np.isfinite(value) else 0.0
             box = svg.tag(
                 "rect",
                 class_="heat",
@@ -65,19 +68,16 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | No
             )
     picture = svg.picture(max(width, 360), top + size * len(shown) + 6, body, "disagreement between cells")
     varied = np.flatnonzero((rate.min(axis=0) < 1) & (rate.max(axis=0) > 0))
-    hopeless = np.flatnonzero(rate.max(axis=0) == 0)
     data = {
         "cells": [c.label for c in shown],
         "runs": runs,
         "images": varied.tolist(),
         "right": np.rint(rate[:, varied] * np.array(runs)[:, None]).astype(int).tolist(),
     }
-    listing = f" ({', '.join(map(str, hopeless[:40]))}{' …' if len(hopeless) > 40 else ''})" if len(hopeless) else ""
     more = f" The best {HEATMAP} of {len(analysis.cells)} cells are shown." if len(analysis.cells) > HEATMAP else ""
     note = (
         f"Percent of the {images:,} test images on which a run of one cell and a run of the other disagree; on the diagonal "
-        f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. "
-        f"{words.count(len(hopeless), 'image')} no run got right{listing}. Choose a square to list the images that flip "
-        f"between the two cells.{more}"
+        f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. Choose a square to list "
+        f"the images that flip between the two cells.{more}"
     )
     return Figure("disagreement", "On which images do cells disagree?", note, [picture], rows, "wide natural"), data

@@ -1,6 +1,8 @@
 """Single runs: learning curves and parallel coordinates."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from cnn_jax import stats
@@ -11,44 +13,82 @@ CURVES = 24  # cells whose learning curves are drawn
 LINES = 1500  # of the parallel coordinates
 
 
+PARTS = {"val_accuracy": "validation", "train_accuracy": "training"}
+_Curves = list[tuple[int, str, list[svg.Point]]]  # seed, metric, (epoch, accuracy)
+
+
 def curves(analysis: stats.Analysis) -> Figure | None:
-    """Learning curves: a small panel per cell, a line per seed."""
-    metric = "val_accuracy" if analysis.validated else "train_accuracy"
-    drawn: list[tuple[stats.Cell, list[list[svg.Point]]]] = []
-    rows: list[Row] = []
-    for cell in analysis.cells:
-        lines = []
-        for r in sorted(cell.done, key=lambda r: r["config"]["seed"]):
-            seed = r["config"]["seed"]
-            points = [(h["epoch"], h[metric]) for h in r["history"] if h.get(metric) is not None]
-            if points:
-                lines.append(points)
-            if len(drawn) < CURVES:
-                rows += [{"cell": cell.label, "seed": seed} | h for h in r["history"]]
-        if lines:
-            drawn.append((cell, lines))
-        if len(drawn) == CURVES:
-            break
+    """Learning curves: a small panel per cell, a colour per seed, validation and training. None for runs of a single epoch."""
+    found = ((cell, _curves_of(cell)) for cell in analysis.cells)
+    drawn = list(itertools.islice(((cell, lines) for cell, lines in found if lines), CURVES))
     if not drawn:
         return None
+    every = [(metric, points) for _, lines in drawn for _, metric, points in lines]
     # The first epochs would flatten all that follows: the scale begins where the slowest run is after a fifth of its epochs.
-    floor = min(points[len(points) // 5][1] for _, lines in drawn for points in lines)
-    y = svg.Scale.around([floor, *(v for _, lines in drawn for points in lines for _, v in points if v >= floor)], 122, 24)
-    last = max(points[-1][0] for _, lines in drawn for points in lines)
+    floor = min(points[len(points) // 5][1] for _, points in every)
+    y = svg.Scale.around([floor, *(v for _, points in every for _, v in points if v >= floor)], 122, 24)
+    last = max(points[-1][0] for _, points in every)
     x = svg.Scale(min(1, last - 1), last, 40, 232)
-    pictures = []
-    for cell, lines in drawn:
-        body = [svg.text(2, 13, clip(cell.label, 38), class_="tick strong")]
-        body += svg.left_axis(y, 36, 236, percent) + svg.bottom_axis(x, 24, 122, lambda v: f"{v:g}", "", 4)
-        paths = [svg.line([(x(e), y(v)) for e, v in points], colour(i)) for i, points in enumerate(lines)]
-        body.append(svg.tag("g", "".join(paths), clip_path="url(#curve)"))
-        pictures.append(svg.picture(240, 144, body, f"learning curves of {cell.label}"))
+    seeds = sorted({seed for _, lines in drawn for seed, _, _ in lines})
+    pictures = [_panel(cell, lines, x, y, seeds) for cell, lines in drawn]
     window = svg.tag("clipPath", svg.tag("rect", x=36, y=22, width=202, height=102), id="curve")
     pictures[0] = pictures[0].replace("</svg>", svg.tag("defs", window) + "</svg>")
-    more = f" The best {CURVES} of {len(analysis.cells)} cells are drawn." if len(analysis.cells) > len(drawn) else ""
-    of = "Validation accuracy" if metric == "val_accuracy" else "Training accuracy (nothing was held out)"
-    note = f"{of} in % by epoch, a line per seed; the first epochs may lie below the picture.{more}"
-    return Figure("learning_curves", "Learning curves", note, pictures, rows, "small")
+    # The cells without curves are not "the best": a sweep over epochs may have cells of one epoch.
+    whole = sum(bool(_curves_of(cell)) for cell in analysis.cells)
+    more = f" The best {CURVES} of {whole} cells are drawn." if whole > len(drawn) else ""
+    metrics = dict.fromkeys(metric for metric, _ in every)
+    below = "; the first epochs lie below the picture" if min(v for _, points in every for _, v in points) < floor else ""
+    note = f"Accuracy in % by epoch, a colour per seed{below}.{more}"
+    rows: list[Row] = [
+        {"cell": cell.label, "seed": r["config"]["seed"]} | h for cell, _ in drawn for r in _by_seed(cell) for h in r["history"]
+    ]
+    legend = _legend([m for m in PARTS if m in metrics], seeds)
+    return Figure("learning_curves", "Learning curves", note, pictures, rows, "small", legend)
+
+
+def _by_seed(cell: stats.Cell) -> list[stats.Record]:
+    return sorted(cell.done, key=lambda r: r["config"]["seed"])
+
+
+def _curves_of(cell: stats.Cell) -> _Curves:
+    """The curves of a cell with at least two points: one point is no curve."""
+    found = []
+    for r in _by_seed(cell):
+        for metric in PARTS:
+            points = [(h["epoch"], h[metric]) for h in r["history"] if h.get(metric) is not None]
+            if len(points) > 1:
+                found.append((r["config"]["seed"], metric, points))
+    return found
+
+
+def _panel(cell: stats.Cell, lines: _Curves, x: svg.Scale, y: svg.Scale, seeds: Sequence[int]) -> str:
+    ticks = int(min(4, max(1, x.high - 1)))  # an epoch has no halves
+    body = svg.left_axis(y, 36, 236, percent, "accuracy, %")
+    body += svg.bottom_axis(x, 24, 122, lambda v: f"{v:g}", "epoch", ticks)
+    paths = [
+        svg.line([(x(e), y(v)) for e, v in points], f"{_seed_colour(seed, seeds)} {PARTS[metric]}")
+        for seed, metric, points in sorted(lines, key=lambda line: line[1])  # training below validation
+    ]
+    body.append(svg.tag("g", "".join(paths), clip_path="url(#curve)"))
+    return svg.tag("p", svg.escape(cell.label), class_="cell") + svg.picture(240, 160, body, f"learning curves of {cell.label}")
+
+
+def _seed_colour(seed: int, seeds: Sequence[int]) -> str:
+    return colour(seeds.index(seed)) if len(seeds) <= svg.COLOURS else "c0 many"
+
+
+def _legend(metrics: Sequence[str], seeds: Sequence[int]) -> str:
+    """Which line is which: the parts by dashes, the seeds by colour; of very many seeds, that each is a line."""
+    marks = [(PARTS[metric], f"c7 {PARTS[metric]}") for metric in metrics]
+    if len(seeds) <= svg.COLOURS:
+        marks += [(f"seed {seed}", _seed_colour(seed, seeds)) for seed in seeds]
+    else:
+        marks.append((f"a line for each of {len(seeds)} seeds", "c0 many"))
+    items = ""
+    for name, class_ in marks:
+        sample = svg.tag("svg", svg.line([(0, 5), (26, 5)], class_), viewBox="0 0 26 10", aria_hidden="true")
+        items += svg.tag("li", sample + svg.escape(name))
+    return svg.tag("ul", items, class_="legend")
 
 
 def parallel(analysis: stats.Analysis) -> Figure | None:
@@ -73,7 +113,8 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
     spread = {
         id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(sorted(runs, key=lambda cr: cr[1][analysis.metric]))
     }
-    xs = [round(60 + i * (width - 130) / max(1, len(names) - 1), 1) for i in range(len(names))]
+    xs = [round(72 + i * (width - 142) / max(1, len(names) - 1), 1) for i in range(len(names))]
+    crowded = any(3.8 * (len(a) + len(b)) > xs[1] - xs[0] for a, b in itertools.pairwise(names))
     rows: list[Row] = []
     lines: list[str] = []
     for cell, r in runs:
@@ -94,10 +135,11 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         where = " ".join("-" if y is None else f"{y:g}" for y in ys)
         lines.append(svg.tag("path", title if len(runs) <= DOTS_WITH_TITLES else "", d=d, class_=f"run v{shade}", data_y=where))
     body = lines[::-1]
-    for x, (name, scale, at) in zip(xs, axes, strict=True):
+    for i, (x, (name, scale, at)) in enumerate(zip(xs, axes, strict=True)):
         marks = [
             svg.tag("line", class_="pole", x1=x, x2=x, y1=top, y2=bottom),
-            svg.text(x, 18, name, anchor="middle", class_="axis"),
+            # Long names next to each other stand in two rows.
+            svg.text(x, 34 if i % 2 and crowded else 18, name, anchor="middle", class_="axis"),
         ]
         form = percent if name in metrics else words.short
         ticks = [(float(i), stats.text(v)) for v, i in at.items()] if at else [(t, form(t)) for t in scale.ticks(5)]

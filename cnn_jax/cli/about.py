@@ -1,0 +1,92 @@
+"""What a report shows of a sweep besides its results, gathered where networks and images are at hand.
+
+A report is built from the files of a sweep's folder alone. The question, the networks and a few small images are therefore
+stored there with the results. A report without them is complete except for these parts.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import data, stats, store, summary
+from cnn_jax.config import DataConfig, ModelConfig
+from cnn_jax.plan import Plan
+
+NETWORKS = 4  # drawn; a sweep over more models shows the first
+SIDE = 64  # pixels of a stored image at most, along the longer axis
+CLASSES = 12  # with example images
+EXAMPLES = 5  # images of a class, fewer where images are large
+EXAMPLE_BYTES = 100_000  # of all example images, unless one per class takes more
+MISSED = 60  # test images that no run got right
+
+
+def describe(planned: Plan, question: str) -> dict[str, Any]:
+    """The question, and the first network of every model and data set in the plan, as JSON for `store.begin`."""
+    first: dict[tuple[str, str], tuple[ModelConfig, DataConfig]] = {}
+    for model, config in planned.shapes:
+        first.setdefault((model.name, config.dataset), (model, config))
+    networks = []
+    for model, config in list(first.values())[:NETWORKS]:
+        found = planned.info[config]
+        outline = summary.outline(model, found.input_shape, found.num_classes)
+        networks.append({"dataset": config.dataset, "settings": _settings(model)} | outline)
+    return {"question": question, "networks": networks}
+
+
+def _settings(model: ModelConfig) -> str:
+    fields = stats.flat({"model": dataclasses.asdict(model), "data": {}, "train": {}})
+    return " ".join(f"{name}={stats.text(value)}" for name, value in fields.items() if value is not None and name != "model")
+
+
+def keep_images(out: Path, configs: Iterable[DataConfig], records: Sequence[stats.Record]) -> None:
+    """Stores example images of each data set, and the test images that no run of `records` got right. Needs prepared data."""
+    for config in {config.dataset: config for config in configs}.values():
+        images = data.load(config)
+        mine = [r for r in records if r.get("data") and r["data"]["checksum"] == images.checksum]
+        if mine:
+            store.keep_images(out, images.checksum, _examples(images) | _missed(images, stats.never_right(mine)))
+
+
+def _examples(images: data.Dataset) -> dict[str, np.ndarray]:
+    """The first training images of each class, side by side in order of class."""
+    labels = images.train_labels
+    present = np.unique(labels)
+    shown = present[np.linspace(0, len(present) - 1, min(CLASSES, len(present))).round().astype(int)]
+    size = small(images.train_images[:1]).nbytes
+    count = min(EXAMPLES, max(1, EXAMPLE_BYTES // (size * len(shown))))
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:count] for label in shown])
+    return {
+        "example_images": small(images.train_images[chosen]),
+        "example_labels": labels[chosen],
+        "class_names": np.array(images.info.class_names),
+    }
+
+
+def _missed(images: data.Dataset, missed: np.ndarray) -> dict[str, np.ndarray]:
+    # Evenly over all of them: a test set that is sorted by class would otherwise show its first classes.
+    missed = missed[np.linspace(0, len(missed) - 1, min(MISSED, len(missed))).round().astype(int)]
+    return {
+        "missed_images": small(images.test_images[missed]),
+        "missed_labels": images.test_labels[missed],
+        "missed_indices": missed,
+    }
+
+
+def small(images_NHWC: np.ndarray) -> np.ndarray:
+    """Images as grey or RGB, uint8 (N, h, w, 1 or 3), with neither side above `SIDE`."""
+    from PIL import Image
+
+    grey = images_NHWC.shape[-1] not in (3, 4)  # of an unusual number of channels, the mean
+    pixels = images_NHWC.mean(axis=-1, keepdims=True).astype(np.uint8) if grey else images_NHWC[..., :3]
+    height, width = pixels.shape[1:3]
+    ratio = min(1.0, SIDE / max(height, width))
+    size = max(1, round(width * ratio)), max(1, round(height * ratio))
+    if size == (width, height):
+        return np.ascontiguousarray(pixels)
+    resized = [
+        np.asarray(Image.fromarray(image[..., 0] if grey else image).resize(size, Image.Resampling.BOX)) for image in pixels
+    ]
+    return np.array(resized, dtype=np.uint8).reshape(len(pixels), size[1], size[0], pixels.shape[-1])

@@ -1,0 +1,78 @@
+"""Images of the data, as a sweep stored them in its folder, ready to stand in a page."""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnn_jax import stats, store
+
+Image = np.ndarray  # uint8 (H, W, 1) or (H, W, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Stored images of one data set: some training images of each class, and test images by index with their labels."""
+
+    examples: dict[str, list[Image]]
+    test: dict[int, tuple[Image, str]]
+
+
+def load(dirs: Sequence[str | Path], records: Iterable[stats.Record]) -> dict[str, Images]:
+    """The stored images of the data sets in `records`, by checksum. Without a readable file, a data set has no entry."""
+    found: dict[str, Images] = {}
+    for checksum in {r["data"]["checksum"] for r in records if r.get("data")}:
+        for dir in dirs:
+            images = _images(store.images(dir, checksum))
+            if images and checksum in found:
+                found[checksum].test.update(images.test)
+            elif images:
+                found[checksum] = images
+    return found
+
+
+def _images(arrays: dict[str, np.ndarray]) -> Images | None:
+    """None if the arrays are not what a sweep stores: the file may come from anywhere."""
+    try:
+        examples, missed = _checked(arrays, "example"), _checked(arrays, "missed")
+        names, indices = arrays["class_names"], arrays["missed_indices"]
+        if names.ndim != 1 or names.dtype.kind != "U" or indices.shape != (len(missed),) or indices.dtype.kind not in "iu":
+            return None
+    except (KeyError, ValueError):
+        return None
+
+    def name(label: int) -> str:
+        return str(names[label]) if 0 <= label < len(names) else str(label)
+
+    by_class: dict[str, list[Image]] = {}
+    for image, label in examples:
+        by_class.setdefault(name(label), []).append(image)
+    return Images(by_class, {int(i): (image, name(label)) for i, (image, label) in zip(indices, missed, strict=True)})
+
+
+def _checked(arrays: dict[str, np.ndarray], kind: str) -> list[tuple[Image, int]]:
+    images, labels = arrays[f"{kind}_images"], arrays[f"{kind}_labels"]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
+        raise ValueError("not images")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError("not labels")
+    return [(image, int(label)) for image, label in zip(images, labels, strict=True)]
+
+
+def strip(images: Sequence[Image]) -> Image:
+    """Images of one height side by side, a grey column of pixels between them."""
+    gap = np.full_like(images[0][:, :1], 128)
+    parts = [part for image in images for part in (image, gap)][:-1]
+    return np.concatenate(parts, axis=1)
+
+
+def png(image: Image) -> str:
+    """The image as a data: address."""
+    from PIL import Image as pillow
+
+    buffer = io.BytesIO()
+    pillow.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
