@@ -9,8 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cnn_jax.config import (
     ACTIVATIONS,
+    NORMALIZATIONS,
     OPTIMIZERS,
     PADDINGS,
     DataConfig,
@@ -50,6 +53,27 @@ def number(low: float, high: float = math.inf, *, above: bool = False) -> Callab
             raise ValueError(bounds) from None
         if not (low < value if above else low <= value) or not value < high or not math.isfinite(value):
             raise ValueError(bounds)
+        return value
+
+    return parse
+
+
+def float32(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """A parser as `number`, of values that compiled programs hold in float32: rounding must keep them in the interval.
+
+    Values below float32's smallest normal number, 1.2e-38, are refused but for 0: XLA takes them for 0.
+    """
+    parse_number = number(low, high, above=above)
+    limits = np.finfo(np.float32)
+
+    def parse(text: str) -> float:
+        value = parse_number(text)
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = float(np.float32(value))
+        if not math.isfinite(rounded) or (value and abs(rounded) < float(limits.tiny)):
+            raise ValueError(f"a number that float32 can hold, between {limits.tiny:.2g} and {limits.max:.2g}")
+        if not rounded < high:
+            raise ValueError(f"a number that is below {high:g} in float32 too")
         return value
 
     return parse
@@ -106,10 +130,12 @@ AXES: dict[str, Axis] = {
     "validation_fraction": Axis("data", number(0.0, 1.0), "share of the training images held out for validation"),
     "split_seed": Axis("data", lambda text: 0 if text == "0" else positive_int(text), "seed of the validation split"),
     "train_examples": Axis("data", positive_int, "use only so many training images"),
+    "image_size": Axis("data", positive_int, "resize images to this height and width"),
+    "normalize": Axis("data", one_of(NORMALIZATIONS), "none (0 to 1), per_channel or standardize (zero mean, unit variance)"),
     "optimizer": Axis("train", one_of(OPTIMIZERS), "optimizer"),
-    "learning_rate": Axis("train", number(0.0, above=True), "learning rate"),
-    "weight_decay": Axis("train", number(0.0), "weight decay: decoupled for adamw, L2 for the others"),
-    "momentum": Axis("train", number(0.0, 1.0), "momentum of sgd and rmsprop"),
+    "learning_rate": Axis("train", float32(0.0, above=True), "learning rate"),
+    "weight_decay": Axis("train", float32(0.0), "weight decay: decoupled for adamw, L2 for the others"),
+    "momentum": Axis("train", float32(0.0, 1.0), "momentum of sgd and rmsprop"),
     "batch_size": Axis("train", positive_int, "images per training step"),
     "epochs": Axis("train", positive_int, "passes over the training images"),
 }

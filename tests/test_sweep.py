@@ -86,7 +86,7 @@ def test_every_setting_changes_the_id_and_survives_json() -> None:
     changed: list[Trial] = [dataclasses.replace(base, seed=1)]
     for part, other in {
         "model": ModelConfig("mlp", (4, 5), (3,), (2,), "same", "tanh", (("a", 1),), "params@32"),
-        "data": DataConfig("mnist", 0.2, 3, 100),
+        "data": DataConfig("mnist", 0.2, 3, 100, "per_channel", 16),
         "train": TrainConfig("sgd", 0.5, 0.1, 0.5, 7, 9),
     }.items():
         for field in dataclasses.fields(other):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import IO, Any
 
 from rich.console import Console
@@ -16,6 +17,12 @@ def console() -> Console:
 def discard(stream: IO[str]) -> None:
     """From now on, what is written to `stream` goes nowhere; what it still holds too."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Prints each warning on a line of standard error."""
+    for line in lines:
+        print("warning: " + " ".join(line.split()), file=sys.stderr)
 
 
 class _Lasting:

@@ -1,0 +1,53 @@
+"""Data that is legal and probably not what was meant: one line of text for each suspicion."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from cnn_jax.data.source import DatasetInfo, Raw
+
+_MOST_LABELS = 5  # that a warning lists
+_DARK = 32  # of 255
+
+
+def of_shape(info: DatasetInfo) -> list[str]:
+    """Channels before height and width, as in PyTorch."""
+    height, width, channels = info.input_shape
+    if height not in (1, 3, 4) or channels <= 4:
+        return []
+    return [
+        f"--dataset={info.name}: images of height {height}, width {width} and {channels} channels look channels-first: "
+        "images are (N, H, W, C), np.moveaxis(images, 1, -1) converts them"
+    ]
+
+
+def of_labels(what: str, train_labels_N: np.ndarray, num_classes: int) -> list[str]:
+    """Classes between 0 and the largest label that no training image has, as when labels count from 1."""
+    idle = sorted(set(range(num_classes)) - set(np.unique(train_labels_N).tolist()))
+    if not idle:
+        return []
+    shown = ", ".join(map(str, idle[:_MOST_LABELS])) + (" ..." if len(idle) > _MOST_LABELS else "")
+    hint = ": if labels count from 1, subtract 1" if idle == [0] else ""
+    return [f"{what}: no training image has label {shown}, of {num_classes} classes counted from 0{hint}"]
+
+
+def of_contrast(what: str, images: Iterable[np.ndarray]) -> list[str]:
+    """Training images, or pieces of them, that stay in the darkest eighth of 0 to 255, as masks of 0 and 1 do."""
+    largest = 0
+    for piece in images:
+        largest = max(largest, int(piece.max()))
+        if largest >= _DARK:
+            return []
+    return [
+        f"{what}: the largest pixel of the training images is {largest} of 255, a contrast of {largest}/255: "
+        "scale them to 0 to 255, or use --normalize=per_channel"
+    ]
+
+
+def of_raw(what: str, raw: Raw) -> list[str]:
+    """All that shows in the labels and pixels of a data set."""
+    train, test = int(raw.train_images.max()), int(raw.test_images.max())
+    found = of_labels(what, raw.train_labels, len(raw.class_names)) + of_contrast(what, [raw.train_images])
+    if train and test and max(train, test) >= 2 * min(train, test):
+        found.append(f"{what}: pixels go up to {train} in training and to {test} in test images: are both scaled alike?")
+    return found
