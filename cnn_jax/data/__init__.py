@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import re
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,7 @@ from cnn_jax.config import NORMALIZATIONS, DataConfig, UsageError, cache_root
 from cnn_jax.data import builtin, cache, folder, images, npz, tfds, warn
 from cnn_jax.data.builtin import DATASETS
 from cnn_jax.data.normalization import UNIT, Normalization, channel_statistics
-from cnn_jax.data.resize import resized
-from cnn_jax.data.source import DatasetInfo, Source, check_scales, describe_raw
+from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, check_scales, describe_raw
 
 __all__ = ["DATASETS", "UNIT", "Dataset", "DatasetInfo", "Normalization", "info", "load", "prepare", "warnings"]
 
@@ -55,20 +55,19 @@ def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
     Raises UsageError for all bad input that shows without decoding; `prepare` finds the rest.
     """
     source = _source(config)
-    whole = source.describe() if source.describe else _info(_read(config, source, cache_dir, verify=False))
+    whole = _described(source, config) or _info(_read(config, source, cache_dir, verify=False))
     return _divided(whole, config)
 
 
 def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> list[str]:
     """A sentence for each property of the data that is legal and probably not what was meant, and for skipped files.
 
-    Complete after `prepare`. Before that, a folder is judged by its first images, and a TFDS set by the shape of its images
-    alone. Raises UsageError as `info` does.
+    Complete after `prepare`. Before that, a folder is judged by its first images, and a TFDS set not at all. Raises
+    UsageError as `info` does.
     """
     source = _source(config)
-    entry = cache.find(cache_root(cache_dir), config.dataset, source.identity)
-    found = entry.notes["warnings"] if entry else source.warnings()
-    return [*source.notes, *warn.of_shape(info(config, cache_dir=cache_dir)), *found]
+    entry = cache.find(cache_root(cache_dir), config.dataset, _identity(source, config))
+    return [*source.notes, *(entry.notes["warnings"] if entry else source.warnings())]
 
 
 def prepare(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> None:
@@ -106,22 +105,21 @@ def load(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
 
 
 def find(dataset: str, split_seed: int = 0, image_size: int | None = None) -> Source:
-    """The source behind the value of --dataset, with images resized to `image_size`, if given.
+    """The source behind the value of --dataset.
 
-    `split_seed` draws the test set of a folder that has none. Raises UsageError for an unknown data set, with the legal values.
+    `split_seed` draws the test set of a folder that has none; folders and TFDS sets decode to `image_size`, if given. Raises
+    UsageError for an unknown data set, with the legal values.
     """
     kind, colon, argument = dataset.partition(":")
+    if dataset in DATASETS:
+        return builtin.source(dataset)
+    if kind == "npz":
+        return npz.source(argument)
     if kind == "folder" and colon:
         return folder.source(argument, split_seed, image_size)
-    if dataset in DATASETS:
-        found = builtin.source(dataset)
-    elif kind == "npz":
-        found = npz.source(argument)
-    elif re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", dataset):
-        found = builtin.plugin(dataset)
-    else:
-        return tfds.source(dataset, image_size)
-    return found if image_size is None else resized(f"--dataset={dataset}", found, image_size)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", dataset):
+        return builtin.plugin(dataset)
+    return tfds.source(dataset, image_size)
 
 
 _MAX_SIZE = math.isqrt(images.MAX_PIXELS)
@@ -133,26 +131,49 @@ def _source(config: DataConfig) -> Source:
     return find(config.dataset, config.split_seed, config.image_size)
 
 
+def _identity(source: Source, config: DataConfig) -> list[Any]:
+    """Names the cache entry of the data set as read and resized."""
+    return [*source.identity, *(["image_size", config.image_size] if config.image_size else [])]
+
+
+def _described(source: Source, config: DataConfig) -> DatasetInfo | None:
+    """What the source says of its images, resized, without reading them; None if it has to read them."""
+    if source.describe is None:
+        return None
+    found, size = source.describe(), config.image_size
+    return dataclasses.replace(found, input_shape=(size, size, found.input_shape[-1])) if size else found
+
+
 def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | None, verify: bool) -> cache.Entry:
-    """The data set as read, before it is divided."""
+    """The data set as read and resized, before it is divided."""
+    what = f"--dataset={config.dataset}"
 
     def make() -> cache.Made:
         raw = source.read()
-        what = f"--dataset={config.dataset}"
         check_scales(f"{what}: the training part", raw.train_images, f"{what}: the test part", raw.test_images)
+        found = warn.of_raw(config.dataset, raw)
+        if config.image_size:
+            raw = _resized(what, raw, config.image_size)
         arrays = raw._asdict()
         del arrays["class_names"]
-        info = dataclasses.asdict(describe_raw(config.dataset, raw))
-        return arrays, {"info": info, "warnings": warn.of_raw(what, raw)}
+        return arrays, {"info": dataclasses.asdict(describe_raw(config.dataset, raw)), "warnings": found}
 
-    return cache.entry(cache_root(cache_dir), config.dataset, source.identity, make, verify=verify)
+    return cache.entry(cache_root(cache_dir), config.dataset, _identity(source, config), make, verify=verify)
+
+
+def _resized(what: str, raw: Raw, size: int) -> Raw:
+    """Every image stretched to (size, size). Raises UsageError if they exceed the memory of this machine."""
+    parts = raw.train_images, raw.test_images
+    check_memory(what, sum(len(part) for part in parts) * size * size * parts[0].shape[-1])
+    train, test = (images.resize_all(part, size) for part in parts)
+    return raw._replace(train_images=train, test_images=test)
 
 
 def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool) -> tuple[cache.Entry, cache.Entry]:
     """The data set as read, and its training images shuffled by the split seed: every division is a slice of them."""
     source = _source(config)
-    if source.describe:
-        _divided(source.describe(), config)  # what is wrong with the division shows before minutes of decoding
+    if described := _described(source, config):
+        _divided(described, config)  # what is wrong with the division shows before minutes of decoding
     whole = _read(config, source, cache_dir, verify)
 
     def shuffle() -> cache.Made:

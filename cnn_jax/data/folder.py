@@ -47,11 +47,11 @@ def source(directory: str, split_seed: int = 0, image_size: int | None = None) -
         raise UsageError(f"{what}: {error.filename} cannot be read ({error.strerror}): {_LAYOUT}") from error
     _check_classes(what, home, files)
     return Source(
-        identity + ([] if image_size is None else ["image_size", image_size]),
+        identity,
         read=lambda: _read(what, home, files, image_size),
         describe=lambda: _describe(what, home, files, image_size),
         notes=_notes(what, skipped),
-        warnings=lambda: warn.of_contrast(what, _training_images(what, home, files)),
+        warnings=lambda: warn.of_contrast(f"folder:{directory}", _training_images(what, home, files)),
     )
 
 

@@ -51,7 +51,9 @@ def resize(image_HWC: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize_all(images_NHWC: np.ndarray, size: int) -> np.ndarray:
-    """`resize` of every image: uint8 (N, size, size, C)."""
+    """`resize` of every image: uint8 (N, size, size, C). Copies nothing if they have this size."""
+    if images_NHWC.shape[1:3] == (size, size):
+        return images_NHWC
     out_NHWC = np.empty((len(images_NHWC), size, size, images_NHWC.shape[-1]), np.uint8)
     for i, image_HWC in enumerate(images_NHWC):
         out_NHWC[i] = resize(image_HWC, size)

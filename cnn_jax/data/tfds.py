@@ -60,9 +60,7 @@ def source(name: str, image_size: int | None = None) -> Source:
     except OSError as error:
         raise UsageError(f"{what}: {error.filename} cannot be read ({error.strerror})") from error
     return Source(
-        identity + ([] if image_size is None else ["image_size", image_size]),
-        read=lambda: _read(what, folder, image_size),
-        describe=lambda: _describe(what, folder, image_size)[0],
+        identity, read=lambda: _read(what, folder, image_size), describe=lambda: _describe(what, folder, image_size)[0]
     )
 
 
