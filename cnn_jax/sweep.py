@@ -44,7 +44,7 @@ def stack(text: str) -> tuple[int, ...]:
 
 def number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
     """A parser of finite numbers in [low, high), or in (low, high) if `above`."""
-    bounds = f"a number {'above' if above else 'of at least'} {low:g}" + ("" if math.isinf(high) else f" and below {high:g}")
+    bounds = _bounds(low, high, above)
 
     def parse(text: str) -> float:
         try:
@@ -61,22 +61,24 @@ def number(low: float, high: float = math.inf, *, above: bool = False) -> Callab
 def float32(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
     """A parser as `number`, of values that compiled programs hold in float32: rounding must keep them in the interval.
 
-    Values below float32's smallest normal number, 1.2e-38, are refused but for 0: XLA takes them for 0.
+    Refuses values below float32's smallest normal number, 1.2e-38, but for 0: XLA takes them for 0.
     """
-    parse_number = number(low, high, above=above)
-    limits = np.finfo(np.float32)
+    parse_number, limits = number(low, high, above=above), np.finfo(np.float32)
 
     def parse(text: str) -> float:
         value = parse_number(text)
         with np.errstate(over="ignore", under="ignore"):
             rounded = float(np.float32(value))
-        if not math.isfinite(rounded) or (value and abs(rounded) < float(limits.tiny)):
-            raise ValueError(f"a number that float32 can hold, between {limits.tiny:.2g} and {limits.max:.2g}")
-        if not rounded < high:
-            raise ValueError(f"a number that is below {high:g} in float32 too")
+        if (value and abs(rounded) < limits.tiny) or not rounded < high or not math.isfinite(rounded):
+            raise ValueError(f"{_bounds(low, high, above)} in float32, whose range is {limits.tiny:.2g} to {limits.max:.2g}")
         return value
 
     return parse
+
+
+def _bounds(low: float, high: float, above: bool) -> str:
+    """'a number above 0 and below 1'."""
+    return f"a number {'above' if above else 'of at least'} {low:g}" + ("" if math.isinf(high) else f" and below {high:g}")
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:

@@ -30,18 +30,19 @@ class Normalization:
         """Converts uint8 images, of NumPy or JAX, to float32 inputs of a network.
 
         'none' gives 0 to 1. 'per_channel' then subtracts `mean` and divides by `std`. 'standardize' gives every image zero
-        mean and unit variance over its pixels and channels, as TensorFlow's `per_image_standardization`: the deviation is
-        at least 1 / sqrt(pixels x channels).
+        mean and unit variance over its pixels and channels, as `tf.image.per_image_standardization` does with uint8: the
+        standard deviation counts as at least 1 / sqrt(pixels x channels) of a grey level, so a constant image becomes 0.
         """
-        x_NHWC = images_NHWC.astype(np.float32) * (1 / 255)
-        if self.kind == "per_channel":
-            return (x_NHWC - np.array(self.mean, np.float32)) * np.array([1 / s for s in self.std], np.float32)
-        if self.kind == "standardize":
+        x_NHWC = images_NHWC.astype(np.float32)
+        if self.kind == "standardize":  # in grey levels, where float32 sums of small images are exact
             axes = tuple(range(1, x_NHWC.ndim))
             centered_NHWC = x_NHWC - x_NHWC.mean(axes, keepdims=True)
             variance_N111 = (centered_NHWC**2).mean(axes, keepdims=True)
             return centered_NHWC / variance_N111.clip(1 / math.prod(x_NHWC.shape[1:])) ** 0.5
-        return x_NHWC
+        unit_NHWC = x_NHWC * (1 / 255)
+        if self.kind == "per_channel":
+            return (unit_NHWC - np.array(self.mean, np.float32)) * np.array([1 / s for s in self.std], np.float32)
+        return unit_NHWC
 
 
 UNIT = Normalization()
