@@ -924,7 +924,7 @@ def test_b5_standardize_gives_each_image_mean_0_and_variance_1():
     x[1, 0, 0, 0] += 1  # one grey level in one of 72 values
     y = data.Normalization("standardize")(x)
     assert not y[0].any()
-    np.testing.assert_allclose(y.mean((1, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(y.mean((1, 2, 3)), 0, atol=1e-4)  # float32's resolution of y[1]'s mean, in its deviations
     np.testing.assert_allclose(y[2:].std((1, 2, 3)), 1, rtol=1e-5)
     floor = 1 / np.sqrt(6 * 4 * 3)  # of tf.image.per_image_standardization, in grey levels; here it is all but reached
     np.testing.assert_allclose(y[1], (x[1] - x[1].mean()) / max(x[1].std(), floor), rtol=1e-3)
