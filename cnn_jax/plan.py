@@ -55,7 +55,7 @@ def _describe(model: ModelConfig, info: data.DatasetInfo) -> Description:
     try:
         return summary.describe(model, info.input_shape, info.num_classes)
     except UsageError as error:
-        raise UsageError("; ".join([str(error), *data.warn.of_shape(info.name, info.input_shape)])) from error
+        raise UsageError("; ".join([str(error), *data.warn.of_shape(info.input_shape)])) from error
 
 
 def equal_cost(trials: Sequence[Trial], measure: Literal["params", "macs"]) -> list[Trial]:

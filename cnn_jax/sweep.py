@@ -130,7 +130,9 @@ AXES: dict[str, Axis] = {
     "activation": Axis("model", one_of(ACTIVATIONS), "activation of the hidden layers"),
     "dataset": Axis("data", word, "digits, a TFDS name (mnist, cifar10 ...), npz:FILE, folder:DIR, red_green"),
     "validation_fraction": Axis("data", number(0.0, 1.0), "share of the training images held out for validation"),
-    "split_seed": Axis("data", lambda text: 0 if text == "0" else positive_int(text), "seed of the validation split"),
+    "split_seed": Axis(
+        "data", lambda text: 0 if text == "0" else positive_int(text), "seed of the validation split, and of a drawn test set"
+    ),
     "train_examples": Axis("data", positive_int, "use only so many training images"),
     "image_size": Axis("data", positive_int, "resize images to this height and width"),
     "normalize": Axis("data", one_of(NORMALIZATIONS), "none (0 to 1), per_channel or standardize (zero mean, unit variance)"),

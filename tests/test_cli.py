@@ -232,6 +232,17 @@ def test_b5_suspicious_data_is_told_once_planned_or_trained(npz: str, tmp_path: 
     assert not (tmp_path / "new").exists()
 
 
+def test_b1_parts_of_unlike_scale_are_refused_by_a_dry_run(npz: str, tmp_path: Path) -> None:
+    with np.load(npz.removeprefix("npz:")) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "mixed.npz", **arrays | {"x_train": arrays["x_train"] / 255})
+    for more in (["--dry_run"], []):
+        done = launch("--dataset=npz:mixed.npz", "--out=out", *more, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "x_train has values from 0 to " in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["dataset", "dataset function", "model", "model function", "experiment", "trials"])
 def test_b7_a_fork_that_exits_is_an_error(place: str, tmp_path: Path) -> None:
     code = {

@@ -97,8 +97,9 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     store.check(out)
     console = output.console()
     if values.dry_run:
+        warnings = planned.warnings()  # first: what it finds may be an error
         plan.show(planned, console, str(out))
-        output.warn(planned.warnings())
+        output.warn(warnings)
         return 0
     from cnn_jax.cli import run  # here: its imports take longer than a plan
 

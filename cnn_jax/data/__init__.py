@@ -67,7 +67,8 @@ def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) 
     """
     source = _source(config)
     entry = cache.find(cache_root(cache_dir), config.dataset, _identity(source, config))
-    return [*source.notes, *(entry.notes["warnings"] if entry else source.warnings())]
+    found = entry.notes["warnings"] if entry else source.warnings()
+    return [f"--dataset={config.dataset}: {line}" for line in (*source.notes, *found)]
 
 
 def prepare(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> None:
@@ -151,7 +152,7 @@ def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | Non
     def make() -> cache.Made:
         raw = source.read()
         check_scales(f"{what}: the training part", raw.train_images, f"{what}: the test part", raw.test_images)
-        found = warn.of_raw(config.dataset, raw)
+        found = warn.of_raw(raw)
         if config.image_size:
             raw = _resized(what, raw, config.image_size)
         arrays = raw._asdict()

@@ -50,8 +50,8 @@ def source(directory: str, split_seed: int = 0, image_size: int | None = None) -
         identity,
         read=lambda: _read(what, home, files, image_size),
         describe=lambda: _describe(what, home, files, image_size),
-        notes=_notes(what, skipped),
-        warnings=lambda: warn.of_contrast(f"folder:{directory}", _training_images(what, home, files)),
+        notes=_notes(skipped),
+        warnings=lambda: warn.of_contrast(_training_images(what, home, files)),
     )
 
 
@@ -113,8 +113,8 @@ def _counted(kinds: collections.Counter[str]) -> str:
     return ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _notes(what: str, skipped: collections.Counter[str]) -> list[str]:
-    return [f"{what}: skipped {_counted(skipped)}: files ending in {', '.join(SUFFIXES)} are read"] if skipped else []
+def _notes(skipped: collections.Counter[str]) -> list[str]:
+    return [f"skipped {_counted(skipped)}: files ending in {', '.join(SUFFIXES)} are read"] if skipped else []
 
 
 def _check_classes(what: str, home: Path, files: Files) -> None:

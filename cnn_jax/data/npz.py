@@ -36,7 +36,7 @@ def source(file: str) -> Source:
         return raw_from_arrays(what, _load(what, path, KEYS))
 
     # Nothing has to be decoded, so a dry run can afford to look at every pixel.
-    return Source(identity, read, lambda: _describe(what, path), warnings=lambda: warn.of_raw(f"npz:{file}", read()))
+    return Source(identity, read, lambda: _describe(what, path), warnings=lambda: warn.of_raw(read()))
 
 
 def _describe(what: str, path: Path) -> DatasetInfo:
