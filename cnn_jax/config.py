@@ -40,6 +40,9 @@ INITIALIZERS = (
     "zeros", "ones", "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "normal",
 )  # fmt: skip
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+# How pixels of 0 to 255 become the network's input: 0 to 1; then with zero mean and unit variance, per channel of the
+# training images or per image.
+NORMALIZATIONS = ("none", "per_channel", "standardize")
 
 
 class UsageError(ValueError):
@@ -330,6 +333,15 @@ def named(spec: Spec) -> Spec:
 
 Stack = tuple[int, ...]  # one value per conv block, as in --filters=16-32
 
+# Metadata of fields added after the first sweeps were recorded. At its default such a field is not part of a trial's JSON,
+# so ids of finished trials stay valid.
+_ADDED: dict[str, bool] = {"added": True}
+
+
+def added_defaults(part: "type[ModelConfig] | type[DataConfig] | type[TrainConfig]") -> dict[str, Any]:
+    """Fields that a trial's JSON omits at their default values, with these values."""
+    return {field.name: field.default for field in dataclasses.fields(part) if field.metadata.get("added")}
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -358,6 +370,8 @@ class DataConfig:
     validation_fraction: float = 0.1  # of the training images
     split_seed: int = 0
     train_examples: int | None = None  # keep only this many training images (before the split); None: all
+    normalize: str = dataclasses.field(default="none", metadata=_ADDED)  # one of NORMALIZATIONS
+    image_size: int | None = dataclasses.field(default=None, metadata=_ADDED)  # resize to this height and width; None: as read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,7 +448,9 @@ class Trial:
 # A sweep of 100,000 trials has few different models: their text is made once, not per trial.
 @functools.lru_cache(maxsize=4096)
 def _json(part: ModelConfig | DataConfig | TrainConfig) -> str:
-    return json.dumps(dataclasses.asdict(part), sort_keys=True, separators=(",", ":"))
+    omitted = added_defaults(type(part)).items()
+    fields = dict(item for item in dataclasses.asdict(part).items() if item not in omitted)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
 @functools.lru_cache(maxsize=4096)

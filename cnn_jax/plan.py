@@ -30,6 +30,10 @@ class Plan:
         """Images that its network will see in training, over all epochs."""
         return self.info[trial.data].train_examples * trial.train.epochs
 
+    def warnings(self) -> list[str]:
+        """What `data.warnings` says of the data sets, each sentence once. Complete after `data.prepare`."""
+        return list(dict.fromkeys(line for config in self.info for line in data.warnings(config)))
+
     def cost(self, trial: Trial) -> float:
         """Work of a trial in MACs of its forward passes: for ordering, not for promises."""
         return max(self.shape(trial).macs, 1) * self.training_images(trial)
@@ -41,8 +45,16 @@ def preflight(trials: Sequence[Trial]) -> Plan:
         raise UsageError("the sweep is empty: give every flag at least one value")
     info = {config: data.info(config) for config in dict.fromkeys(trial.data for trial in trials)}
     pairs = dict.fromkeys((trial.model, trial.data) for trial in trials)
-    shapes = {(m, d): summary.describe(m, info[d].input_shape, info[d].num_classes) for m, d in pairs}
+    shapes = {(m, d): _describe(m, info[d]) for m, d in pairs}
     return Plan(tuple(trials), info, shapes)
+
+
+def _describe(model: ModelConfig, info: data.DatasetInfo) -> Description:
+    """The network for the data set. An error also says if the images look channels-first, its likely cause."""
+    try:
+        return summary.describe(model, info.input_shape, info.num_classes)
+    except UsageError as error:
+        raise UsageError("; ".join([str(error), *data.warn.of_shape(info.input_shape)])) from error
 
 
 def equal_cost(trials: Sequence[Trial], measure: Literal["params", "macs"]) -> list[Trial]:
@@ -134,4 +146,6 @@ def _settings(trial: Trial) -> dict[str, str]:
         "validation_fraction": f"{d.validation_fraction:g}",
         "train_examples": f"{d.train_examples:,}" if d.train_examples else "",
         "split_seed": str(d.split_seed) if d.split_seed else "",
+        "image_size": str(d.image_size or ""),
+        "normalize": "" if d.normalize == "none" else d.normalize,
     }

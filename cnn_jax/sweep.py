@@ -9,8 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cnn_jax.config import (
     ACTIVATIONS,
+    NORMALIZATIONS,
     OPTIMIZERS,
     PADDINGS,
     DataConfig,
@@ -41,7 +44,7 @@ def stack(text: str) -> tuple[int, ...]:
 
 def number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
     """A parser of finite numbers in [low, high), or in (low, high) if `above`."""
-    bounds = f"a number {'above' if above else 'of at least'} {low:g}" + ("" if math.isinf(high) else f" and below {high:g}")
+    bounds = _bounds(low, high, above)
 
     def parse(text: str) -> float:
         try:
@@ -53,6 +56,29 @@ def number(low: float, high: float = math.inf, *, above: bool = False) -> Callab
         return value
 
     return parse
+
+
+def float32(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """A parser as `number`, of values that compiled programs hold in float32: rounding must keep them in the interval.
+
+    Refuses values below float32's smallest normal number, 1.2e-38, but for 0: XLA takes them for 0.
+    """
+    parse_number, limits = number(low, high, above=above), np.finfo(np.float32)
+
+    def parse(text: str) -> float:
+        value = parse_number(text)
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = float(np.float32(value))
+        if (value and abs(rounded) < limits.tiny) or not rounded < high or not math.isfinite(rounded):
+            raise ValueError(f"{_bounds(low, high, above)} in float32, whose range is {limits.tiny:.2g} to {limits.max:.2g}")
+        return value
+
+    return parse
+
+
+def _bounds(low: float, high: float, above: bool) -> str:
+    """'a number above 0 and below 1'."""
+    return f"a number {'above' if above else 'of at least'} {low:g}" + ("" if math.isinf(high) else f" and below {high:g}")
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
@@ -104,12 +130,16 @@ AXES: dict[str, Axis] = {
     "activation": Axis("model", one_of(ACTIVATIONS), "activation of the hidden layers"),
     "dataset": Axis("data", word, "digits, a TFDS name (mnist, cifar10 ...), npz:FILE, folder:DIR, red_green"),
     "validation_fraction": Axis("data", number(0.0, 1.0), "share of the training images held out for validation"),
-    "split_seed": Axis("data", lambda text: 0 if text == "0" else positive_int(text), "seed of the validation split"),
+    "split_seed": Axis(
+        "data", lambda text: 0 if text == "0" else positive_int(text), "seed of the validation split, and of a drawn test set"
+    ),
     "train_examples": Axis("data", positive_int, "use only so many training images"),
+    "image_size": Axis("data", positive_int, "resize images to this height and width"),
+    "normalize": Axis("data", one_of(NORMALIZATIONS), "none (0 to 1), per_channel or standardize (zero mean, unit variance)"),
     "optimizer": Axis("train", one_of(OPTIMIZERS), "optimizer"),
-    "learning_rate": Axis("train", number(0.0, above=True), "learning rate"),
-    "weight_decay": Axis("train", number(0.0), "weight decay: decoupled for adamw, L2 for the others"),
-    "momentum": Axis("train", number(0.0, 1.0), "momentum of sgd and rmsprop"),
+    "learning_rate": Axis("train", float32(0.0, above=True), "learning rate"),
+    "weight_decay": Axis("train", float32(0.0), "weight decay: decoupled for adamw, L2 for the others"),
+    "momentum": Axis("train", float32(0.0, 1.0), "momentum of sgd and rmsprop"),
     "batch_size": Axis("train", positive_int, "images per training step"),
     "epochs": Axis("train", positive_int, "passes over the training images"),
 }

@@ -26,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import convolution, models, summary, zoo
 from cnn_jax.config import Trial, UsageError
-from cnn_jax.data import Dataset
+from cnn_jax.data import UNIT, Dataset, Normalization
 
 Hyper = dict[str, jax.Array]  # Trial.dynamic as arrays: seed, learning_rate, weight_decay, momentum
 EVAL_BATCH = 128
@@ -74,9 +74,9 @@ def create_train_state(model: nn.Module, input_shape: tuple[int, ...], optimizer
     return TrainState(np.zeros((), np.int32), params, model_state, opt_state)
 
 
-def as_floats(images: jax.Array) -> jax.Array:
-    """uint8 0..255 -> float32 0..1, the chapter's scaling."""
-    return images.astype(jnp.float32) * (1 / 255)
+def as_floats(images: jax.Array, normalization: Normalization = UNIT) -> jax.Array:
+    """uint8 0..255 -> float32, by default 0..1, the chapter's scaling."""
+    return normalization(images)
 
 
 def cross_entropy(logits_BK: jax.Array, labels_B: jax.Array) -> jax.Array:
@@ -98,17 +98,18 @@ def train_step(
     images_BHWC: jax.Array,
     labels_B: jax.Array,
     count: jax.Array,
+    normalization: Normalization = UNIT,
 ) -> tuple[TrainState, jax.Array]:
     """One step on the mean cross-entropy; also the sums over the batch of loss and of right answers, (2,).
 
-    Only the first `count` images count: an epoch's last batch may be filled up.
+    Only the first `count` images count: an epoch's last batch may be filled up. `normalization` converts the images, uint8.
     """
     key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
         (logits_BK, _), changed = model.apply(
             {"params": params, **state.model_state},
-            as_floats(images_BHWC),
+            as_floats(images_BHWC, normalization),
             train=True,
             mutable=list(state.model_state),
             rngs={"dropout": key},
@@ -124,9 +125,11 @@ def train_step(
     return TrainState(state.step + 1, params, model_state, opt_state), sums_2
 
 
-def eval_step(model: nn.Module, variables: Any, images_BHWC: jax.Array, labels_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+def eval_step(
+    model: nn.Module, variables: Any, images_BHWC: jax.Array, labels_B: jax.Array, normalization: Normalization = UNIT
+) -> tuple[jax.Array, jax.Array]:
     """Loss (float32) and whether the answer is right (bool), for each image."""
-    logits_BK, _ = model.apply(variables, as_floats(images_BHWC), train=False)
+    logits_BK, _ = model.apply(variables, as_floats(images_BHWC, normalization), train=False)
     return cross_entropy(logits_BK, labels_B), jnp.argmax(logits_BK, -1) == labels_B
 
 
@@ -155,6 +158,7 @@ def train_steps(
     order_SB: jax.Array,
     first: jax.Array,
     last: jax.Array,
+    normalization: Normalization = UNIT,
 ) -> tuple[TrainState, jax.Array]:
     """Steps `first` to `last` (exclusive) of an epoch. `sums_2S` takes each step's sums of loss and right answers.
 
@@ -168,7 +172,7 @@ def train_steps(
         indices_B = jax.lax.dynamic_index_in_dim(order_SB, unsigned, keepdims=False)
         count = jnp.minimum(batch, examples - s * batch)
         images_BHWC, labels_B = _at(images_NHWC, indices_B), _at(labels_N, indices_B)
-        state, sums_2 = train_step(model, optimizer_name, state, hyper, images_BHWC, labels_B, count)
+        state, sums_2 = train_step(model, optimizer_name, state, hyper, images_BHWC, labels_B, count, normalization)
         return state, jax.lax.dynamic_update_index_in_dim(sums_2S, sums_2, unsigned, axis=1)
 
     return jax.lax.fori_loop(first, last, body, (state, sums_2S))
@@ -180,10 +184,19 @@ def _at(values_N: jax.Array, indices_B: jax.Array) -> jax.Array:
 
 
 def eval_batches(
-    model: nn.Module, variables: Any, images_NHWC: jax.Array, labels_N: jax.Array, indices_EB: jax.Array
+    model: nn.Module,
+    variables: Any,
+    images_NHWC: jax.Array,
+    labels_N: jax.Array,
+    indices_EB: jax.Array,
+    normalization: Normalization = UNIT,
 ) -> tuple[jax.Array, jax.Array]:
     """(E, B) losses and right answers of the images at `indices_EB`."""
-    return jax.lax.map(lambda i: eval_step(model, variables, _at(images_NHWC, i), _at(labels_N, i)), indices_EB)
+
+    def evaluate(indices_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return eval_step(model, variables, _at(images_NHWC, indices_B), _at(labels_N, indices_B), normalization)
+
+    return jax.lax.map(evaluate, indices_EB)
 
 
 def over_lanes(function: Callable, lanes: int, in_axes: tuple[int | None, ...]) -> Callable:
@@ -216,6 +229,7 @@ class DeviceData:
     input_shape: tuple[int, ...]
     num_classes: int
     mesh: Mesh | None = None  # of the devices that share the images of every batch; None: one device
+    normalization: Normalization = UNIT  # of the images, training and evaluation alike
 
     @classmethod
     def put(cls, data: Dataset, devices: Sequence[jax.Device] = ()) -> "DeviceData":
@@ -236,6 +250,7 @@ class DeviceData:
             data.info.input_shape,
             data.info.num_classes,
             mesh,
+            data.normalization,
         )
 
     def divided(self, indices: np.ndarray) -> Any:
@@ -281,10 +296,10 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     pieces = jax.ShapeDtypeStruct((min(16, -(-judged // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
 
     def train(state, hyper, sums, images, labels, order, first, last):  # type: ignore[no-untyped-def]
-        return train_steps(model, name, state, hyper, sums, images, labels, order, first, last)
+        return train_steps(model, name, state, hyper, sums, images, labels, order, first, last, data.normalization)
 
     def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
-        return eval_batches(model, variables, images, labels, indices)
+        return eval_batches(model, variables, images, labels, indices, data.normalization)
 
     placed: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     if data.mesh is not None:

@@ -502,7 +502,7 @@ def _load(name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except Exception as error:  # whatever a fork's file raises while it is read
+    except (Exception, SystemExit) as error:  # whatever a fork's file raises while it is read
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"--model: {name} cannot be imported: {reason}") from error
 

@@ -69,6 +69,9 @@ BAD_FLAGS = {
     "--batch_size=0": ["--batch_size", "at least 1"],
     "--learning_rate=-1": ["--learning_rate", "above 0"],
     "--learning_rate=nan": ["--learning_rate", "above 0"],
+    "--learning_rate=1e-50": ["--learning_rate", "above 0", "1.2e-38 to 3.4e+38"],
+    "--normalize=mean": ["--normalize", "none, per_channel, standardize"],
+    "--image_size=9999": ["--image_size=9999", "between 1 and 4096"],
     "--validation_fraction=1": ["--validation_fraction", "below 1"],
     "--workers=no": ["--workers", "at least 1"],
     "--kernel_size=9": ["conv1", "9x9", "8x8", "--padding=same"],
@@ -212,6 +215,78 @@ def test_a_sweep_leaves_a_table_a_page_and_parameters(npz: str, tmp_path: Path) 
     assert [row for row in rows(out) if row["seed"] != "2"] == table
     assert len(rows(out)) == 6
     assert not list((out / "trials").glob("*seed2*"))
+
+
+def test_b5_normalization_is_an_axis_of_the_sweep(npz: str, tmp_path: Path) -> None:
+    """A column of the table and a factor; its statistics are in the record; finished trials without it stay finished."""
+    args = [f"--dataset={npz}", *ONE_CELL, "--seeds=2", f"--out={tmp_path}/o"]
+    assert launch(*args).returncode == 0
+    before = rows(tmp_path / "o")
+    assert {row["normalize"] for row in before} == {"none"}
+    for _ in range(2):
+        done = launch(*args, "--normalize=none,per_channel,standardize", "--image_size=8")
+        assert done.returncode == 0, done.stderr
+    done = launch(*args, "--normalize=none,per_channel,standardize")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "normalize" in done.stdout
+    table = rows(tmp_path / "o")
+    assert len(table) == 2 * 3 * 2
+    assert [row for row in table if (row["normalize"], row["image_size"]) == ("none", "")] == before
+    for record in store.read(tmp_path / "o"):
+        kind, found = record["config"]["data"].get("normalize", "none"), record["data"].get("normalization")
+        assert (found or {"kind": "none"})["kind"] == kind
+        assert kind != "per_channel" or (len(found["mean"]), len(found["std"])) == (1, 1)
+    assert len({row["test_loss"] for row in table if row["image_size"] == ""}) == 6
+
+
+def test_b5_suspicious_data_is_told_once_planned_or_trained(npz: str, tmp_path: Path) -> None:
+    with np.load(npz.removeprefix("npz:")) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "one.npz", **arrays | {k: arrays[k] + 1 for k in ("y_train", "y_test")})
+    args = ["--dataset=npz:one.npz", *ONE_CELL, "--split_seed=0,1", "--seeds=2", "--out=out"]
+    for more in (["--dry_run"], []):
+        done = launch(*args, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("warning: --dataset=npz:one.npz: no training image has label 0")
+    first = np.moveaxis(np.repeat(arrays["x_train"][..., None], 3, -1), -1, 1)
+    np.savez(tmp_path / "first.npz", **arrays | {"x_train": first, "x_test": first[:77]})
+    done = launch("--dataset=npz:first.npz", "--filters=2", "--kernel_size=5", "--out=new", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "channels-first" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_b1_parts_of_unlike_scale_are_refused_by_a_dry_run(npz: str, tmp_path: Path) -> None:
+    with np.load(npz.removeprefix("npz:")) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "mixed.npz", **arrays | {"x_train": arrays["x_train"] / 255})
+    for more in (["--dry_run"], []):
+        done = launch("--dataset=npz:mixed.npz", "--out=out", *more, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert "x_train has values from 0 to " in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["dataset", "dataset function", "model", "model function", "experiment", "trials"])
+def test_b7_a_fork_that_exits_is_an_error(place: str, tmp_path: Path) -> None:
+    code = {
+        "dataset": "import sys; sys.exit(0)",
+        "model": "import sys; sys.exit(0)",
+        "experiment": "import sys; sys.exit(0)",
+        "dataset function": "import sys\ndef images(): sys.exit(0)",
+        "model function": "import sys\ndef net(input_shape, num_classes): sys.exit(0)",
+        "trials": "import sys\nDEFAULTS = {}\ndef trials(request): sys.exit(0)",
+    }[place]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "code.py").write_text(code)
+    flag = {"dataset": ["--dataset=mine.code:images"], "model": ["--model=mine.code:net"]}.get(place.split()[0], ["mine.code"])
+    done = launch(*flag, "--out=out", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "mine" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_numbers_are_the_same_alone_and_among_others_and_every_time(npz: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cnn_jax import data
 from cnn_jax.config import DataConfig, UsageError, cache_root
-from cnn_jax.data import builtin, cache, images, tfds
+from cnn_jax.data import builtin, cache, images, normalization, tfds
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -220,6 +220,23 @@ def test_damaged_sidecar_is_rebuilt(sidecar, cache_dir):
     assert data.load(DataConfig("digits")).checksum == before
 
 
+def test_f5_every_flipped_bit_of_the_sidecar_is_found(cache_dir):
+    expected = data.load(DataConfig("digits"))
+    (file,) = (f / "sidecar.json" for f in cache_dir.iterdir() if (f / "test_images.npy").exists())
+    text = file.read_bytes()
+    assert b'"num_classes": 10' in text
+    file.write_bytes(text.replace(b'"num_classes": 10', b'"num_classes": 18'))
+    assert data.load(DataConfig("digits")).info == expected.info
+    assert file.read_bytes() == text
+    for place in np.random.default_rng(0).integers(0, len(text), 20):
+        damaged = bytearray(text)
+        damaged[place] ^= 1 << int(place) % 7
+        file.write_bytes(damaged)
+        loaded = data.load(DataConfig("digits"))
+        assert (loaded.info, loaded.checksum) == (expected.info, expected.checksum)
+        assert file.read_bytes() == text
+
+
 def test_leftovers_of_a_killed_process_are_removed(cache_dir):
     data.prepare(DataConfig("digits"))
     home = next(f for f in cache_dir.iterdir() if (f / "train_images.npy").exists())
@@ -343,6 +360,9 @@ def test_npz_that_changes_is_read_again(tmp_path):
         ({"y_test": np.arange(9) + 2**40}, ["y_test"]),
         ({"y_test": np.arange(9) * 1000}, ["8000", "count from 0"]),
         ({"y_train": np.zeros(20, int), "y_test": np.zeros(9, int)}, ["count from 0"]),
+        ({"y_train": np.full(20, 7), "y_test": np.full(9, 7)}, ["every training image has label 7"]),  # B7
+        ({"x_train": np.zeros((20, 6, 5), bool)}, ["x_train", "bool", "astype"]),
+        ({"x_train": np.linspace(-1, 1, 600).reshape(20, 6, 5)}, ["x_train", "from -1 to 1"]),
     ],
 )
 def test_malformed_npz_is_refused(changes, words, tmp_path, cache_dir):
@@ -351,6 +371,60 @@ def test_malformed_npz_is_refused(changes, words, tmp_path, cache_dir):
         dataset = _npz(tmp_path, **changes)
     fails(dataset, dataset, *words)
     assert not list(cache_dir.glob("*/*"))
+
+
+_UNIT = {
+    "float": lambda x: x / 255,
+    "float32": lambda x: (x / 255).astype(np.float32),
+    "float16": lambda x: (x / 255).astype(np.float16),
+}
+_BYTES = {"uint8": lambda x: x, "int64": np.int64, "whole floats": np.float32}
+_MASKS = {"mask": lambda x: x // 128, "mask of int64": lambda x: np.int64(x // 128)}
+
+
+@pytest.mark.parametrize("dark", ["x_train", "x_test"])
+@pytest.mark.parametrize(
+    ("unit", "other"),
+    [*((u, b) for u in (*_UNIT, *_MASKS) for b in _BYTES), *((u, m) for u in _UNIT for m in _MASKS)],
+)
+def test_b1_parts_of_unlike_scale_are_refused(unit, other, dark, tmp_path):
+    """Floats 0..1, or masks of 0 and 1, in one part and 0..255 in the other: both ranges are named, whichever part it is."""
+    arrays, convert = _arrays(), _UNIT | _BYTES | _MASKS
+    bright = "x_test" if dark == "x_train" else "x_train"
+    changes = {dark: convert[unit](arrays[dark]), bright: convert[other](arrays[bright])}
+    ranges = [f"{a.min():g} to {a.max():g} ({a.dtype})" for a in changes.values()]
+    fails(_npz(tmp_path, **changes), "x_train has values from", "x_test from", *ranges)
+
+
+@pytest.mark.parametrize("part", ["x_train", "x_test"])
+def test_b1_one_pixel_of_2_in_a_float_part_is_refused(part, tmp_path):
+    arrays = _arrays()
+    masks = {k: (arrays[k] > 127).astype(np.float32) for k in ("x_train", "x_test")}
+    shades = {k: arrays[k] / 255 for k in masks}
+    masks[part][0, 0, 0] = shades[part][0, 0, 0] = 2
+    fails(_npz(tmp_path, **masks), "x_train", "0 to 2 (float32)", "0 to 1 (float32)")
+    fails(_npz(tmp_path, **shades), part, "fractions up to 2")
+
+
+def test_b1_a_black_part_has_any_scale(tmp_path):
+    arrays = _arrays()
+    loaded = data.load(DataConfig(_npz(tmp_path, x_train=arrays["x_train"] / 255, x_test=np.zeros((9, 6, 5), np.uint8))))
+    np.testing.assert_array_equal(loaded.train_images[..., 0], arrays["x_train"][loaded.train_indices])
+    assert not loaded.test_images.any()
+
+
+def test_b1_functions_and_folders_are_checked_too(tmp_path, monkeypatch):
+    body = "def images(): return np.ones((9, 4, 4)) / 2, np.arange(9) % 2, np.full((6, 4, 4), 200), np.arange(6) % 2"
+    _plugin(tmp_path, monkeypatch, body)
+    fails("forked:images", "train_images has values from 0.5 to 0.5 (float64)", "test_images from 200 to 200", call=data.info)
+    dataset = _folder(tmp_path / "set", "L")
+    for file in (tmp_path / "set" / "test").rglob("*.png"):
+        Image.fromarray(np.ones((5, 4), np.uint8)).save(file)
+    fails(dataset, "0 to 25", "1 to 1 (uint8)", "same scale")
+
+
+def test_b7_parts_of_unlike_sizes_are_refused_before_they_are_read(tmp_path):
+    fails(_npz(tmp_path, x_test=np.zeros((9, 7, 5), np.uint8)), "x_test", "(7, 5, 1)", "(6, 5, 1)", call=data.info)
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None])
@@ -441,7 +515,8 @@ def test_broken_folders_are_refused(tmp_path):
     home = tmp_path / "set"
     fails(f"folder:{home}", "train", "cannot be read", "DIR/train/CLASS", call=data.info)
     home.mkdir()
-    fails(f"folder:{home}", "cannot be read", call=data.info)
+    fails(f"folder:{home}", "0 class folders", call=data.info)
+    fails("folder:", "names no folder", call=data.info)
     for part in ("train", "test"):
         (home / part).mkdir()
     fails(f"folder:{home}", "0 class folders", call=data.info)
@@ -455,18 +530,100 @@ def test_broken_folders_are_refused(tmp_path):
     fails(dataset, f"{home / 'test' / 'eel'} is missing", call=data.info)
 
 
+def _undivided(home: Path, counts: dict[str, int]) -> str:
+    """DIR/CLASS/*.png, without train and test: every image has a pixel value of its own."""
+    value = 0
+    for name, n in counts.items():
+        (home / name).mkdir(parents=True)
+        for i in range(n):
+            value += 1
+            Image.fromarray(np.full((5, 4), 40 + value, np.uint8)).save(home / name / f"{i:02}.png")
+    return f"folder:{home}"
+
+
+def _parts(dataset: str, **config) -> tuple[list[int], list[int]]:
+    """The values of training and test images."""
+    loaded = data.load(DataConfig(dataset, validation_fraction=0.0, **config))
+    return sorted(loaded.train_images[:, 0, 0, 0].tolist()), sorted(loaded.test_images[:, 0, 0, 0].tolist())
+
+
+def test_b6_a_folder_without_a_test_set_is_divided_by_the_split_seed(tmp_path):
+    """A fifth of each class, at least one image; by names and seed, so neither the order of listing nor the path matters."""
+    counts = {"cat": 10, "dog": 23, "eel": 2}
+    dataset = _undivided(tmp_path / "set", counts)
+    info = data.info(DataConfig(dataset, validation_fraction=0.0))
+    assert (info.train_examples, info.test_examples, info.class_names) == (8 + 18 + 1, 2 + 5 + 1, ("cat", "dog", "eel"))
+    loaded = data.load(DataConfig(dataset, validation_fraction=0.0))
+    assert loaded.info == info
+    assert np.bincount(loaded.test_labels).tolist() == [2, 5, 1]
+    train, test = _parts(dataset)
+    assert sorted(train + test) == list(range(41, 41 + 35))
+    assert _parts(dataset, split_seed=1)[1] != test
+    moved = _undivided(tmp_path / "elsewhere", dict(reversed(counts.items())))
+    values = {f.relative_to(tmp_path / "set"): np.asarray(Image.open(f))[0, 0] for f in (tmp_path / "set").rglob("*.png")}
+    for file, value in values.items():
+        Image.fromarray(np.full((5, 4), value, np.uint8)).save(tmp_path / "elsewhere" / file)
+    assert _parts(moved) == (train, test)
+
+
+def test_b6_an_added_image_moves_few_others(tmp_path):
+    dataset = _undivided(tmp_path / "set", {"cat": 50, "dog": 50})
+    before = set(_parts(dataset)[1])
+    Image.fromarray(np.full((5, 4), 250, np.uint8)).save(tmp_path / "set" / "cat" / "new.png")
+    assert len(before ^ set(_parts(dataset)[1])) <= 2
+
+
+def test_b6_folders_that_cannot_be_divided_are_refused(tmp_path):
+    fails(_undivided(tmp_path / "one", {"cat": 4, "dog": 1}), "dog holds one image", "two or more", call=data.info)
+    home = tmp_path / "half"
+    _folder(home)
+    (home / "test").rename(tmp_path / "away")
+    fails(f"folder:{home}", "test cannot be read", "DIR/CLASS/*.png", call=data.info)
+    classes = _undivided(tmp_path / "vehicles", {"car": 5, "train": 5})  # a class by the name of a part
+    assert data.info(DataConfig(classes, validation_fraction=0.0)).class_names == ("car", "train")
+
+
+def test_b6_skipped_files_are_counted_by_kind(tmp_path):
+    home = tmp_path / "set"
+    dataset = _folder(home)
+    assert data.warnings(DataConfig(dataset, validation_fraction=0.25)) == []
+    for name in ("a.tif", "b.TIF", "notes.txt", "README", ".hidden"):
+        (home / "train" / "cat" / name).touch()
+    (home / "test" / "labels.csv").touch()
+    (home / "validation").mkdir()
+    (warning,) = data.warnings(DataConfig(dataset, validation_fraction=0.25))
+    assert "skipped 2 .tif files, 1 .csv file, 1 .txt file, 1 folder, 1 unnamed file: files ending in .png" in warning
+    for file in (home / "test" / "dog").iterdir():
+        file.rename(file.with_suffix(".tif"))
+    fails(dataset, "dog holds no image, only 2 .tif files", call=data.info)
+
+
+def test_b6_mixed_sizes_are_resized_or_refused_with_both_sizes(tmp_path):
+    home = tmp_path / "set"
+    dataset = _folder(home)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(home / "test" / "cat" / "0.png")
+    fails(dataset, "test/cat/0.png is 9 x 12 colour", "5 x 4 colour", "--image_size=", validation_fraction=0.25)
+    config = DataConfig(dataset, validation_fraction=0.25, image_size=3)
+    loaded = data.load(config)
+    assert loaded.info == data.info(config)
+    assert loaded.info.input_shape == (3, 3, 3)
+    expected = np.asarray(Image.fromarray(pixels).resize((3, 3), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(loaded.test_images[0], expected)
+
+
 def test_file_in_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "set").touch()
     fails(f"folder:{tmp_path / 'set'}", "cannot be read", call=data.info)
 
 
-def _png(width: int, height: int) -> bytes:
-    """A tiny PNG file that claims a size."""
+def _png(width: int, height: int, depth: int = 8, kind: int = 2) -> bytes:
+    """A tiny PNG file that claims a size, bits per channel and a kind of pixel: 2 RGB, 4 grey and alpha, 6 RGBA."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     pixels = zlib.compress(b"\0" * 1000)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -487,14 +644,35 @@ def _save(pixels: np.ndarray) -> bytes:
         (_png(12_000, 12_000), ["pixels"]),
         (_png(60_000, 60_000), ["bomb"]),
         (_save(np.zeros((5, 4), np.uint16)), ["I;16", "8-bit"]),
+        (_png(4, 5, depth=16), ["RGB;16", "8-bit"]),  # B7
+        (_png(4, 5, depth=16, kind=4), ["LA;16", "8-bit"]),
+        (_png(4, 5, depth=16, kind=6), ["RGBA;16", "8-bit"]),
         (_save(np.zeros((6, 4, 3), np.uint8)), ["6 x 4 colour", "5 x 4 colour"]),
     ],
-    ids=["empty", "text", "cut short", "large", "larger", "bomb", "16 bits", "other size"],
+    ids=[
+        "empty",
+        "text",
+        "cut short",
+        "large",
+        "larger",
+        "bomb",
+        "16 bits",
+        "16-bit RGB",
+        "16-bit LA",
+        "16-bit RGBA",
+        "other size",
+    ],
 )
 def test_broken_image_is_named(content, words, tmp_path):
     dataset = _folder(tmp_path / "set")
     (tmp_path / "set" / "test" / "dog" / "1.png").write_bytes(content)
     fails(dataset, "test/dog/1.png", *words)
+
+
+def test_b7_grey_with_8_bit_alpha_is_grey(tmp_path):
+    dataset = _folder(tmp_path / "set", "L")
+    (tmp_path / "set" / "test" / "cat" / "0.png").write_bytes(_png(4, 5, kind=4))
+    assert data.load(DataConfig(dataset, validation_fraction=0.25)).test_images.shape == (4, 5, 4, 1)
 
 
 def test_colour_in_a_grey_folder_is_refused(tmp_path):
@@ -567,6 +745,17 @@ def test_prepared_tfds_set_is_read_without_tensorflow(file_format, test, tmp_pat
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.parametrize("shape", [(-1, -1, 3), (5, 4, 3)])
+def test_b6_tfds_images_are_resized(shape, tmp_path):
+    train, _ = _tfds_set(tmp_path / "tfds" / "zoo" / "1.0.0", "array_record", shape=shape)
+    config = DataConfig("zoo", validation_fraction=0.25, image_size=8)
+    loaded = data.load(config)
+    assert loaded.info == data.info(config)
+    assert loaded.train_images.shape == (9, 8, 8, 3)
+    for image, i in zip(loaded.train_images, loaded.train_indices, strict=True):
+        np.testing.assert_array_equal(image, Image.fromarray(train[i]).resize((8, 8), Image.Resampling.BILINEAR))
+
+
 def test_tfds_versions_and_configs(tmp_path):
     for path in ("zoo/1.9.0", "zoo/1.10.0", "zoo/big/2.0.0"):
         _tfds_set(tmp_path / "tfds" / path, "array_record")
@@ -580,7 +769,7 @@ _LABEL = {"classLabel": {"numClasses": "3"}}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shape": (-1, -1, 3)}, ["(-1, -1, 3)", "all of one size"]),
+        ({"shape": (-1, -1, 3)}, ["(-1, -1, 3)", "all of one size", "--image_size"]),
         ({"shape": (6, 4, 3)}, ["image 0 of train", "prepare the set again"]),
         ({"image": b"\x89PNG"}, ["image 0 of train", "cannot be decoded"]),
         ({"image": _png(5000, 5000)}, ["image 0 of train", "pixels"]),
@@ -666,11 +855,122 @@ def images():
         ("def images(): 1 / 0", ["failed", "ZeroDivisionError"]),
         ("def images(): return [1, 2]", ["2 arrays", "train_labels"]),
         ("def images(): return [np.zeros(3)] * 4", ["train_images", "(3,)"]),
+        ("import sys; sys.exit(0)", ["cannot be imported", "SystemExit: 0"]),  # B7
+        ("def images(): raise SystemExit(0)", ["failed", "SystemExit: 0"]),
     ],
 )
 def test_faulty_function_of_a_fork_is_refused(body, words, tmp_path, monkeypatch):
     _plugin(tmp_path, monkeypatch, body)
     fails("forked:images", "--dataset=forked:images", *words, call=data.info)
+
+
+# ------------------------------------------------------------------------------------- resizing, normalization, suspicions
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 7])
+def test_b6_resizing_is_pillows_per_channel(channels, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (20, 6, 5, channels), dtype=np.uint8)
+    config = DataConfig(_npz(tmp_path, x_train=x, x_test=x[:9]), image_size=4)
+    loaded = data.load(config)
+    assert loaded.info == data.info(config)
+    assert loaded.info.input_shape == (4, 4, channels)
+    for image, original in zip(loaded.test_images, x, strict=False):
+        for c in range(channels):
+            plane = Image.fromarray(original[..., c]).resize((4, 4), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(image[..., c], plane)
+
+
+def test_b6_resizing_to_the_same_size_changes_nothing_and_shrinking_keeps_the_mean():
+    whole, same, small = (data.load(DataConfig("digits", image_size=n)) for n in (None, 8, 4))
+    np.testing.assert_array_equal(whole.train_images, same.train_images)
+    assert whole.checksum == same.checksum != small.checksum
+    assert small.train_images.mean() == pytest.approx(whole.train_images.mean(), rel=0.05)  # not sampled: antialiased
+    fails("digits", "--image_size=0: must be between 1 and 4096", call=data.info, image_size=0)
+    fails("digits", "--normalize=mean: must be one of none, per_channel, standardize", call=data.info, normalize="mean")
+
+
+def test_b5_per_channel_has_the_statistics_of_the_training_images_alone(tmp_path):
+    """Zero mean and unit variance on the images that are trained on; the same shift and scale for all others."""
+    x = np.random.default_rng(0).integers(0, 200, (20, 6, 5, 3), dtype=np.uint8)
+    x[..., 2] = 9  # constant: centered only
+    dataset = _npz(tmp_path, x_train=x, x_test=x[:9])
+    config = DataConfig(dataset, validation_fraction=0.25, train_examples=16, normalize="per_channel")
+    loaded, plain = data.load(config), data.load(dataclasses.replace(config, normalize="none"))
+    pixels = plain.train_images.reshape(-1, 3) / 255
+    np.testing.assert_allclose(loaded.normalization.mean, pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(loaded.normalization.std, [*pixels.std(0)[:2], 1.0], rtol=1e-12)
+    inputs = loaded.normalization(loaded.train_images)
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs.mean((0, 1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(inputs.std((0, 1, 2)), [1, 1, 0], atol=1e-6)
+    assert loaded.checksum == plain.checksum
+    np.testing.assert_array_equal(loaded.train_images, plain.train_images)
+    assert data.load(dataclasses.replace(config, split_seed=1)).normalization != loaded.normalization
+    assert data.Normalization(**dataclasses.asdict(loaded.normalization)) == loaded.normalization
+
+
+def test_b5_statistics_of_many_pieces_are_those_of_one(monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 2), dtype=np.uint8)
+    whole = normalization.channel_statistics(x)
+    monkeypatch.setattr(normalization, "_PIECE", 33)
+    np.testing.assert_array_equal(normalization.channel_statistics(x), whole)
+
+
+def test_b5_standardize_gives_each_image_mean_0_and_variance_1():
+    x = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
+    x[0] = 77
+    x[1] = 77
+    x[1, 0, 0, 0] += 1  # one grey level in one of 72 values
+    y = data.Normalization("standardize")(x)
+    assert not y[0].any()
+    np.testing.assert_allclose(y.mean((1, 2, 3)), 0, atol=1e-4)  # float32's resolution of y[1]'s mean, in its deviations
+    np.testing.assert_allclose(y[2:].std((1, 2, 3)), 1, rtol=1e-5)
+    floor = 1 / np.sqrt(6 * 4 * 3)  # of tf.image.per_image_standardization, in grey levels; here it is all but reached
+    np.testing.assert_allclose(y[1], (x[1] - x[1].mean()) / max(x[1].std(), floor), rtol=1e-3)
+    np.testing.assert_array_equal(data.Normalization("standardize")(x[3:4])[0], y[3])  # whatever else is in the batch
+    np.testing.assert_array_equal(data.UNIT(x), x.astype(np.float32) * np.float32(1 / 255))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"x_train": np.full((20, 3, 8, 8), 255), "x_test": np.full((9, 3, 8, 8), 255)}, ["channels-first", "np.moveaxis"]),
+        ({"x_train": np.full((20, 1, 9, 9), 255), "x_test": np.full((9, 1, 9, 9), 255)}, ["channels-first"]),
+        ({"y_train": np.arange(20) % 3 + 1, "y_test": np.arange(9) % 3 + 1}, ["has label 0, of 4 classes", "subtract 1"]),
+        ({"y_train": np.arange(20) % 3 * 2, "y_test": np.arange(9) % 3}, ["no training image has label 1, 3"]),
+        ({"x_train": np.ones((20, 6, 5), int), "x_test": np.ones((9, 6, 5), int)}, ["1 of 255", "--normalize"]),
+        ({"x_train": np.full((20, 6, 5), 16), "x_test": np.full((9, 6, 5), 16)}, ["16 of 255", "--normalize"]),
+        ({"x_train": np.full((20, 6, 5), 100)}, ["training pixels go up to 100, test pixels to 25"]),
+    ],
+)  # fmt: skip
+def test_b5_suspicious_data_is_told_in_a_line_before_and_after_it_is_read(changes, words, tmp_path):
+    config = DataConfig(_npz(tmp_path, **changes))
+    before = data.warnings(config)
+    data.prepare(config)
+    assert data.warnings(config) == before
+    assert len(before) == bool(words)
+    for word in words:
+        assert word in before[0]
+    assert all("\n" not in line and config.dataset in line for line in before)
+    resized = data.warnings(dataclasses.replace(config, image_size=6))
+    assert resized == before  # of the images as they were given
+
+
+def test_b5_a_folder_of_masks_is_told_after_its_first_bright_image_at_the_latest(tmp_path):
+    dataset = _undivided(tmp_path / "set", {"cat": 5, "dog": 5})
+    assert data.warnings(DataConfig(dataset, validation_fraction=0.0)) == []
+    for file in (tmp_path / "set").rglob("*.png"):
+        Image.fromarray(np.ones((5, 4), np.uint8)).save(file)
+    (warning,) = data.warnings(DataConfig(dataset, validation_fraction=0.0))
+    assert "1 of 255" in warning
+
+
+@pytest.mark.parametrize("name", data.DATASETS)
+def test_b5_built_in_sets_are_not_suspicious(name):
+    data.prepare(DataConfig(name))
+    assert data.warnings(DataConfig(name)) == []
 
 
 # --------------------------------------------------------------------------------------------------------- real images beside
@@ -693,6 +993,8 @@ def test_mnist_is_bit_exact(monkeypatch):
     assert np.bincount(loaded.train_labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert loaded.train_images.mean() / 255 == pytest.approx(0.13066, abs=1e-5)
     assert loaded.train_images.std() / 255 == pytest.approx(0.30811, abs=1e-5)
+    found = data.load(DataConfig("mnist", validation_fraction=0, normalize="per_channel")).normalization
+    assert (found.mean, found.std) == (pytest.approx((0.1306605,), abs=1e-7), pytest.approx((0.3081078,), abs=1e-7))
 
 
 @pytest.mark.skipif(not (SHARED / "cifar10_jpeg").exists(), reason="these images are not on this machine")

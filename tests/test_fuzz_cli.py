@@ -27,6 +27,8 @@ LEGAL = {
     "validation_fraction": ["0", "0.1", "0.5"],
     "split_seed": ["0", "7"],
     "train_examples": ["100", "1438"],
+    "image_size": ["8", "12"],
+    "normalize": ["none", "per_channel", "standardize"],
     "optimizer": list(OPTIMIZERS),
     "learning_rate": ["1e-3", "0.5"],
     "weight_decay": ["0", "1e-4"],

@@ -68,6 +68,40 @@ def test_illegal_text_names_flag_and_what_is_legal(flag: str, text: str) -> None
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [("learning_rate", "1e-50"), ("learning_rate", "1e-40"), ("learning_rate", "1e39"), ("weight_decay", "1e-50"),
+     ("momentum", "0.99999999999"), ("momentum", "1e-300")],
+)  # fmt: skip
+def test_b7_values_that_float32_rounds_out_of_their_interval_are_refused(flag: str, text: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--{flag}: '{text}' is not legal: use a number .* in float32"):
+        sweep.parse_values(flag, text)
+
+
+def test_b7_values_that_float32_holds_are_kept_as_given() -> None:
+    assert sweep.parse_values("learning_rate", "1.2e-38,0.1,3e38") == [1.2e-38, 0.1, 3e38]
+    assert sweep.parse_values("weight_decay", "0,1e-30") == [0.0, 1e-30]
+    assert sweep.parse_values("momentum", "0,0.9999999") == [0.0, 0.9999999]
+
+
+def test_b5_a_new_field_at_its_default_changes_no_id() -> None:
+    """The text and id of a trial before `normalize` and `image_size` existed: finished sweeps stay finished."""
+    trial = Trial(ModelConfig(filters=(32,)), DataConfig("mnist"), TrainConfig(), seed=2)
+    assert trial.canonical == (
+        '{"data":{"dataset":"mnist","split_seed":0,"train_examples":null,"validation_fraction":0.1},'
+        '"model":{"activation":null,"filters":[32],"iso":null,"kernel_size":null,"name":"cnn","options":[],"padding":null,'
+        '"strides":null},"seed":2,"train":{"batch_size":128,"epochs":5,"learning_rate":0.001,"momentum":0.9,'
+        '"optimizer":"adam","weight_decay":0.0}}'
+    )
+    assert trial.id == "mnist-cnn-f32-seed2-a92e8cb0"
+    (default,) = sweep.product({"normalize": ["none"], "dataset": ["mnist"], "filters": [(32,)]})
+    assert default == sweep.product({"dataset": ["mnist"], "filters": [(32,)]})[0]
+    scaled = dataclasses.replace(trial, data=DataConfig("mnist", normalize="standardize"))
+    small = dataclasses.replace(trial, data=DataConfig("mnist", image_size=8))
+    assert '"normalize":"standardize"' in scaled.canonical
+    assert '"image_size":8' in small.canonical
+
+
 def test_a_plan_that_cannot_be_is_refused_before_it_is_made() -> None:
     with pytest.raises(UsageError, match=r"999,999,999 trials: at most 1,000,000"):
         sweep.product({}, seeds=999_999_999)
@@ -86,7 +120,7 @@ def test_every_setting_changes_the_id_and_survives_json() -> None:
     changed: list[Trial] = [dataclasses.replace(base, seed=1)]
     for part, other in {
         "model": ModelConfig("mlp", (4, 5), (3,), (2,), "same", "tanh", (("a", 1),), "params@32"),
-        "data": DataConfig("mnist", 0.2, 3, 100),
+        "data": DataConfig("mnist", 0.2, 3, 100, "per_channel", 16),
         "train": TrainConfig("sgd", 0.5, 0.1, 0.5, 7, 9),
     }.items():
         for field in dataclasses.fields(other):

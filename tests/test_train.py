@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnn_jax import data, models, train
+from cnn_jax import convolution, data, models, train
 from cnn_jax.config import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, Trial
 
 TINY = ModelConfig(filters=(3,))
@@ -81,6 +81,46 @@ def test_two_epochs_equal_a_loop_as_anyone_would_write_it(trial: Trial, on_devic
     position = run(train.compile_program(trial, 1, on_device), [trial], on_device)
     np.testing.assert_allclose([row["train_loss"][0] for row in position.history], losses, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, atol=2e-5), position.state.params, params)
+
+
+def _inputs(kind: str, images: np.ndarray, training: np.ndarray) -> np.ndarray:
+    """What --normalize promises, in float64."""
+    if kind == "standardize":
+        x = images / 255
+        return (x - x.mean((1, 2, 3), keepdims=True)) / x.std((1, 2, 3), keepdims=True)
+    return (images / 255 - training.mean((0, 1, 2)) / 255) / (training.std((0, 1, 2)) / 255)
+
+
+@pytest.mark.parametrize("design", ["native", "lax"])
+@pytest.mark.parametrize("kind", ["per_channel", "standardize"])
+def test_b5_normalized_images_are_what_is_trained_and_evaluated_on(kind: str, design: str, trial: Trial) -> None:
+    """Losses and answers of a loop over images that were normalized beforehand, however convolutions are computed."""
+    config = dataclasses.replace(trial.data, normalize=kind)
+    trial = dataclasses.replace(trial, data=config, train=dataclasses.replace(trial.train, epochs=1))
+    dataset = data.load(config)
+    with convolution.at_most(design):
+        result = train.train_epochs(trial, dataset)
+    model = models.build(trial.model, dataset.info.input_shape, dataset.info.num_classes)
+    params = models.initial_variables(model, dataset.info.input_shape, trial.seed)["params"]
+    x, u = (_inputs(kind, a, dataset.train_images).astype(np.float32) for a in (dataset.train_images, dataset.test_images))
+    tx = optax.adam(trial.train.learning_rate)
+    opt_state = tx.init(params)
+
+    def loss_of(params, x, y):  # type: ignore[no-untyped-def]
+        return optax.softmax_cross_entropy_with_integer_labels(model.apply({"params": params}, x)[0], y).mean()
+
+    order = train.epoch_order(trial.seed, 0, len(x), 50).ravel()[: len(x)]
+    for batch in np.split(order, range(50, len(x), 50)):
+        grads = jax.grad(loss_of)(params, x[batch], dataset.train_labels[batch])
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    assert result.test_loss == pytest.approx(float(loss_of(params, u, dataset.test_labels)), rel=1e-4)
+
+
+def test_b5_without_normalization_the_program_is_the_one_it_was() -> None:
+    images = jax.ShapeDtypeStruct((5, 8, 8, 1), jnp.uint8)
+    before = jax.make_jaxpr(lambda x: x.astype(jnp.float32) * (1 / 255))(images)
+    assert str(jax.make_jaxpr(train.as_floats)(images)) == str(before)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -56,6 +57,10 @@ def guarded(action: Callable[[], int]) -> int:
     except UsageError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except SystemExit as error:  # nothing of ours exits in an action: an experiment, model or data set of a fork did
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        print(f"error: sys.exit({error.code!r}) was called in {where.filename}, line {where.lineno}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
@@ -99,7 +104,9 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     store.check(out)
     console = output.console()
     if values.dry_run:
+        found = planned.warnings()  # before the plan: it may raise an error
         plan.show(planned, console, str(out))
+        output.warn(found)
         return 0
     from cnn_jax.cli import run  # here: its imports take longer than a plan
 

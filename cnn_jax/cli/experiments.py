@@ -32,7 +32,7 @@ def find(name: str) -> ModuleType:
         if error.name and path.startswith(error.name):
             raise UsageError(f"{name!r} is no experiment: there is no module {error.name}") from None
         raise UsageError(f"experiment {name!r} cannot be imported: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"experiment {name!r} cannot be imported: {type(error).__name__}: {error}".split("\n")[0]) from None
     if not callable(getattr(module, "trials", None)):
         raise UsageError(f"experiment {name!r} has no function trials(request)")

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Iterable
 
 from cnn_jax.console import ENCODING_ERRORS, Console
 from cnn_jax.console import discard as discard
@@ -16,3 +17,9 @@ def prepare() -> None:
 def console() -> Console:
     """The console of a sweep: it keeps quiet when standard output cannot be written any more."""
     return Console(lasting=True)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Prints each warning on a line of standard error."""
+    for line in lines:
+        print("warning: " + " ".join(line.split()), file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import data, plan, report, runner, stats, store
-from cnn_jax.cli import about
+from cnn_jax.cli import about, output
 from cnn_jax.config import Trial
 from cnn_jax.console import Console
 from cnn_jax.runner.progress import Progress
@@ -64,6 +64,7 @@ def run(
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
+    output.warn(planned.warnings())
     trials = list(planned.trials)
     outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):

@@ -11,17 +11,20 @@ are held out is a function of `DataConfig.split_seed` alone.
 """
 
 import dataclasses
+import math
 import os
 import re
+from typing import Any
 
 import numpy as np
 
-from cnn_jax.config import DataConfig, UsageError, cache_root
-from cnn_jax.data import builtin, cache, folder, npz, tfds
+from cnn_jax.config import NORMALIZATIONS, DataConfig, UsageError, cache_root
+from cnn_jax.data import builtin, cache, folder, images, npz, tfds, warn
 from cnn_jax.data.builtin import DATASETS
-from cnn_jax.data.source import DatasetInfo, Source, describe_raw
+from cnn_jax.data.normalization import UNIT, Normalization, channel_statistics
+from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, check_scales, describe_raw
 
-__all__ = ["DATASETS", "Dataset", "DatasetInfo", "info", "load", "prepare"]
+__all__ = ["DATASETS", "UNIT", "Dataset", "DatasetInfo", "Normalization", "info", "load", "prepare", "warnings"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -29,7 +32,7 @@ class Dataset:
     """Images uint8 (N, H, W, C) and labels int32 (N,), all read-only and mapped from the cache.
 
     `checksum` is the SHA-256 of the data set as read, before it was divided. Row i of `train_images` is training image
-    `train_indices[i]` of the data set as read; likewise for validation.
+    `train_indices[i]` of the data set as read; likewise for validation. `normalization` converts images to a network's input.
     """
 
     info: DatasetInfo
@@ -42,6 +45,7 @@ class Dataset:
     train_indices: np.ndarray
     validation_indices: np.ndarray
     checksum: str
+    normalization: Normalization = UNIT
 
 
 def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> DatasetInfo:
@@ -50,9 +54,21 @@ def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
     Two kinds have to be read first: a fork's function that the cache does not hold, and a TFDS set that was never prepared.
     Raises UsageError for all bad input that shows without decoding; `prepare` finds the rest.
     """
-    source = find(config.dataset)
-    whole = source.describe() if source.describe else _info(_read(config, source, cache_dir, verify=False))
+    source = _source(config)
+    whole = _described(source, config) or _info(_read(config, source, cache_dir, verify=False))
     return _divided(whole, config)
+
+
+def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> list[str]:
+    """A sentence for each property of the data that is legal and probably not what was meant, and for skipped files.
+
+    Complete after `prepare`. Before that, a folder is judged by its first images, and a TFDS set not at all. Raises
+    UsageError as `info` does.
+    """
+    source = _source(config)
+    entry = cache.find(cache_root(cache_dir), config.dataset, _identity(source, config))
+    found = entry.notes["warnings"] if entry else source.warnings()
+    return [f"--dataset={config.dataset}: {line}" for line in (*source.notes, *found)]
 
 
 def prepare(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> None:
@@ -60,7 +76,8 @@ def prepare(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -
 
     To be called once before other processes call `load`. Raises UsageError for all bad input.
     """
-    _open(config, cache_dir, verify=True)
+    whole, shuffled = _open(config, cache_dir, verify=True)
+    _normalization(config, whole, shuffled, cache_dir, verify=True)
 
 
 def load(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> Dataset:
@@ -71,68 +88,130 @@ def load(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
     """
     whole, shuffled = _open(config, cache_dir, verify=False)
     divided = _divided(_info(whole), config)
-    held_out = divided.validation_examples
-    kept = held_out + divided.train_examples
-    images, labels, indices = (shuffled.arrays[k] for k in ("images", "labels", "indices"))
+    held_out, kept = _bounds(divided)
+    images_NHWC, labels, indices = (shuffled.arrays[k] for k in ("images", "labels", "indices"))
     return Dataset(
         info=divided,
-        train_images=images[held_out:kept],
+        train_images=images_NHWC[held_out:kept],
         train_labels=labels[held_out:kept],
-        validation_images=images[:held_out],
+        validation_images=images_NHWC[:held_out],
         validation_labels=labels[:held_out],
         test_images=whole.arrays["test_images"],
         test_labels=whole.arrays["test_labels"],
         train_indices=indices[held_out:kept],
         validation_indices=indices[:held_out],
         checksum=whole.checksum,
+        normalization=_normalization(config, whole, shuffled, cache_dir, verify=False),
     )
 
 
-def find(dataset: str) -> Source:
-    """The source behind the value of --dataset. Raises UsageError if there is none, with the legal values."""
-    kind, _, argument = dataset.partition(":")
+def find(dataset: str, split_seed: int = 0, image_size: int | None = None) -> Source:
+    """The source behind the value of --dataset.
+
+    `split_seed` draws the test set of a folder that has none; folders and TFDS sets decode to `image_size`, if given. Raises
+    UsageError for an unknown data set, with the legal values.
+    """
+    kind, colon, argument = dataset.partition(":")
     if dataset in DATASETS:
         return builtin.source(dataset)
     if kind == "npz":
         return npz.source(argument)
-    if kind == "folder":
-        return folder.source(argument)
+    if kind == "folder" and colon:
+        return folder.source(argument, split_seed, image_size)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", dataset):
         return builtin.plugin(dataset)
-    return tfds.source(dataset)
+    return tfds.source(dataset, image_size)
+
+
+_MAX_SIZE = math.isqrt(images.MAX_PIXELS)
+
+
+def _source(config: DataConfig) -> Source:
+    if config.image_size is not None and not 1 <= config.image_size <= _MAX_SIZE:
+        raise UsageError(f"--image_size={config.image_size}: must be between 1 and {_MAX_SIZE}")
+    return find(config.dataset, config.split_seed, config.image_size)
+
+
+def _identity(source: Source, config: DataConfig) -> list[Any]:
+    """Names the cache entry of the data set as read and resized."""
+    return [*source.identity, *(["image_size", config.image_size] if config.image_size else [])]
+
+
+def _described(source: Source, config: DataConfig) -> DatasetInfo | None:
+    """What the source says of its images, resized, without reading them; None if it has to read them."""
+    if source.describe is None:
+        return None
+    found, size = source.describe(), config.image_size
+    return dataclasses.replace(found, input_shape=(size, size, found.input_shape[-1])) if size else found
 
 
 def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | None, verify: bool) -> cache.Entry:
-    """The data set as read, before it is divided."""
+    """The data set as read and resized, before it is divided."""
+    what = f"--dataset={config.dataset}"
 
     def make() -> cache.Made:
         raw = source.read()
+        check_scales(f"{what}: the training part", raw.train_images, f"{what}: the test part", raw.test_images)
+        found = warn.of_raw(raw)
+        if config.image_size:
+            raw = _resized(what, raw, config.image_size)
         arrays = raw._asdict()
         del arrays["class_names"]
-        return arrays, dataclasses.asdict(describe_raw(config.dataset, raw))
+        return arrays, {"info": dataclasses.asdict(describe_raw(config.dataset, raw)), "warnings": found}
 
-    return cache.entry(cache_root(cache_dir), config.dataset, source.identity, make, verify=verify)
+    return cache.entry(cache_root(cache_dir), config.dataset, _identity(source, config), make, verify=verify)
+
+
+def _resized(what: str, raw: Raw, size: int) -> Raw:
+    """Every image stretched to (size, size). Raises UsageError if they exceed the memory of this machine."""
+    parts = raw.train_images, raw.test_images
+    check_memory(what, sum(len(part) for part in parts) * size * size * parts[0].shape[-1])
+    train, test = (images.resize_all(part, size) for part in parts)
+    return raw._replace(train_images=train, test_images=test)
 
 
 def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool) -> tuple[cache.Entry, cache.Entry]:
     """The data set as read, and its training images shuffled by the split seed: every division is a slice of them."""
-    source = find(config.dataset)
-    if source.describe:
-        _divided(source.describe(), config)  # what is wrong with the division shows before minutes of decoding
+    source = _source(config)
+    if described := _described(source, config):
+        _divided(described, config)  # what is wrong with the division shows before minutes of decoding
     whole = _read(config, source, cache_dir, verify)
 
     def shuffle() -> cache.Made:
         indices = builtin.order(config.split_seed, len(whole.arrays["train_labels"]))
-        images, labels = whole.arrays["train_images"][indices], whole.arrays["train_labels"][indices]
-        return {"images": images, "labels": labels, "indices": indices}, None
+        parts = {"images": whole.arrays["train_images"][indices], "labels": whole.arrays["train_labels"][indices]}
+        return {**parts, "indices": indices}, None
 
     identity = ["shuffled", whole.checksum, config.split_seed]
     label = f"{config.dataset}-seed{config.split_seed}"
     return whole, cache.entry(cache_root(cache_dir), label, identity, shuffle, verify=verify)
 
 
+def _normalization(
+    config: DataConfig, whole: cache.Entry, shuffled: cache.Entry, cache_dir: str | os.PathLike | None, verify: bool
+) -> Normalization:
+    """The normalization of a trial: its statistics are those of its training images, without the validation images."""
+    if config.normalize != "per_channel":
+        return Normalization(config.normalize)
+    held_out, kept = _bounds(_divided(_info(whole), config))
+
+    def make() -> cache.Made:
+        mean, std = channel_statistics(shuffled.arrays["images"][held_out:kept])
+        return {"mean": mean, "std": std}, None
+
+    identity = ["channel statistics", whole.checksum, config.split_seed, held_out, kept]
+    label = f"{config.dataset}-statistics"
+    arrays = cache.entry(cache_root(cache_dir), label, identity, make, verify=verify).arrays
+    return Normalization("per_channel", tuple(arrays["mean"].tolist()), tuple(arrays["std"].tolist()))
+
+
+def _bounds(divided: DatasetInfo) -> tuple[int, int]:
+    """First and last (exclusive) of the training images in the shuffled ones; the validation images come before them."""
+    return divided.validation_examples, divided.validation_examples + divided.train_examples
+
+
 def _info(whole: cache.Entry) -> DatasetInfo:
-    notes = whole.notes
+    notes = whole.notes["info"]
     return DatasetInfo(**notes | {"input_shape": tuple(notes["input_shape"]), "class_names": tuple(notes["class_names"])})
 
 
@@ -145,6 +224,8 @@ def _divided(whole: DatasetInfo, config: DataConfig) -> DatasetInfo:
         raise UsageError(f"--validation_fraction={config.validation_fraction}: legal is 0 or more and less than 1")
     if not 0 <= config.split_seed < 2**63:
         raise UsageError(f"--split_seed={config.split_seed}: legal is 0 or more and less than 2**63")
+    if config.normalize not in NORMALIZATIONS:
+        raise UsageError(f"--normalize={config.normalize}: must be one of {', '.join(NORMALIZATIONS)}")
     held_out = round(kept * config.validation_fraction)
     if held_out == kept or (config.validation_fraction and not held_out):
         raise UsageError(

@@ -108,7 +108,7 @@ def plugin(name: str) -> Source:
     try:
         module = importlib.import_module(module_name)
         function = getattr(module, attribute)
-    except Exception as error:  # importing runs the fork's code
+    except (Exception, SystemExit) as error:  # importing runs the fork's code
         raise UsageError(f"--dataset={name} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(function):
         raise UsageError(f"--dataset={name} is not a function that returns the four arrays of a data set")
@@ -121,7 +121,7 @@ def _raw(name: str, function: Callable[[], Arrays]) -> Raw:
         returned = tuple(np.asarray(a) for a in function())
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"--dataset={name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     keys = ("train_images", "train_labels", "test_images", "test_labels")
     if len(returned) != len(keys):

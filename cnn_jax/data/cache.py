@@ -1,6 +1,6 @@
 """A folder of checksummed .npy files per data set: written once, complete or absent, mapped by every process that reads it.
 
-CACHE/NAME-HASH/*.npy, sidecar.json      HASH is of the identity of what was read
+CACHE/NAME-HASH/*.npy, sidecar.json      HASH is of the identity of what was read; the sidecar has its own checksum too
 CACHE/NAME-HASH.lock                     held by the process that is writing it
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from cnn_jax.config import UsageError
 
-FORMAT = 1  # raise it when the same source is read differently: old entries are then left alone
+FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone
 _SIDECAR = "sidecar.json"
 
 Made = tuple[Mapping[str, np.ndarray], Any]  # arrays by name, and JSON that is kept beside them
@@ -36,13 +36,11 @@ class Entry(NamedTuple):
 def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, verify: bool = False) -> Entry:
     """The cache entry of `identity`, made if it is missing or damaged. `label` is for people who look into the folder.
 
-    Damage to files' names, sizes or headers is always seen; `verify` also compares the checksum of every byte, and is for
-    the one process that starts others. Another process that is making the same entry is waited for. Raises UsageError if
-    the folder cannot be written, and what `make` raises.
+    Damage to the sidecar and to files' names, sizes or headers is always seen; `verify` also compares the checksum of every
+    byte of the arrays, and is for the one process that starts others. Waits for another process that is making the same
+    entry. Raises UsageError if the folder cannot be written, and what `make` raises.
     """
-    text = json.dumps([FORMAT, identity], sort_keys=True)
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40]
-    home = folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    home = _home(folder, label, identity)
     if found := _open(home, verify):
         return found
     with _writing(folder):
@@ -63,6 +61,23 @@ def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, 
         os.close(lock)
 
 
+def find(folder: Path, label: str, identity: Any) -> Entry | None:
+    """The cache entry that `entry` would return, or None if it would have to be made. Compares no array with its checksum."""
+    return _open(_home(folder, label, identity), verify=False)
+
+
+def _home(folder: Path, label: str, identity: Any) -> Path:
+    text = json.dumps([FORMAT, identity], sort_keys=True)
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40]
+    return folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _sidecar_checksum(sidecar: Mapping[str, Any]) -> str:
+    """SHA-256 of all of the sidecar but this checksum itself."""
+    rest = {key: value for key, value in sidecar.items() if key != "sidecar_checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
     total = hashlib.sha256()
     for name, array in sorted(arrays.items()):
@@ -75,6 +90,8 @@ def _open(home: Path, verify: bool) -> Entry | None:
     """The entry, or None if it is missing or damaged."""
     try:
         sidecar = json.loads((home / _SIDECAR).read_bytes())
+        if sidecar["sidecar_checksum"] != _sidecar_checksum(sidecar):
+            return None
         arrays = {}
         for name, (shape, dtype) in sidecar["arrays"].items():
             array = np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # fails if the file is cut short
@@ -84,7 +101,7 @@ def _open(home: Path, verify: bool) -> Entry | None:
         if verify and _checksum(arrays) != sidecar["checksum"]:
             return None
         return Entry(arrays, sidecar["notes"], sidecar["checksum"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError):
         return None
 
 
@@ -100,8 +117,9 @@ def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
                 np.save(file, array, allow_pickle=False)
                 _sync(file)
                 rows[name] = [list(array.shape), array.dtype.str]
+        sidecar = {"arrays": rows, "checksum": _checksum(arrays), "notes": notes}
         with open(part / _SIDECAR, "x") as file:
-            json.dump({"arrays": rows, "checksum": _checksum(arrays), "notes": notes}, file)
+            json.dump(sidecar | {"sidecar_checksum": _sidecar_checksum(sidecar)}, file)
             _sync(file)
         if home.exists():
             home.rename(part / "damaged")  # a process that has it mapped keeps its pages

@@ -26,13 +26,38 @@ def shape(file: Path | IO[bytes], what: str) -> tuple[int, int, int]:
         return image.height, image.width, _CHANNELS[image.mode]
 
 
-def decode(file: Path | IO[bytes], what: str, channels: int) -> np.ndarray:
+def decode(file: Path | IO[bytes], what: str, channels: int, size: int | None = None) -> np.ndarray:
     """Pixels, uint8 (H, W, channels); colour is turned to grey or grey to colour as `channels` (1, 3, 4) says.
 
-    Raises UsageError, naming `what`, if the file is broken, of another format, has 16 bits or more than `MAX_PIXELS`.
+    With `size`, the image is resized as by `resize`. Raises UsageError, naming `what`, if the file is broken, of another
+    format, has 16 bits or more than `MAX_PIXELS`.
     """
     with _opened(file, what) as image:
-        return np.asarray(image.convert(_MODES[channels])).reshape(image.height, image.width, channels)
+        pixels_HWC = np.asarray(image.convert(_MODES[channels])).reshape(image.height, image.width, channels)
+    return pixels_HWC if size is None else resize(pixels_HWC, size)
+
+
+def resize(image_HWC: np.ndarray, size: int) -> np.ndarray:
+    """The image, uint8, stretched to (size, size, C): bilinear, antialiased where it shrinks (Pillow's `Image.resize`)."""
+    from PIL import Image
+
+    height, width, channels = image_HWC.shape
+    if (height, width) == (size, size):
+        return image_HWC
+    # Channel by channel: Pillow knows 1 and 3 channels, and would weight those of RGBA by its alpha.
+    planes = [image_HWC] if channels == 3 else [image_HWC[..., c] for c in range(channels)]
+    small = [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    return small[0] if channels == 3 else np.stack(small, -1)
+
+
+def resize_all(images_NHWC: np.ndarray, size: int) -> np.ndarray:
+    """`resize` of every image: uint8 (N, size, size, C). Copies nothing if they have this size."""
+    if images_NHWC.shape[1:3] == (size, size):
+        return images_NHWC
+    out_NHWC = np.empty((len(images_NHWC), size, size, images_NHWC.shape[-1]), np.uint8)
+    for i, image_HWC in enumerate(images_NHWC):
+        out_NHWC[i] = resize(image_HWC, size)
+    return out_NHWC
 
 
 @contextlib.contextmanager
@@ -46,8 +71,10 @@ def _opened(file: Path | IO[bytes], what: str) -> Iterator[Any]:
         with opened as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UsageError(f"{what} has {image.width} x {image.height} pixels: legal are up to {MAX_PIXELS} in all")
-            if image.mode not in _CHANNELS:
-                raise UsageError(f"{what} has pixels of type {image.mode}: legal are 8-bit grey and colour")
+            # Pillow cuts the 16-bit channels of a PNG to 8, except in grey images without alpha.
+            mode = str(image.tile[0][3]) if image.format == "PNG" and image.tile else image.mode
+            if image.mode not in _CHANNELS or ";16" in mode:
+                raise UsageError(f"{what} has pixels of type {mode}: must be 8-bit grey or colour")
             yield image
     except (UsageError, GeneratorExit):
         raise

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from cnn_jax.config import UsageError
+from cnn_jax.data import warn
 from cnn_jax.data.source import (
     DatasetInfo,
+    Raw,
     Source,
     check_labels,
     check_memory,
+    check_shapes,
     count_classes,
     files_identity,
     image_shape,
@@ -28,13 +31,19 @@ def source(file: str) -> Source:
     if not path.is_file():
         raise UsageError(f"{what}: there is no such file; legal is an .npz file with the arrays {', '.join(KEYS)}")
     identity = ["npz", *files_identity(path.parent, [path])]
-    return Source(identity, read=lambda: raw_from_arrays(what, _load(what, path, KEYS)), describe=lambda: _describe(what, path))
+
+    def read() -> Raw:
+        return raw_from_arrays(what, _load(what, path, KEYS))
+
+    # Nothing has to be decoded, so a dry run can afford to look at every pixel.
+    return Source(identity, read, lambda: _describe(what, path), warnings=lambda: warn.of_raw(read()))
 
 
 def _describe(what: str, path: Path) -> DatasetInfo:
     """From the headers of the images and from the labels: pixels are not read, and so not checked."""
     headers = _headers(what, path)
     shapes = {k: image_shape(f"{what}: {k}", *headers[k]) for k in ("x_train", "x_test")}
+    check_shapes(f"{what}: x_train", shapes["x_train"], f"{what}: x_test", shapes["x_test"])
     labels = _load(what, path, ("y_train", "y_test"))
     train = check_labels(f"{what}: y_train", labels["y_train"], shapes["x_train"][0])
     test = check_labels(f"{what}: y_test", labels["y_test"], shapes["x_test"][0])

@@ -39,12 +39,15 @@ class Source:
     """Where a data set comes from.
 
     `identity` is JSON that changes whenever the images may have: the cache entry is named by its hash. `read` is slow and
-    is called once per identity. `describe` is cheap; None means that only `read` can tell.
+    is called once per identity. `describe` is cheap; None means that only `read` can tell. `notes` are warnings about what
+    is beside the images, `warnings` gives those about the images themselves that show without reading all of them.
     """
 
     identity: Sequence[Any]
     read: Callable[[], Raw]
     describe: Callable[[], DatasetInfo] | None = None
+    notes: Sequence[str] = ()
+    warnings: Callable[[], list[str]] = list
 
 
 def files_identity(root: Path, files: Iterable[Path]) -> list[Any]:
@@ -70,7 +73,8 @@ def describe_raw(name: str, raw: Raw) -> DatasetInfo:
 def image_shape(what: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int, int]:
     """(N, H, W) or (N, H, W, C) as (N, H, W, C). Raises UsageError if an array like this cannot hold images."""
     if dtype.kind not in "uif":
-        raise UsageError(f"{what} has dtype {dtype}: legal are uint8, and floats in [0, 1]")
+        hint = "; convert it with astype('float32')" if dtype.kind == "b" else ""
+        raise UsageError(f"{what} has dtype {dtype}: legal are uint8, and floats in [0, 1]{hint}")
     if len(shape) not in (3, 4) or 0 in shape:
         raise UsageError(f"{what} has shape {shape}: legal are (N, H, W) and (N, H, W, C), none of them 0")
     n, height, width, channels = (*shape, 1)[:4]
@@ -90,11 +94,39 @@ def check_labels(what: str, labels: np.ndarray, num_images: int) -> np.ndarray:
 
 
 def count_classes(what: str, train_labels: np.ndarray, test_labels: np.ndarray) -> int:
-    """The largest label plus 1. Raises UsageError if there is one class only, or more classes than training images."""
+    """The largest label plus 1. Raises UsageError for a single training label, or more classes than training images."""
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     if not 2 <= classes <= len(train_labels):
         raise UsageError(f"{what}: labels up to {classes - 1} for {len(train_labels)} training images: they must count from 0")
+    if (train_labels == train_labels[0]).all():
+        raise UsageError(f"{what}: every training image has label {train_labels[0]}: two classes or more are needed")
     return classes
+
+
+def check_shapes(train: str, train_shape: tuple[int, ...], test: str, test_shape: tuple[int, ...]) -> None:
+    """Raises UsageError if two parts of shapes (N, H, W, C) differ in size or channels. `train` and `test` name them."""
+    if train_shape[1:] != test_shape[1:]:
+        raise UsageError(f"{test} holds images of shape {test_shape[1:]}, the training images are {train_shape[1:]}")
+
+
+def check_scales(train: str, train_images: np.ndarray, test: str, test_images: np.ndarray) -> None:
+    """Raises UsageError if one part goes up to 1 and the other up to 255. `train` and `test` name them.
+
+    A part of zeros has any scale. Integers up to 1 beside floats up to 1 are refused too: 1 is white in one and black in the
+    other.
+    """
+    unit, whole = [], []
+    for images in (train_images, test_images):
+        high = images.max()
+        if high > 0:
+            unit.append(high <= 1)
+            whole.append(high > 1 or images.dtype.kind != "f")
+    if len(set(unit)) > 1 or len(set(whole)) > 1:
+        ranges = [f"{a.min():g} to {a.max():g} ({a.dtype})" for a in (train_images, test_images)]
+        raise UsageError(
+            f"{train} has values from {ranges[0]} and {test.rpartition(': ')[2]} from {ranges[1]}: "
+            "both parts must have the same scale, floats in [0, 1] or whole numbers from 0 to 255"
+        )
 
 
 def _check_values(what: str, images: np.ndarray) -> None:
@@ -110,8 +142,8 @@ def _check_values(what: str, images: np.ndarray) -> None:
 def raw_from_arrays(what: str, arrays: Mapping[str, np.ndarray]) -> Raw:
     """Checks the four arrays of a data set (training images, labels, test images, labels; keys name them in errors).
 
-    Floats whose largest value in both parts is at most 1 are taken as fractions of 255 and rounded; other floats must be
-    whole. Raises UsageError for anything else, naming `what` and the key.
+    Floats up to 1 are taken as fractions of 255 and rounded; other floats must be whole. Raises UsageError for anything
+    else, naming `what` and the key.
     """
     (train_x, train), (train_y, train_labels), (test_x, test), (test_y, test_labels) = (
         (f"{what}: {key}", np.asarray(array)) for key, array in arrays.items()
@@ -121,12 +153,11 @@ def raw_from_arrays(what: str, arrays: Mapping[str, np.ndarray]) -> Raw:
         images[name] = array.reshape(image_shape(name, array.shape, array.dtype))
         if array.dtype != np.uint8:
             _check_values(name, array)
-    if images[train_x].shape[1:] != images[test_x].shape[1:]:
-        train_shape, test_shape = images[train_x].shape[1:], images[test_x].shape[1:]
-        raise UsageError(f"{test_x} holds images of shape {test_shape}, the training images are {train_shape}")
+    check_shapes(train_x, images[train_x].shape, test_x, images[test_x].shape)
+    check_scales(train_x, train, test_x, test)
     train_labels = check_labels(train_y, train_labels, len(train))
     test_labels = check_labels(test_y, test_labels, len(test))
-    fractions = max((a.max() for a in images.values() if a.dtype.kind == "f"), default=0) <= 1
+    fractions = max(train.max(), test.max()) <= 1
 
     def to_uint8(a: np.ndarray) -> np.ndarray:
         return np.rint(a * 255 if fractions and a.dtype.kind == "f" else a).astype(np.uint8) if a.dtype != np.uint8 else a

@@ -43,20 +43,25 @@ class _Features(NamedTuple):
     num_classes: int
 
 
-def source(name: str) -> Source:
+def source(name: str, image_size: int | None = None) -> Source:
     """A TFDS set by name; without a version, the newest that is prepared. Prepares it if it must and can.
 
-    Raises UsageError for unknown names, sets that do not classify images of one size, and a set that cannot be prepared.
+    Images are resized to `image_size`, if given. Raises UsageError for unknown names, sets that do not classify images, or
+    images of many sizes without `image_size`, and a set that cannot be prepared.
     """
     what = f"--dataset={name}"
     if not (match := _NAME.fullmatch(name)):
         raise UsageError(f"{what} is no data set: {_KINDS}")
-    folder = _newest(_data_dir() / match["path"], match["version"]) or _prepared(what, name, match["set"], match["config"])
+    folder = _newest(_data_dir() / match["path"], match["version"]) or _prepared(
+        what, name, match["set"], match["config"], image_size
+    )
     try:
         identity = ["tfds", *files_identity(folder, (f for f in folder.iterdir() if f.is_file()))]
     except OSError as error:
         raise UsageError(f"{what}: {error.filename} cannot be read ({error.strerror})") from error
-    return Source(identity, read=lambda: _read(what, folder), describe=lambda: _describe(what, folder)[0])
+    return Source(
+        identity, read=lambda: _read(what, folder, image_size), describe=lambda: _describe(what, folder, image_size)[0]
+    )
 
 
 def _data_dir() -> Path:
@@ -71,7 +76,7 @@ def _newest(folder: Path, version: str | None) -> Path | None:
     return max(wanted, key=lambda f: tuple(map(int, f.name.split("."))), default=None)
 
 
-def _prepared(what: str, name: str, set_name: str, config: str | None) -> Path:
+def _prepared(what: str, name: str, set_name: str, config: str | None, image_size: int | None) -> Path:
     """The folder of a set as TFDS itself resolves its name, prepared if TensorFlow is there."""
     try:
         with _quiet():
@@ -87,7 +92,7 @@ def _prepared(what: str, name: str, set_name: str, config: str | None) -> Path:
         if not builder.is_prepared():
             from google.protobuf import json_format
 
-            _features(what, json.loads(json_format.MessageToJson(builder.info.features.to_proto())))
+            _features(what, json.loads(json_format.MessageToJson(builder.info.features.to_proto())), image_size)
             if importlib.util.find_spec("tensorflow") is None:
                 raise UsageError(_TENSORFLOW.format(what=what, folder=_data_dir()))
             with _without_warnings():  # without a network there are dozens; the progress bars stay
@@ -128,11 +133,11 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _describe(what: str, folder: Path) -> tuple[DatasetInfo, _Features, str, dict]:
+def _describe(what: str, folder: Path, image_size: int | None) -> tuple[DatasetInfo, _Features, str, dict]:
     """What the folder's JSON says, with the name of the test split: 'test', or 'validation' where there is none."""
     try:
         about = json.loads((folder / "dataset_info.json").read_bytes())
-        features = _features(what, json.loads((folder / "features.json").read_bytes()))
+        features = _features(what, json.loads((folder / "features.json").read_bytes()), image_size)
         sizes = {s["name"]: sum(map(int, s.get("shardLengths", ()))) for s in about["splits"]}
         labels = folder / f"{features.label}.labels.txt"
         names = tuple(labels.read_text().split("\n")[: features.num_classes]) if labels.exists() else ()
@@ -146,11 +151,12 @@ def _describe(what: str, folder: Path) -> tuple[DatasetInfo, _Features, str, dic
     if len(names) != features.num_classes:
         names = tuple(map(str, range(features.num_classes)))
     name = what.removeprefix("--dataset=")
-    info = DatasetInfo(name, features.shape, features.num_classes, sizes["train"], sizes[test], names)
+    shape = (image_size or features.shape[0], image_size or features.shape[1], features.shape[2])
+    info = DatasetInfo(name, shape, features.num_classes, sizes["train"], sizes[test], names)
     return info, features, test, about
 
 
-def _features(what: str, spec: dict) -> _Features:
+def _features(what: str, spec: dict, image_size: int | None) -> _Features:
     """The image and the label of a set, found by their types in its feature spec (features.json)."""
     parts = spec.get("featuresDict", {}).get("features", {})
     pictures = [key for key, part in parts.items() if "image" in part]
@@ -163,22 +169,27 @@ def _features(what: str, spec: dict) -> _Features:
         raise UsageError(f"{what} has several labels ({', '.join(labels)}) and none of them is named 'label'")
     image = parts[pictures[0]]["image"]
     shape = tuple(int(d) for d in image.get("shape", {}).get("dimensions", ()))
-    if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3, 4) or image.get("dtype", "uint8") != "uint8":
-        raise UsageError(f"{what} has images of shape {shape} {image.get('dtype', '')}: legal are 8-bit images all of one size")
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or image.get("dtype", "uint8") != "uint8":
+        raise UsageError(
+            f"{what} has images of shape {shape} {image.get('dtype', '')}: legal are 8-bit images of 1, 3 or 4 channels"
+        )
+    if min(shape) < 1 and image_size is None:
+        raise UsageError(f"{what} has images of shape {shape}, not all of one size: use --image_size=N to resize them to N x N")
     return _Features(pictures[0], label, shape, int(parts[label]["classLabel"]["numClasses"]))
 
 
-def _read(what: str, folder: Path) -> Raw:
-    info, features, test, about = _describe(what, folder)
-    check_memory(what, (info.train_examples + info.test_examples) * int(np.prod(features.shape)))
+def _read(what: str, folder: Path, image_size: int | None) -> Raw:
+    info, features, test, about = _describe(what, folder, image_size)
+    check_memory(what, (info.train_examples + info.test_examples) * int(np.prod(info.input_shape)))
 
     def part(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-        x_NHWC, y_N, i = np.empty((n, *features.shape), np.uint8), np.empty(n, np.int32), -1
+        x_NHWC, y_N, i = np.empty((n, *info.input_shape), np.uint8), np.empty(n, np.int32), -1
         for i, example in enumerate(_examples(what, folder, split, features.image, about)):
             x = images.decode(io.BytesIO(example[features.image]), f"{what}: image {i} of {split}", features.shape[2])
-            if i >= n or x.shape != features.shape or not 0 <= example[features.label] < features.num_classes:
+            as_told = all(told in (-1, found) for told, found in zip(features.shape, x.shape, strict=True))
+            if i >= n or not as_told or not 0 <= example[features.label] < features.num_classes:
                 raise UsageError(f"{what}: image {i} of {split} in {folder} is not as its JSON says: prepare the set again")
-            x_NHWC[i], y_N[i] = x, example[features.label]
+            x_NHWC[i], y_N[i] = images.resize(x, image_size) if image_size else x, example[features.label]
         if i + 1 != n:
             raise UsageError(f"{what}: {folder} holds {i + 1} of {n} images of {split}: prepare the set again")
         return x_NHWC, y_N

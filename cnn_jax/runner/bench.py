@@ -228,13 +228,20 @@ def success(
         "test_examples": len(dataset.test_labels),
         "device": device,
         "precision": precision,
-        "data": {
-            "checksum": dataset.checksum,
-            "train": len(dataset.train_labels),
-            "validation": len(dataset.validation_labels),
-            "test": len(dataset.test_labels),
-        },
+        "data": _data(dataset),
     }
+
+
+def _data(dataset: Any) -> dict[str, Any]:
+    """What a record says of the images; the normalization, with its statistics, where it is not the default."""
+    found = {
+        "checksum": dataset.checksum,
+        "train": len(dataset.train_labels),
+        "validation": len(dataset.validation_labels),
+        "test": len(dataset.test_labels),
+    }
+    normalization = dataset.normalization
+    return found if normalization.kind == "none" else found | {"normalization": dataclasses.asdict(normalization)}
 
 
 def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.config import ACTIVATIONS, OPTIMIZERS, PADDINGS
+from cnn_jax.config import ACTIVATIONS, OPTIMIZERS, PADDINGS, DataConfig, ModelConfig, TrainConfig, added_defaults
 
 Record = dict[str, Any]  # one trial's record, as `store.read` returns it
 Level = Any  # what a factor may be set to: int, float, str, None (the model's default) or a stack (16, 32)
@@ -21,12 +21,18 @@ def flat(config: dict[str, Any]) -> dict[str, Level]:
     """
     out = {"model": config["model"]["name"]}
     for section in ("model", "data", "train"):
-        for key, value in config[section].items():
+        for key, value in (_ADDED[section] | config[section]).items():
             if key == "options":
                 out |= {name: _level(v) for name, v in value}
             elif key != "name":
                 out[key] = _level(value)
     return out
+
+
+# Fields that a configuration leaves out at their defaults, by section.
+_ADDED = {
+    section: added_defaults(part) for section, part in (("model", ModelConfig), ("data", DataConfig), ("train", TrainConfig))
+}
 
 
 def _level(value: Any) -> Level:

@@ -1,0 +1,70 @@
+"""How pixels of 0 to 255 become the input of a network (--normalize), the same in training and in evaluation.
+
+Axes: N images, H height, W width, C channels.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+_PIECE = 2**22  # pixels counted at a time: `np.bincount` copies them as 64-bit integers
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """The scaling of a trial's images, with the statistics it uses: a trained network needs the same ones ever after.
+
+    Attributes:
+      kind: one of `config.NORMALIZATIONS`.
+      mean: of 'per_channel', the mean of each channel of the training images, as fractions of 255; otherwise empty.
+      std: likewise, the standard deviation; 1 for a channel that is constant, which is centered only.
+    """
+
+    kind: str = "none"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __call__(self, images_NHWC: Any) -> Any:
+        """Converts uint8 images, of NumPy or JAX, to float32 inputs of a network.
+
+        'none' gives 0 to 1. 'per_channel' then subtracts `mean` and divides by `std`. 'standardize' gives every image zero
+        mean and unit variance over its pixels and channels, as `tf.image.per_image_standardization` does with uint8: the
+        standard deviation counts as at least 1 / sqrt(pixels x channels) of a grey level, so a constant image becomes 0.
+        """
+        x_NHWC = images_NHWC.astype(np.float32)
+        if self.kind == "standardize":  # in grey levels, where float32 sums of small images are exact
+            axes = tuple(range(1, x_NHWC.ndim))
+            centered_NHWC = x_NHWC - x_NHWC.mean(axes, keepdims=True)
+            variance_N111 = (centered_NHWC**2).mean(axes, keepdims=True)
+            return centered_NHWC / variance_N111.clip(1 / math.prod(x_NHWC.shape[1:])) ** 0.5
+        unit_NHWC = x_NHWC * (1 / 255)
+        if self.kind == "per_channel":
+            return (unit_NHWC - np.array(self.mean, np.float32)) * np.array([1 / s for s in self.std], np.float32)
+        return unit_NHWC
+
+
+UNIT = Normalization()
+
+
+def channel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (C,) of each channel of uint8 images, as fractions of 255.
+
+    Computed from the counts of the 256 pixel values, so the result is the same on every machine.
+    """
+    n, height, width, channels = images_NHWC.shape
+    counts_CV = np.zeros((channels, 256), np.int64)
+    step = max(1, _PIECE // (height * width))
+    for first in range(0, n, step):
+        piece_NHWC = images_NHWC[first : first + step]
+        for channel in range(channels):
+            counts_CV[channel] += np.bincount(piece_NHWC[..., channel].ravel(), minlength=256)
+    pixels = n * height * width
+    means, deviations = [], []
+    for counts in counts_CV.tolist():  # Python integers: exact
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value * value * count for value, count in enumerate(counts))
+        means.append(total / pixels / 255)
+        deviations.append(math.sqrt(pixels * squares - total**2) / pixels / 255 or 1.0)
+    return np.array(means), np.array(deviations)
