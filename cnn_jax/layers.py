@@ -22,6 +22,7 @@ from jax import lax
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
 from cnn_jax.convolution import conv_max_pool, conv_valid, dense
+from cnn_jax.convolution.linear import Arrays, Rule, linear
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
@@ -568,7 +569,7 @@ class GlobalAvgPool(_Named):
         return jnp.mean(x, axis=tuple(range(1, 1 + _rank(x))))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """x (..., C) with mean 0 and variance 1 per channel, times scale plus bias; mean and (biased) variance of x.
 
@@ -582,13 +583,18 @@ def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float)
     return x * slope + (bias - mean * slope), mean, var
 
 
-def _normalized_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Any, Any]:
-    y, mean, var = _normalized(x, scale, bias, epsilon)
-    return (y, mean, var), (x, scale, mean, var)
+def _normalized_tangent(epsilon: float, residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, scale, mean, var), (dx, dscale, dbias) = residuals, arguments
+    axes = tuple(range(x.ndim - 1))
+    inverse = jax.lax.rsqrt(var + epsilon)
+    centred, dmean = x - mean, dx.mean(axes)
+    dvar = 2 * (centred * dx).mean(axes)
+    dslope = dscale * inverse - scale * inverse**3 * dvar / 2
+    return [(dx - dmean) * (scale * inverse) + centred * dslope + dbias, dmean, dvar]
 
 
-def _normalized_backward(epsilon: float, saved: Any, gradients: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    (x, scale, mean, var), (y, y_mean, y_var) = saved, gradients
+def _normalized_transpose(epsilon: float, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, scale, mean, var), (y, y_mean, y_var) = residuals, cotangents
     axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
     inverse = jax.lax.rsqrt(var + epsilon)
     bias = y.sum(axes)
@@ -597,10 +603,17 @@ def _normalized_backward(epsilon: float, saved: Any, gradients: Any) -> tuple[ja
     slope = scale * inverse
     of_x = (2 * y_var - slope * inverse * scale_gradient) / count
     constant = (y_mean - slope * bias) / count - of_x * mean
-    return y * slope + x * of_x + constant, scale_gradient, bias
+    return [y * slope + x * of_x + constant, scale_gradient, bias]
 
 
-_normalized.defvjp(_normalized_forward, _normalized_backward)
+_NORMALIZED = Rule(_normalized_tangent, _normalized_transpose)
+
+
+@_normalized.defjvp
+def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
+    x, scale, _ = primals
+    outputs = _, mean, var = _normalized(*primals, epsilon)
+    return outputs, tuple(linear(_NORMALIZED, epsilon, (x, scale, mean, var), tangents, outputs))
 
 
 class BatchNorm(nn.Module):
