@@ -21,7 +21,7 @@ from jax import lax
 
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
-from cnn_jax.convolution import conv_max_pool, conv_valid, dense
+from cnn_jax.convolution import TRANSPOSED_SCOPE, conv_max_pool, conv_valid, dense
 from cnn_jax.convolution.linear import Arrays, Rule, linear
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
@@ -114,7 +114,7 @@ class _Convolution(NamedTuple):
         cls, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, strides: Size, padding: Padding, padding_mode: str,
         dilation: Size, groups: int,
     ) -> "_Convolution":  # fmt: skip
-        rank = _rank(x, kernel)
+        rank, groups = _rank(x, kernel), config.plain(groups)
         _check_channels(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
         strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
         pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
@@ -142,7 +142,7 @@ def conv_transpose(
     `output_padding` enlarges the end, to tell apart the inputs that a strided `conv` maps to one size; it must be smaller
     than the stride or the dilation. Raises UsageError for shapes that do not agree and for an empty result.
     """
-    rank = _rank(x, kernel)
+    rank, groups = _rank(x, kernel), config.plain(groups)
     _check_channels(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
     sizes, kernel_sizes = x.shape[1:-1], kernel.shape[:-2]
     strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
@@ -151,8 +151,9 @@ def conv_transpose(
     whole_S = tuple((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel_sizes, strides, dilation, strict=True))
     convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
     # Not linear_transpose: conv_valid may define its own gradient, which only vjp can use.
-    _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole_S, kernel.shape[-2] * groups), x.dtype))
-    (y,) = gradient(x)
+    with jax.named_scope(TRANSPOSED_SCOPE):
+        _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole_S, kernel.shape[-2] * groups), x.dtype))
+        (y,) = gradient(x)
     # What the pads of the convolution were is cut off; where the output reaches beyond the last window, zeros are added.
     edges = ((-low, out + low - whole, 0) for whole, out, (low, _) in zip(whole_S, out_S, pads, strict=True))
     y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *edges, (0, 0, 0)))

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from cnn_jax.convolution import ffi, xla
 from cnn_jax.convolution.xla import Axes
 
+TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for whoever counts them
 DESIGNS = ("native", "xla", "lax")
 _most: contextvars.ContextVar[str] = contextvars.ContextVar("design", default="native")
 

@@ -53,7 +53,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, ze
         term = seen[..., None] * weights[tap]
         y = term if y is None else y + term
     assert y is not None
-    return y.reshape(*y.shape[:-2], -1)
+    return y.reshape(*y.shape[:-2], math.prod(y.shape[-2:]))  # -1 is undefined in an empty batch
 
 
 def as_written(x: jax.Array, kernel: jax.Array, how: How, groups: int = 1) -> jax.Array:
@@ -146,7 +146,8 @@ def can_pool(x: jax.Array, kernel: jax.Array, *, window: Axes) -> bool:
     x (N, H, W, C) is padded already.
     """
     return (
-        math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
+        x.shape[0] > 0
+        and math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
         and x.shape[1] - kernel.shape[0] + 1 >= window[0]
         and 1 <= (x.shape[2] - kernel.shape[1] + 1) // window[1] <= _MOST_COLUMNS
     )
