@@ -611,7 +611,7 @@ _NORMALIZED = Rule(_normalized_tangent, _normalized_transpose)
 
 
 @_normalized.defjvp
-def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
+def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
     x, scale, _ = primals
     outputs = _, mean, var = _normalized(*primals, epsilon)
     return outputs, tuple(linear(_NORMALIZED, epsilon, (x, scale, mean, var), tangents, outputs))

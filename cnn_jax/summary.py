@@ -253,20 +253,8 @@ def to_text(description: Description) -> str:
         ).rstrip()
 
     title = " ".join(filter(None, (d.model, "on", "x".join(map(str, d.input_shape)))))
-    return "\n".join(
-        [
-            title,
-            "",
-            line(header),
-            rule,
-            *map(line, rows),
-            rule,
-            line(totals),
-            "",
-            CONVENTION,
-            *(f"Warning: {w}" for w in d.warnings),
-        ]
-    )
+    warnings = [f"Warning: {warning}" for warning in d.warnings]
+    return "\n".join([title, "", line(header), rule, *map(line, rows), rule, line(totals), "", CONVENTION, *warnings])
 
 
 def _sizes_text(size: int | tuple[int, ...] | None) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import json
 import os
 import shlex
 import signal
@@ -361,3 +362,15 @@ def test_resolve_adds_seeds_where_the_answer_is_open(npz: str, tmp_path: Path) -
         assert again or "more trials where the answer is open" in done.stdout
         table = rows(tmp_path / "o")
         assert sorted((row["filters"], int(row["seed"])) for row in table) == [(f, seed) for f in "23" for seed in range(5)]
+
+
+def test_e4_describe_warns_of_misaligned_branches():
+    """A patch embedding and a depthwise kernel of even size: half a stride apart, and trained all the same."""
+    words = ["describe", "--model=convmixer", "--kernel_size=8"]
+    told = launch(*words)
+    assert told.returncode == 0
+    assert "Warning: residual1: its branches are misaligned" in told.stdout
+    (warning, *_) = json.loads(launch(*words, "--json").stdout)["warnings"]
+    assert warning.startswith("residual1: ")
+    planned = launch("--model=convmixer", "--kernel_size=8", "--dataset=red_green", "--dry_run")
+    assert "misaligned" not in planned.stderr

@@ -4,18 +4,17 @@ Values are of order 1 and sums have at most some hundred terms: float32 is held 
 """
 
 import functools
-from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-from cnn_jax import avg_pool, conv, conv_transpose, layers, max_pool, native
+from cnn_jax import avg_pool, config, conv, conv_transpose, layers, max_pool, native
 from cnn_jax.convolution import at_most, conv_max_pool, conv_valid, dense
-
-ROOT = Path(__file__).resolve().parents[1]
+from cnn_jax.models import CNN
 
 
 @pytest.fixture(params=["native", "xla", "lax"], autouse=True)
@@ -31,11 +30,10 @@ def draw(*shape, seed=0):
 
 
 def close(found, expected, tolerance=1e-4):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max(initial=0))),
-        found,
-        expected,
-    )
+    def compare(a, b):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1, np.abs(b).max(initial=0)))
+
+    jax.tree.map(compare, found, expected)
 
 
 def plain_conv(x, kernel, bias=0, *, strides=(1, 1), zeros=((0, 0), (0, 0)), groups=1):
@@ -204,23 +202,97 @@ def gradient_of_scan(function, arguments, tangents):
     return jvp(steps, arguments, tangents), jax.grad(steps, tuple(range(len(arguments))))(*arguments)
 
 
+QUICK = (linearize, forward_over_reverse)
 TRANSFORMATIONS = (
-    jvp, jvp_of_one_argument, linearize, jacfwd, forward_over_reverse, reverse_over_forward, forward_over_forward,
-    reverse_over_reverse, forward_over_forward_over_reverse, hessian, vmap_of_hvp, gradient_of_vmap, vmap_of_vmap, gradient_of_scan,
+    jvp, jvp_of_one_argument, jacfwd, reverse_over_forward, forward_over_forward, reverse_over_reverse,
+    forward_over_forward_over_reverse, hessian, vmap_of_hvp, gradient_of_vmap, vmap_of_vmap, gradient_of_scan,
 )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["conv and relu", "conv, relu and pool", "dense", "batch norm"])
+def test_e3_forward_mode_is_that_of_lax(name):
+    derivatives_agree(name, QUICK)
+
+
+def test_e3_under_vmap_the_transpose_is_kept():
+    derivatives_agree("conv and relu", (gradient_of_vmap,))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_e3_derivatives_of_every_kind_are_those_of_lax(name):
+    derivatives_agree(name, QUICK + TRANSFORMATIONS)
+
+
+def derivatives_agree(name, transformations):
     ours, plain, *arguments = FUNCTIONS[name]
     tangents = tuple(draw(*a.shape, seed=5) for a in arguments)
     arguments = tuple(map(jnp.asarray, arguments))
 
     def all_of(function):
-        return jax.jit(lambda *a: [transform(function, a, tangents) for transform in TRANSFORMATIONS])(*arguments)
+        return jax.jit(lambda *a: [transform(function, a, tangents) for transform in transformations])(*arguments)
 
-    for transform, found, expected in zip(TRANSFORMATIONS, all_of(ours), all_of(plain), strict=True):
+    for transform, found, expected in zip(transformations, all_of(ours), all_of(plain), strict=True):
         try:
             close(found, expected, 1e-3 if name == "batch norm" else 1e-4)
         except AssertionError as error:
             raise AssertionError(f"{name}: {transform.__name__}") from error
+
+
+# ------------------------------------------------------------------------------------------------ constants and exports
+
+
+def test_e5_an_array_of_numpy_may_be_mapped_inside_jit():
+    images, kernel = draw(3, 2, 5, 5, 3), draw(3, 3, 3, 4)
+    found = jax.jit(lambda k: jax.vmap(lambda x: conv(x, k))(images))(kernel)
+    close(found, jnp.stack([plain_conv(x, kernel) for x in images]))
+
+
+def loss(x, kernel, bias):
+    """A convolution, one with relu and pool, and a dense layer."""
+    pool = pooled(relu=True)[0]
+    y = pool(conv_valid(x, kernel, strides=(1, 1), **VALID, relu=True), kernel, bias)
+    return (dense(y.reshape(len(y), -1), jnp.ones((8, 2)), jnp.ones(2)) ** 2).sum()
+
+
+def test_e5_a_program_is_exported_for_every_platform():
+    """C is in no exported program: our library need not be where it runs."""
+    arguments = draw(2, 6, 6, 4), draw(3, 3, 4, 4), draw(4)
+    step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
+    exported = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(*arguments)
+    assert "cnn_jax" not in exported.mlir_module().replace("cnn_jax/", "")
+    close(exported.call(*arguments), step(*arguments))
+
+
+# ----------------------------------------------------------------------------------------------------------- empty batches
+
+EVERY_KIND = {
+    "conv and pool": (config.Conv(6, 3, activation="relu"), config.MaxPool(2)),
+    "groups": (config.Conv(6, 3, groups=2), config.Activation("gelu")),
+    "depthwise": (config.DepthwiseConv(3), config.SeparableConv(4, 3), config.ConvTranspose(3, 3, strides=2)),
+    "flatten": (config.Flatten(), config.Dropout(0.5), config.Dense(3), config.RBF(((1, 1, -1),))),
+    "pools": (config.AvgPool(2), config.Subsample(2), config.GlobalMaxPool()),
+    "norms": (config.BatchNorm(), config.GroupNorm(2), config.LayerNorm(), config.PadChannels(6, 2), config.GlobalAvgPool()),
+    "branches": (config.Residual((config.Conv(4, 1),)), config.Branch(((config.Conv(2, 3),), (config.MaxPool(3, 1),)))),
+}
+
+
+# With 2 channels, the XLA design does convolution and pool at once.
+@pytest.mark.parametrize(("kind", "channels"), [("conv and pool", 2), *((kind, 4) for kind in EVERY_KIND)])
+def test_e6_an_empty_batch_gives_an_empty_result(kind, channels):
+    network = CNN(EVERY_KIND[kind])
+    x = np.zeros((0, 8, 8, channels), np.float32)
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), np.zeros((1, 8, 8, channels), np.float32)))
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), dict(variables))
+    params = variables.pop("params", {})
+
+    def total(params, x):
+        given = {"params": params, **variables}
+        (logits, _), _ = network.apply(given, x, True, rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"])
+        return logits.sum(), logits
+
+    (_, logits), (gradients, of_x) = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(params, x)
+    assert logits.shape[0] == 0
+    assert of_x.shape == x.shape
+    if kind != "norms":  # there is no mean over nothing
+        assert not any(np.any(gradient) for gradient in jax.tree.leaves(gradients))

@@ -138,7 +138,7 @@ def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Arr
 
 
 @_kernel_gradient.defjvp
-def _kernel_gradient_jvp(how: How, size: _Size, primals: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
+def _kernel_gradient_jvp(how: How, size: _Size, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
     outputs = _kernel_gradient(how, size, *primals)
     return outputs, linear(_KERNEL_GRADIENT, (how, size), primals, tangents[:2], outputs)
 
@@ -182,7 +182,7 @@ def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays:
 def _in_c(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDtypeStruct, ...]) -> list[jax.Array]:
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
-    return jax.ffi.ffi_call(name, results)(*arrays, how=numbers)
+    return list(jax.ffi.ffi_call(name, results)(*arrays, how=numbers))
 
 
 def _by_xla(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDtypeStruct, ...]) -> list[jax.Array]:
@@ -198,10 +198,15 @@ def _by_xla(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDty
     seen = arrays[2]
     if name == "cnn_jax_conv_kernel_gradient":
         x, gradient, _ = arrays
-        tangent = lambda kernel, bias: _passed(how, xla.as_written(x, kernel, plain) + bias, seen)  # noqa: E731
+
+        def tangent(*given: jax.Array) -> jax.Array:
+            return _passed(how, xla.as_written(x, given[0], plain) + given[1], seen)
     else:
         gradient, kernel, _ = arrays
-        tangent = lambda x: _passed(how, xla.as_written(x, kernel, plain), seen)  # noqa: E731
+
+        def tangent(*given: jax.Array) -> jax.Array:
+            return _passed(how, xla.as_written(given[0], kernel, plain), seen)
+
     return list(jax.linear_transpose(tangent, *results)(gradient))
 
 

@@ -218,7 +218,7 @@ _POOLED = Rule(_pooled_tangent, _pooled_transpose)
 
 
 @_pooled.defjvp
-def _pooled_jvp(window: Axes, relu: bool, primals: Arrays, tangents: Arrays) -> tuple[Arrays, tuple[Any, ...]]:
+def _pooled_jvp(window: Axes, relu: bool, primals: Arrays, tangents: Arrays) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     y, x_HWCN, winner = outputs = _pooled(window, relu, *primals)
     (tangent,) = linear(_POOLED, (window, relu), (x_HWCN, primals[1], winner), tangents, [y])
     return outputs, (tangent, jnp.moveaxis(tangents[0], 0, -1), np.zeros(winner.shape, jax.dtypes.float0))
