@@ -22,7 +22,7 @@ from jax import lax
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
 from cnn_jax.convolution import TRANSPOSED_SCOPE, conv_max_pool, conv_valid, dense
-from cnn_jax.convolution.linear import Arrays, Rule, linear
+from cnn_jax.convolution.linear import Arrays, Rule, canonical, linear
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
@@ -644,7 +644,7 @@ class BatchNorm(nn.Module):
         scale = jnp.ones(shape, wide) if scale is None else scale.astype(wide)
         bias = jnp.zeros(shape, wide) if bias is None else bias.astype(wide)
         if train:
-            y, batch_mean, batch_var = _normalized(x.astype(wide), scale, bias, self.epsilon)
+            y, batch_mean, batch_var = _normalized(canonical(x.astype(wide)), scale, bias, self.epsilon)
             if not self.is_initializing():
                 for running, now in ((mean, batch_mean), (var, batch_var)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * now

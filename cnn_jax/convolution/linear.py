@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
@@ -40,6 +42,11 @@ def linear(rule: Rule, static: Hashable, residuals: Arrays, arguments: Arrays, l
     return _linear_p.bind(
         *residuals, *arguments, rule=rule, static=static, count=len(residuals), levels=(), results=results
     )  # fmt: skip
+
+
+def canonical(x: jax.Array) -> jax.Array:
+    """Returns `x` as an array of JAX. Under vmap inside jit it may hold one of NumPy, which `jax.custom_jvp` does not take."""
+    return jnp.copy(x) if isinstance(getattr(x, "val", None), np.ndarray) else x
 
 
 # A level is a vmap around the function, outermost first: whether each array has that leading axis.
@@ -101,7 +108,7 @@ def _transpose(
 
 
 def _batch(arrays: Arrays, axes: Sequence[int | None], *, levels: _Levels, **params: Any) -> tuple[Arrays, list[int]]:
-    moved = [a if axis is None else jax.numpy.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)]
+    moved = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)]
     outputs = _linear_p.bind(*moved, levels=(tuple(axis is not None for axis in axes), *levels), **params)
     return outputs, [0] * len(outputs)
 
