@@ -202,9 +202,9 @@ def gradient_of_scan(function, arguments, tangents):
     return jvp(steps, arguments, tangents), jax.grad(steps, tuple(range(len(arguments))))(*arguments)
 
 
-QUICK = (linearize, forward_over_reverse)
+QUICK = (linearize, forward_over_reverse, forward_over_forward)
 TRANSFORMATIONS = (
-    jvp, jvp_of_one_argument, jacfwd, reverse_over_forward, forward_over_forward, reverse_over_reverse,
+    jvp, jvp_of_one_argument, jacfwd, reverse_over_forward, reverse_over_reverse,
     forward_over_forward_over_reverse, hessian, vmap_of_hvp, gradient_of_vmap, vmap_of_vmap, gradient_of_scan,
 )  # fmt: skip
 
