@@ -49,11 +49,30 @@ class UsageError(ValueError):
     """What the user asked for cannot be done. The message is one line that names the culprit and the legal values."""
 
 
+def plain(value: Any) -> Any:
+    """Returns NumPy integers as int, and lists and arrays as tuples, at any depth; everything else as it is."""
+    if isinstance(value, int | str | float):  # bool too: no integer to `as_tuple`
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(map(plain, value))
+    return plain(value.tolist()) if hasattr(value, "tolist") else value  # an array or a scalar of NumPy
+
+
 # ---------------------------------------------------------------------------------------------------------------- layers
 
 
+class _Layer:
+    """Settings as plain Python values, so that a spec is hashable and can be written as JSON."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if (as_plain := plain(value)) is not value:
+                object.__setattr__(self, field.name, as_plain)
+
+
 @dataclasses.dataclass(frozen=True)
-class Conv:
+class Conv(_Layer):
     """Convolution (cross-correlation, as in every deep-learning library), then bias, then activation."""
 
     kind: ClassVar[str] = "conv"
@@ -74,7 +93,7 @@ class Conv:
 
 
 @dataclasses.dataclass(frozen=True)
-class DepthwiseConv:
+class DepthwiseConv(_Layer):
     """A convolution per input channel: `multiplier` filters each."""
 
     kind: ClassVar[str] = "depthwise"
@@ -92,7 +111,7 @@ class DepthwiseConv:
 
 
 @dataclasses.dataclass(frozen=True)
-class SeparableConv:
+class SeparableConv(_Layer):
     """A depthwise convolution, then a 1x1 convolution over its channels (Keras's SeparableConv2D): one bias, at the end."""
 
     kind: ClassVar[str] = "separable"
@@ -111,7 +130,7 @@ class SeparableConv:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvTranspose:
+class ConvTranspose(_Layer):
     """The gradient of a convolution with respect to its input, used as a layer that enlarges."""
 
     kind: ClassVar[str] = "conv_transpose"
@@ -130,7 +149,7 @@ class ConvTranspose:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaxPool:
+class MaxPool(_Layer):
     """Maximum over windows; padding never wins. `strides` None: the window."""
 
     kind: ClassVar[str] = "pool"
@@ -142,7 +161,7 @@ class MaxPool:
 
 
 @dataclasses.dataclass(frozen=True)
-class AvgPool:
+class AvgPool(_Layer):
     """Mean over windows. `strides` None: the window."""
 
     kind: ClassVar[str] = "pool"
@@ -154,7 +173,7 @@ class AvgPool:
 
 
 @dataclasses.dataclass(frozen=True)
-class GlobalMaxPool:
+class GlobalMaxPool(_Layer):
     """Maximum over all positions: (N, *S, C) -> (N, C)."""
 
     kind: ClassVar[str] = "global_pool"
@@ -162,7 +181,7 @@ class GlobalMaxPool:
 
 
 @dataclasses.dataclass(frozen=True)
-class GlobalAvgPool:
+class GlobalAvgPool(_Layer):
     """Mean over all positions: (N, *S, C) -> (N, C)."""
 
     kind: ClassVar[str] = "global_pool"
@@ -170,7 +189,7 @@ class GlobalAvgPool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Subsample:
+class Subsample(_Layer):
     """LeNet-5's pooling (LeCun et al. 1998): window sum times a trained coefficient per channel, plus a bias, activation."""
 
     kind: ClassVar[str] = "subsample"
@@ -180,7 +199,7 @@ class Subsample:
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchNorm:
+class BatchNorm(_Layer):
     """Batch normalisation over all axes but channels; running statistics at evaluation."""
 
     kind: ClassVar[str] = "norm"
@@ -192,7 +211,7 @@ class BatchNorm:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupNorm:
+class GroupNorm(_Layer):
     """Group normalisation: `groups` groups of channels."""
 
     kind: ClassVar[str] = "norm"
@@ -202,7 +221,7 @@ class GroupNorm:
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(_Layer):
     """Layer normalisation over channels."""
 
     kind: ClassVar[str] = "norm"
@@ -211,7 +230,7 @@ class LayerNorm:
 
 
 @dataclasses.dataclass(frozen=True)
-class Activation:
+class Activation(_Layer):
     """An activation function on its own."""
 
     kind: ClassVar[str] = "activation"
@@ -220,7 +239,7 @@ class Activation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dropout:
+class Dropout(_Layer):
     """Drops each value with probability `rate` in training, and scales the rest by 1 / (1 - rate)."""
 
     kind: ClassVar[str] = "dropout"
@@ -229,7 +248,7 @@ class Dropout:
 
 
 @dataclasses.dataclass(frozen=True)
-class Flatten:
+class Flatten(_Layer):
     """(N, *S, C) -> (N, prod(S) * C)."""
 
     kind: ClassVar[str] = "flatten"
@@ -237,7 +256,7 @@ class Flatten:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class Dense(_Layer):
     """Matrix product over the last axis, then bias, then activation."""
 
     kind: ClassVar[str] = "dense"
@@ -250,7 +269,7 @@ class Dense:
 
 
 @dataclasses.dataclass(frozen=True)
-class RBF:
+class RBF(_Layer):
     """LeNet-5's output layer: minus half the squared distance to a fixed code of +1 and -1 per class. No parameters.
 
     `codes` has a tuple of length (input features) per class.
@@ -262,7 +281,7 @@ class RBF:
 
 
 @dataclasses.dataclass(frozen=True)
-class PadChannels:
+class PadChannels(_Layer):
     """ResNet's parameter-free shortcut "A" (He et al. 2016): every `strides`-th position, zeros for the new channels."""
 
     kind: ClassVar[str] = "pad_channels"
@@ -272,7 +291,7 @@ class PadChannels:
 
 
 @dataclasses.dataclass(frozen=True)
-class Residual:
+class Residual(_Layer):
     """activation(body(x) + shortcut(x)); an empty shortcut is the identity."""
 
     kind: ClassVar[str] = "residual"
@@ -283,7 +302,7 @@ class Residual:
 
 
 @dataclasses.dataclass(frozen=True)
-class Branch:
+class Branch(_Layer):
     """Branches over the same input, joined along channels ('concat') or added ('add')."""
 
     kind: ClassVar[str] = "branch"

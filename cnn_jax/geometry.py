@@ -40,6 +40,7 @@ from cnn_jax.config import (
     Subsample,
     UsageError,
     named,
+    plain,
 )
 
 
@@ -55,7 +56,8 @@ def as_tuple(size: Size, rank: int, what: str, least: int = 1) -> tuple[int, ...
 
     `what` names the quantity in the GeometryError.
     """
-    sizes = tuple(size) if isinstance(size, tuple | list) else (size,) * rank
+    size = plain(size)
+    sizes = size if isinstance(size, tuple) else (size,) * rank
     if len(sizes) != rank:
         raise GeometryError(f"{what} {sizes} has {len(sizes)} values for {rank} spatial axes: give one number, or one per axis")
     for value in sizes:
@@ -72,6 +74,7 @@ def axis_pads(n: int, k: int, s: int, d: int, padding: str | int | Sequence[int]
     at the start. An int is added at both ends; a pair is (before, after).
     """
     reach = (k - 1) * d
+    padding = plain(padding)
     match padding:
         case "valid":
             return 0, 0
@@ -100,7 +103,7 @@ def resolve_pads(
     spatial: Sequence[int], kernel: Size, strides: Size, dilation: Size, padding: Padding
 ) -> tuple[tuple[int, int], ...]:
     """The (low, high) pads of every spatial axis for an input of shape `spatial`."""
-    rank = len(spatial)
+    rank, padding = len(spatial), plain(padding)
     if padding == "causal" and rank != 1:
         raise GeometryError(f"padding 'causal' is for one spatial axis, not {rank}: use one of valid, same, same_lower, full")
     per_axis: Sequence = [padding] * rank if isinstance(padding, str | int) else padding
@@ -145,6 +148,7 @@ def transpose_geometry(
     k_S, s_S = as_tuple(kernel, rank, "kernel_size"), as_tuple(strides, rank, "strides")
     d_S = as_tuple(dilation, rank, "dilation")
     extra_S = as_tuple(output_padding, rank, "output_padding", least=0)
+    padding = plain(padding)
     same = padding in ("same", "same_lower")
     forward_S = [n * s for n, s in zip(spatial, s_S, strict=True)]
     pads = resolve_pads(forward_S if same else spatial, k_S, s_S, d_S, padding)
@@ -187,6 +191,7 @@ class LayerInfo:
     effective_stride: int | tuple[int, ...] | None = None
     pads: tuple[tuple[int, int], ...] | None = None
     activation_bytes: int = 0
+    warning: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +215,10 @@ class Description:
         return sum(layer.activation_bytes for layer in self.layers)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(f"{layer.name}: {layer.warning}" for layer in self.layers if layer.warning)
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         return self.layers[-1].output_shape if self.layers else self.input_shape
 
@@ -219,14 +228,17 @@ class Description:
         return next((la.receptive_field for la in reversed(self.layers) if la.receptive_field is not None), None)
 
 
-@functools.lru_cache(maxsize=4096)
-def layer_table(spec: Spec, input_shape: tuple[int, ...]) -> Description:
+def layer_table(spec: Sequence[Layer], input_shape: Sequence[int]) -> Description:
     """Output shapes, parameters, MACs and receptive fields of a network on images of shape `input_shape` (*S, C).
 
     The layers inside a `Residual` or a `Branch` are rows of their own, before the row of the whole, which costs nothing.
     Raises GeometryError naming the layer that is wrong or does not fit, and UsageError for two layers of one name.
     """
-    input_shape = tuple(input_shape)
+    return _layer_table(tuple(spec), plain(input_shape))
+
+
+@functools.lru_cache(maxsize=4096)
+def _layer_table(spec: Spec, input_shape: tuple[int, ...]) -> Description:
     if not input_shape or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in input_shape):
         raise GeometryError(f"input shape {input_shape} is not legal: give (*spatial sizes, channels), integers of at least 1")
     for layer in spec:
@@ -278,6 +290,7 @@ class _Step:
     params: int = 0
     macs: int = 0
     pads: tuple[tuple[int, int], ...] | None = None
+    warning: str = ""
 
 
 _LEGAL = {
@@ -296,12 +309,12 @@ def _run(layers: Spec, x: _Signal, rows: list[LayerInfo]) -> _Signal:
         match layer:
             case Residual():
                 paths = [_run(layer.body, x, rows), _run(layer.shortcut, x, rows)]
-                step = _Step(_join(layer.name, paths, concat=False))
+                step = _join(layer.name, paths, concat=False)
             case Branch():
                 if layer.merge not in ("concat", "add") or not layer.branches:
                     raise GeometryError(f"{layer.name}: merge is {layer.merge!r}: one of concat, add, over at least one branch")
                 paths = [_run(branch, x, rows) for branch in layer.branches]
-                step = _Step(_join(layer.name, paths, concat=layer.merge == "concat"))
+                step = _join(layer.name, paths, concat=layer.merge == "concat")
             case _:
                 try:
                     step = _step(layer, x)
@@ -319,6 +332,7 @@ def _run(layers: Spec, x: _Signal, rows: list[LayerInfo]) -> _Signal:
                 effective_stride=_per_axis(f.jump for f in x.fields or ()),
                 pads=step.pads,
                 activation_bytes=0 if isinstance(layer, Flatten) else 4 * math.prod(x.shape),
+                warning=step.warning,
             )
         )
     return x
@@ -329,22 +343,33 @@ def _per_axis(values: Iterable[int]) -> int | tuple[int, ...] | None:
     return None if not values else values[0] if len(set(values)) == 1 else values
 
 
-def _join(name: str, paths: list[_Signal], concat: bool) -> _Signal:
+def _join(name: str, paths: list[_Signal], concat: bool) -> _Step:
+    """Adds or concatenates branches. Branches that look at different places of the image are a warning: the network runs."""
     shapes = [p.shape for p in paths]
     if len({shape[:-1] if concat else shape for shape in shapes}) > 1:
         raise GeometryError(f"{name}: its branches do not fit together: their outputs are {' and '.join(map(_times, shapes))}")
     shape = (*shapes[0][:-1], sum(s[-1] for s in shapes)) if concat else shapes[0]
     fields = [p.fields for p in paths if p.fields is not None]
     if len(fields) < len(paths):
-        return _Signal(shape, None)
-    if len({tuple((f.twice_centre, f.jump) for f in path) for path in fields}) > 1:
-        raise GeometryError(
-            f"{name}: its branches are misaligned: their receptive fields are centred "
-            f"{' and '.join(_times(f.twice_centre / 2 for f in path) for path in fields)} pixels into the image: "
-            "use odd kernels with equal padding on both sides"
+        return _Step(_Signal(shape, None))
+    jumps = [tuple(f.jump for f in path) for path in fields]
+    if len(set(jumps)) > 1:
+        strides = " and ".join(map(_times, jumps))
+        return _Step(_Signal(shape, None), warning=f"its branches have different effective strides: {strides} pixels")
+    centres = [tuple(f.twice_centre / 2 for f in path) for path in fields]
+    warning = ""
+    if len(set(centres)) > 1:
+        warning = (
+            f"its branches are misaligned: their receptive fields are centred {' and '.join(map(_times, centres))} pixels "
+            f"into the image, at an effective stride of {_times(jumps[0])}; odd kernels with equal padding on both sides align"
         )
-    # Fields with one centre are nested: the widest is the union.
-    return _Signal(shape, tuple(max(axis, key=lambda f: f.size) for axis in zip(*fields, strict=True)))
+    return _Step(_Signal(shape, tuple(map(_union, zip(*fields, strict=True)))), warning=warning)
+
+
+def _union(fields: tuple[_Field, ...]) -> _Field:
+    """The smallest field that covers all of `fields`, which have one jump."""
+    start = min(f.start for f in fields)
+    return _Field(start, max(f.start + f.size for f in fields) - start, fields[0].jump)
 
 
 def _times(sizes: Iterable[float]) -> str:

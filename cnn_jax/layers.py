@@ -21,7 +21,8 @@ from jax import lax
 
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
-from cnn_jax.convolution import conv_max_pool, conv_valid, dense
+from cnn_jax.convolution import TRANSPOSED_SCOPE, conv_max_pool, conv_valid, dense
+from cnn_jax.convolution.linear import Arrays, Rule, canonical, linear
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
 Function = Callable[[jax.Array], jax.Array]
@@ -113,7 +114,7 @@ class _Convolution(NamedTuple):
         cls, x: jax.Array, kernel: jax.Array, bias: jax.Array | None, strides: Size, padding: Padding, padding_mode: str,
         dilation: Size, groups: int,
     ) -> "_Convolution":  # fmt: skip
-        rank = _rank(x, kernel)
+        rank, groups = _rank(x, kernel), config.plain(groups)
         _check_channels(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
         strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
         pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
@@ -141,7 +142,7 @@ def conv_transpose(
     `output_padding` enlarges the end, to tell apart the inputs that a strided `conv` maps to one size; it must be smaller
     than the stride or the dilation. Raises UsageError for shapes that do not agree and for an empty result.
     """
-    rank = _rank(x, kernel)
+    rank, groups = _rank(x, kernel), config.plain(groups)
     _check_channels(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
     sizes, kernel_sizes = x.shape[1:-1], kernel.shape[:-2]
     strides, dilation = geometry.as_tuple(strides, rank, "strides"), geometry.as_tuple(dilation, rank, "dilation")
@@ -150,8 +151,9 @@ def conv_transpose(
     whole_S = tuple((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel_sizes, strides, dilation, strict=True))
     convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
     # Not linear_transpose: conv_valid may define its own gradient, which only vjp can use.
-    _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole_S, kernel.shape[-2] * groups), x.dtype))
-    (y,) = gradient(x)
+    with jax.named_scope(TRANSPOSED_SCOPE):
+        _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole_S, kernel.shape[-2] * groups), x.dtype))
+        (y,) = gradient(x)
     # What the pads of the convolution were is cut off; where the output reaches beyond the last window, zeros are added.
     edges = ((-low, out + low - whole, 0) for whole, out, (low, _) in zip(whole_S, out_S, pads, strict=True))
     y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
@@ -568,7 +570,7 @@ class GlobalAvgPool(_Named):
         return jnp.mean(x, axis=tuple(range(1, 1 + _rank(x))))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """x (..., C) with mean 0 and variance 1 per channel, times scale plus bias; mean and (biased) variance of x.
 
@@ -582,13 +584,18 @@ def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float)
     return x * slope + (bias - mean * slope), mean, var
 
 
-def _normalized_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[Any, Any]:
-    y, mean, var = _normalized(x, scale, bias, epsilon)
-    return (y, mean, var), (x, scale, mean, var)
+def _normalized_tangent(epsilon: float, residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, scale, mean, var), (dx, dscale, dbias) = residuals, arguments
+    axes = tuple(range(x.ndim - 1))
+    inverse = jax.lax.rsqrt(var + epsilon)
+    centred, dmean = x - mean, dx.mean(axes)
+    dvar = 2 * (centred * dx).mean(axes)
+    dslope = dscale * inverse - scale * inverse**3 * dvar / 2
+    return [(dx - dmean) * (scale * inverse) + centred * dslope + dbias, dmean, dvar]
 
 
-def _normalized_backward(epsilon: float, saved: Any, gradients: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    (x, scale, mean, var), (y, y_mean, y_var) = saved, gradients
+def _normalized_transpose(epsilon: float, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, scale, mean, var), (y, y_mean, y_var) = residuals, cotangents
     axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
     inverse = jax.lax.rsqrt(var + epsilon)
     bias = y.sum(axes)
@@ -597,10 +604,17 @@ def _normalized_backward(epsilon: float, saved: Any, gradients: Any) -> tuple[ja
     slope = scale * inverse
     of_x = (2 * y_var - slope * inverse * scale_gradient) / count
     constant = (y_mean - slope * bias) / count - of_x * mean
-    return y * slope + x * of_x + constant, scale_gradient, bias
+    return [y * slope + x * of_x + constant, scale_gradient, bias]
 
 
-_normalized.defvjp(_normalized_forward, _normalized_backward)
+_NORMALIZED = Rule(_normalized_tangent, _normalized_transpose)
+
+
+@_normalized.defjvp
+def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
+    x, scale, _ = primals
+    outputs = _, mean, var = _normalized(*primals, epsilon)
+    return outputs, tuple(linear(_NORMALIZED, epsilon, (x, scale, mean, var), tangents, outputs))
 
 
 class BatchNorm(nn.Module):
@@ -630,7 +644,7 @@ class BatchNorm(nn.Module):
         scale = jnp.ones(shape, wide) if scale is None else scale.astype(wide)
         bias = jnp.zeros(shape, wide) if bias is None else bias.astype(wide)
         if train:
-            y, batch_mean, batch_var = _normalized(x.astype(wide), scale, bias, self.epsilon)
+            y, batch_mean, batch_var = _normalized(canonical(x.astype(wide)), scale, bias, self.epsilon)
             if not self.is_initializing():
                 for running, now in ((mean, batch_mean), (var, batch_var)):
                     running.value = self.momentum * running.value + (1 - self.momentum) * now

@@ -154,7 +154,7 @@ _APPLY: dict[type, Callable[[Any, jax.Array, _Forward], jax.Array]] = {
     config.LayerNorm: _linen(nn.LayerNorm),
     config.Activation: lambda layer, x, forward: layers.lookup(layers.ACTIVATIONS, "activation", layer.activation)(x),
     config.Dropout: _dropout,
-    config.Flatten: lambda layer, x, forward: x.reshape(len(x), -1),
+    config.Flatten: lambda layer, x, forward: x.reshape(len(x), math.prod(x.shape[1:])),
     config.Dense: _linen(layers.Dense),
     config.RBF: _linen(layers.RBF),
     config.PadChannels: _linen(layers.PadChannels),

@@ -9,7 +9,7 @@ import inspect
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cnn_jax import zoo
 from cnn_jax.config import (
@@ -27,6 +27,7 @@ from cnn_jax.config import (
     Spec,
     UsageError,
     named,
+    plain,
 )
 from cnn_jax.geometry import Description, LayerInfo, layer_table
 
@@ -48,6 +49,9 @@ def describe(
     """
     if isinstance(model, str):
         model = ModelConfig(model)
+    if isinstance(model, list):
+        model = tuple(model)
+    input_shape = None if input_shape is None else plain(input_shape)
     if isinstance(model, ModelConfig):
         native_shape, native_classes = zoo.NATIVE.get(model.name, (None, None))
         input_shape = native_shape if input_shape is None else tuple(input_shape)
@@ -94,10 +98,11 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     import flax.linen as nn
     import jax
 
-    from cnn_jax.convolution import at_most
+    from cnn_jax.convolution import TRANSPOSED_SCOPE, at_most
 
     name = type(module).__name__
     calls: list[_Call] = []
+    transposed: set[tuple[str, ...]] = set()  # modules whose convolution is the gradient of another
     last: list[Any] = [None]
 
     def note(method: Any, args: tuple, kwargs: dict, context: Any) -> Any:
@@ -108,6 +113,8 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
             size = math.prod(shape) * out.dtype.itemsize if fresh and hasattr(out, "dtype") else 0
             calls.append(_Call(context.module.path, type(context.module).__name__, tuple(shape[1:]), size))
             last[0] = out
+            if isinstance(context.module, nn.ConvTranspose):
+                transposed.add(context.module.path)
         return result
 
     train: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
@@ -131,9 +138,11 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     params, macs = dict.fromkeys(paths, 0), dict.fromkeys(paths, 0)
     for keys, leaf in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
         params[owner([key.key for key in keys])] += leaf.size
-    for scopes, count in _products(program.jaxpr):
+    for scopes, counts in _products(program.jaxpr):
         # Behind the root's own name in the scopes; transformations put scopes of their own in between.
-        macs[owner([scope for scope in scopes if any(scope in path for path in paths)])] += count
+        path = owner([scope for scope in scopes if any(scope in path for path in paths)])
+        is_gradient = path in transposed or TRANSPOSED_SCOPE in scopes
+        macs[path] += counts.of_gradient if is_gradient else counts.as_written
 
     rows = []
     for call in calls:  # a module that is called again shares its parameters; its products were all counted at the first
@@ -150,7 +159,14 @@ def _trace(module: "nn.Module", input_shape: tuple[int, ...]) -> Description:
     return Description(input_shape, tuple(rows), model=name)
 
 
-def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], int]]:
+class _Count(NamedTuple):
+    """MACs of an operation; of a convolution also those of the one that it is the gradient of, if it is one."""
+
+    as_written: int
+    of_gradient: int
+
+
+def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], _Count]]:
     """The scopes and the MACs of every matrix product and convolution of a program, those in inner programs included."""
     for equation in _needed(jaxpr):
         here = scopes + tuple(str(equation.source_info.name_stack).split("/"))
@@ -158,15 +174,16 @@ def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Itera
         if primitive == "dot_general":
             (contracted, _), _ = parameters["dimension_numbers"]
             inputs, outputs = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
-            yield here, times * math.prod(outputs) * math.prod(inputs[axis] for axis in contracted)
+            yield here, _Count(*[times * math.prod(outputs) * math.prod(inputs[axis] for axis in contracted)] * 2)
         elif primitive == "conv_general_dilated":
             image, kernel = (variable.aval.shape for variable in equation.invars)
-            yield here, times * _convolution_macs(parameters, image, kernel, equation.outvars[0].aval.shape)
+            as_written, gradient = _convolution_macs(parameters, image, kernel, equation.outvars[0].aval.shape)
+            yield here, _Count(times * as_written, times * gradient)
         else:
             inner = [getattr(p, "jaxpr", p) for p in _leaves(parameters) if hasattr(getattr(p, "jaxpr", p), "eqns")]
             counts = [list(_products(program, here, times * parameters.get("length", 1))) for program in inner]
             if primitive == "cond" and counts:  # one branch runs: the dearest
-                counts = [max(counts, key=lambda products: sum(count for _, count in products))]
+                counts = [max(counts, key=lambda products: sum(count.as_written for _, count in products))]
             for products in counts:
                 yield from products
 
@@ -186,18 +203,19 @@ def _needed(jaxpr: Any) -> list[Any]:
     return equations[::-1]
 
 
-def _convolution_macs(parameters: dict[str, Any], image: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> int:
-    """Products of a convolution, with padding too. One over inputs with holes between them (`lhs_dilation`) is the gradient of
-    another and costs what that costs: neither holes nor padding count."""
+def _convolution_macs(parameters: dict[str, Any], image: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> _Count:
+    """Products of a convolution, with padding too.
+
+    A transposed convolution is the gradient of another and costs what that costs: every input meets every weight. It shows
+    as holes between the inputs (`lhs_dilation`); without strides it has none and looks like any convolution.
+    """
     numbers = parameters["dimension_numbers"]
-    total = out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]
-    axes = zip(numbers.lhs_spec[2:], numbers.rhs_spec[2:], numbers.out_spec[2:], strict=True)
-    for axis, (n_axis, k_axis, out_axis) in enumerate(axes):
-        s, d, holes = (parameters[name][axis] for name in ("window_strides", "rhs_dilation", "lhs_dilation"))
-        low, last = parameters["padding"][axis][0], (image[n_axis] - 1) * holes
-        places = [o * s + j * d - low for o in range(out[out_axis]) for j in range(kernel[k_axis])]
-        total *= len(places) if holes == 1 else sum(0 <= place <= last and place % holes == 0 for place in places)
-    return total
+    channels = image[numbers.lhs_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]
+    taps = channels * math.prod(kernel[axis] for axis in numbers.rhs_spec[2:])
+    gradient = taps * math.prod(image[axis] for axis in numbers.lhs_spec[2:])
+    holes = max(parameters["lhs_dilation"], default=1) > 1
+    as_written = gradient if holes else taps * math.prod(out[axis] for axis in numbers.out_spec[2:])
+    return _Count(as_written, gradient)
 
 
 # ----------------------------------------------------------------------------------------------------------------- output
@@ -209,6 +227,7 @@ def to_json(description: Description) -> dict[str, Any]:
     for layer in description.layers:
         row = dataclasses.asdict(layer)
         row["padding"] = row.pop("pads")
+        del row["warning"]  # among those of the whole, with the layer's name
         layers.append(row)
     return {
         "model": description.model,
@@ -218,6 +237,7 @@ def to_json(description: Description) -> dict[str, Any]:
         "macs": description.macs,
         "receptive_field": description.receptive_field,
         "activation_bytes": description.activation_bytes,
+        "warnings": description.warnings,
     }
 
 
@@ -331,7 +351,13 @@ def to_text(description: Description) -> str:
             c.ljust(w) if i < 4 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
         ).rstrip()
 
-    return "\n".join([title(description), "", line(COLUMNS), rule, *map(line, rows), rule, line(totals), "", CONVENTION])
+    table = [line(COLUMNS), rule, *map(line, rows), rule, line(totals)]
+    return "\n".join([title(description), "", *table, "", *notes(description)])
+
+
+def notes(description: Description) -> list[str]:
+    """The MAC convention and the warnings, a line each."""
+    return [CONVENTION, *(f"Warning: {warning}" for warning in description.warnings)]
 
 
 def _sizes_text(size: int | tuple[int, ...] | None) -> str:

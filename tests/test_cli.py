@@ -5,6 +5,7 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import json
 import os
 import pty
 import re
@@ -594,3 +595,15 @@ def test_c9_warnings_of_libraries_stay_off_the_terminal(tmp_path: Path) -> None:
                 image.save(tmp_path / "data" / part / label / f"{number}.png")
     done = launch(f"--dataset=folder:{tmp_path}/data", *ONE_CELL, "--seeds=1", "--batch_size=4", f"--out={tmp_path}/o")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_e4_describe_warns_of_misaligned_branches():
+    """A patch embedding and a depthwise kernel of even size: half a stride apart, and trained all the same."""
+    words = ["describe", "--model=convmixer", "--kernel_size=8"]
+    told = launch(*words)
+    assert told.returncode == 0
+    assert "Warning: residual1: its branches are misaligned" in told.stdout
+    (warning, *_) = json.loads(launch(*words, "--json").stdout)["warnings"]
+    assert warning.startswith("residual1: ")
+    planned = launch("--model=convmixer", "--kernel_size=8", "--dataset=red_green", "--dry_run")
+    assert "misaligned" not in planned.stderr

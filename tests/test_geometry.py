@@ -191,8 +191,10 @@ EVERY_LAYER = (
 @pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize("end", [Flatten(), GlobalAvgPool(), GlobalMaxPool()])
 def test_every_layer_is_what_jax_says_in_any_number_of_axes(rank, end):
-    # The gradient of a convolution is traced as one: its products with padding differ from a convolution's.
-    assert_as_traced((*EVERY_LAYER, end, Dense(3, use_bias=False)), (8,) * rank + (3,), same_macs=False)
+    # The first layer is sparse, but computed as a dense one with zeros: its products are counted apart.
+    sparse, *others = EVERY_LAYER
+    assert_as_traced((sparse,), (8,) * rank + (3,), same_macs=False)
+    assert_as_traced((*others, end, Dense(3, use_bias=False)), (8,) * rank + (8,))
 
 
 def test_every_kind_of_layer_is_in_that_test_or_in_the_zoo():
@@ -338,18 +340,41 @@ def test_after_a_flatten_there_is_no_receptive_field():
     assert layer_table((Conv(4, 3), ConvTranspose(4, 3)), (9, 9, 1)).receptive_field == 5
 
 
-def test_branches_with_different_centres_are_refused():
-    aligned = Residual((Conv(1, 3, strides=2, padding=1),), (Conv(1, 1, strides=2),))
-    assert layer_table((aligned,), (8, 8, 1)).receptive_field == 3
-    # On 8 positions TensorFlow's 'same' pads a strided 3x3 convolution at the end only.
-    shifted = Residual((Conv(1, 3, strides=2, padding="same"),), (Conv(1, 1, strides=2),))
-    with pytest.raises(GeometryError, match=r"^residual1: its branches are misaligned: .* 1x1 and 0x0 pixels into the image"):
-        layer_table((shifted,), (8, 8, 1))
-    with pytest.raises(GeometryError, match="residual1: its branches are misaligned"):
-        layer_table((Residual((Conv(1, 2, padding="same"),)),), (8, 8, 1))
-    uneven = Branch(((Conv(1, 3, padding=1),), (Conv(1, 3, padding=((2, 0), (1, 1))),)))
-    with pytest.raises(GeometryError, match=r"branch1: its branches are misaligned: .* 0x0 and -1x0 pixels"):
-        layer_table((uneven,), (8, 8, 1))
+@pytest.mark.parametrize(
+    ("branches", "warning", "field"),
+    [
+        # On 8 positions TensorFlow's 'same' pads a strided 3x3 convolution at the end only.
+        ((Conv(1, 3, strides=2, padding="same"), Conv(1, 1, strides=2)), "centred 1x1 and 0x0 pixels into the image", 3),
+        ((Conv(1, 2, padding="same"), Conv(1, 1)), "centred 0.5x0.5 and 0x0 pixels", 2),
+        ((Conv(1, 3, padding=1), Conv(1, 3, padding=((2, 0), (1, 1)))), "centred 0x0 and -1x0 pixels", (4, 3)),
+        ((Conv(1, 3, strides=2, padding="same"), Conv(1, 5)), "different effective strides: 2x2 and 1x1 pixels", None),
+    ],
+)
+def test_e4_misaligned_branches_are_a_warning(branches, warning, field):
+    table = layer_table((Branch(tuple((branch,) for branch in branches)),), (8, 8, 1))
+    (told,) = table.warnings
+    assert told.startswith("branch1: ")
+    assert warning in told
+    assert table.layers[-1].receptive_field == field
+    assert not layer_table((Residual((Conv(1, 3, strides=2, padding=1),), (Conv(1, 1, strides=2),)),), (8, 8, 1)).warnings
+
+
+def test_e7_settings_may_be_lists_and_numbers_of_numpy():
+    as_given = Conv(
+        np.int64(8), [3, np.int32(2)], strides=np.array([2, 1]), padding=[[1, 0], (0, np.int8(1))], groups=np.int64(1)
+    )
+    assert as_given == Conv(8, (3, 2), strides=(2, 1), padding=((1, 0), (0, 1)))
+    assert hash(as_given) == hash(Conv(8, (3, 2), strides=(2, 1), padding=((1, 0), (0, 1))))
+    assert Conv(8, padding=np.int64(1)).padding == 1
+    nested = Residual([as_given, MaxPool(np.array(2))], [Conv(8, 1)])
+    assert hash(nested) == hash(Residual((as_given, MaxPool(2)), (Conv(8, 1),)))
+    found = layer_table([Conv(np.int64(4), [3, 3]), Dense(np.int16(5))], np.array([6, 6, 1]))
+    assert found == layer_table((Conv(4, 3), Dense(5)), (6, 6, 1))
+    assert summary.describe([Conv(4, 3)], [np.int64(6), 6, 1]).input_shape == (6, 6, 1)
+    assert geometry.resolve_pads((5, 6), 3, 1, 1, np.array([[0, 1], [2, 3]])) == ((0, 1), (2, 3))
+    for wrong in (np.float64(1), np.bool_(True), np.array([1.5, 2])):
+        with pytest.raises(GeometryError, match="must be an integer"):
+            geometry.as_tuple(wrong, 2, "strides")
 
 
 def test_the_widest_branch_is_the_receptive_field():

@@ -6,10 +6,11 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cnn_jax import conv_transpose, describe, zoo
-from cnn_jax.config import Conv, Dense, Flatten, MaxPool, ModelConfig, Residual, UsageError
+from cnn_jax.config import Conv, ConvTranspose, Dense, Flatten, MaxPool, ModelConfig, Residual, UsageError
 from cnn_jax.models import CNN
 from cnn_jax.summary import to_json, to_text
 
@@ -148,6 +149,36 @@ def test_the_holes_of_a_transposed_convolution_are_not_counted(module):
     assert describe(module, (5, 5, 4)).macs == 25 * 9 * 4 * 2
 
 
+class Up(nn.Module):
+    """A transposed convolution as a layer of another module."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.ConvTranspose(2, self.kernel, strides=self.strides, padding=self.padding, name="up")(x)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 5)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 3)])
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+def test_e8_a_transposed_convolution_costs_what_the_convolution_of_which_it_is_the_gradient(kernel, strides, padding):
+    """Counted one by one: a convolution back to 4x5 outputs makes a product per output, tap, channel and filter."""
+    products = sum(1 for _ in np.ndindex(4, 5, *kernel, 3, 2))
+    assert describe(Up(kernel, strides, padding), (4, 5, 3)).macs == products
+    assert describe(nn.ConvTranspose(2, kernel, strides=strides, padding=padding), (4, 5, 3)).macs == products
+    amount = padding.lower()
+    ours = ConvTranspose(2, kernel, strides, amount)
+    assert describe((ours,), (4, 5, 3)).macs == products
+
+
+def test_e8_without_strides_it_is_known_by_its_module():
+    assert describe(nn.ConvTranspose(1, (3, 3), padding="VALID"), (1, 1, 32)).macs == 288
+    assert describe(nn.Conv(1, (3, 3), padding=2), (1, 1, 32)).macs == 9 * 288  # a convolution with full padding counts it
+
+
 class Shared(nn.Module):
     def setup(self):
         self.twice = nn.Dense(5)
@@ -199,6 +230,7 @@ def test_json_says_what_describe_found():
         "macs": 248_768,
         "receptive_field": 4,
         "activation_bytes": 108_200,
+        "warnings": [],
     }
 
 

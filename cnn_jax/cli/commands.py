@@ -53,14 +53,14 @@ def describe(words: Sequence[str]) -> int:
 def _print_layers(table: Description, console: Console) -> None:
     from cnn_jax import summary
 
-    text = summary.to_text(table)
-    if max(map(len, text.removesuffix(summary.CONVENTION).splitlines())) <= console.width:
+    text, notes = summary.to_text(table), "\n".join(summary.notes(table))
+    if max(map(len, text.removesuffix(notes).splitlines())) <= console.width:
         console.print(text)
         return
     columns = [Column(name, left=i < 4, optional=i > 5) for i, name in enumerate(summary.COLUMNS)]
     console.print(summary.title(table))
     print_table(console, columns, [Row(cells) for cells in summary.to_rows(table)])
-    console.print(summary.CONVENTION)
+    console.print(notes)
 
 
 def report(words: Sequence[str]) -> int:

@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.convolution import ffi, xla
+from cnn_jax.convolution.linear import canonical
 from cnn_jax.convolution.xla import Axes
 
+TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for whoever counts them
 DESIGNS = ("native", "xla", "lax")
 _most: contextvars.ContextVar[str] = contextvars.ContextVar("design", default="native")
 
@@ -73,6 +75,7 @@ def conv_valid(
 
     The result and its gradients are those of `lax.conv_general_dilated`, up to the order of summation.
     """
+    x, kernel, bias = canonical(x), canonical(kernel), None if bias is None else canonical(bias)
     how = xla.How(strides, dilation, tuple((low, high) for low, high in zeros or [(0, 0)] * len(strides)))
     by = _design_for(x, kernel, dilation, groups)
     if by == "native":
@@ -126,7 +129,8 @@ def conv_max_pool(
     values the first in row-major order gets the gradient, as in `layers.max_pool`.
     """
     by = _design_for(x, kernel, dilation, groups)
-    relu, bias = activation is jax.nn.relu, _or_zeros(bias, kernel)
+    relu, bias = activation is jax.nn.relu, canonical(_or_zeros(bias, kernel))
+    x, kernel = canonical(x), canonical(kernel)
     if by == "native" and window == ffi.WINDOW and min(_sizes(x, kernel, strides, zeros)) >= 2:
         both = tuple((low, high) for low, high in zeros)
         y = ffi.conv(ffi.How(strides, both, relu=relu, pool=True), x, kernel, bias)  # type: ignore[arg-type]
@@ -142,6 +146,7 @@ def conv_max_pool(
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x (N, D), kernel (D, U), bias (U,) -> x @ kernel + bias (N, U)."""
     by = design() if x.dtype == jnp.float32 else "lax"
+    x, kernel, bias = canonical(x), canonical(kernel), canonical(bias)
     if by == "native":
         return ffi.dense(x, kernel, bias)
     return xla.dense(x, kernel, bias) if by == "xla" else x @ kernel + bias

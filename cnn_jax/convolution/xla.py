@@ -9,12 +9,14 @@ has the measurements. Letters: N images, S spatial axes, C channels, F filters, 
 import functools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from cnn_jax.convolution.linear import Arrays, Rule, linear
 
 Axes = tuple[int, ...]  # an int per spatial axis
 Zeros = tuple[tuple[int, int], ...]  # before and after the image, per spatial axis
@@ -51,7 +53,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, ze
         term = seen[..., None] * weights[tap]
         y = term if y is None else y + term
     assert y is not None
-    return y.reshape(*y.shape[:-2], -1)
+    return y.reshape(*y.shape[:-2], math.prod(y.shape[-2:]))  # -1 is undefined in an empty batch
 
 
 def as_written(x: jax.Array, kernel: jax.Array, how: How, groups: int = 1) -> jax.Array:
@@ -69,22 +71,29 @@ def as_written(x: jax.Array, kernel: jax.Array, how: How, groups: int = 1) -> ja
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def conv(how: How, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The same with gradients that are fast in a loop; float32, without groups."""
     return as_written(x, kernel, how)
 
 
-def _forward(how: How, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return as_written(x, kernel, how), (x, kernel)
+def _tangent(how: How, residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, kernel), (dx, dkernel) = residuals, arguments
+    return [conv(how, dx, kernel) + conv(how, x, dkernel)]
 
 
-def _backward(how: How, saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    return _input_gradient(gradient, kernel, x.shape, how), _kernel_gradient(x, gradient, kernel.shape, how)
+def _transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, kernel), (gradient,) = residuals, cotangents
+    return [_input_gradient(gradient, kernel, x.shape, how), _kernel_gradient(x, gradient, kernel.shape, how)]
 
 
-conv.defvjp(_forward, _backward)
+_CONV = Rule(_tangent, _transpose)
+
+
+@conv.defjvp
+def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    y = conv(how, *primals)
+    return y, linear(_CONV, how, primals, tangents, [y])[0]
 
 
 def _input_gradient(gradient: jax.Array, kernel: jax.Array, shape: Sequence[int], how: How) -> jax.Array:
@@ -137,13 +146,13 @@ def can_pool(x: jax.Array, kernel: jax.Array, *, window: Axes) -> bool:
     x (N, H, W, C) is padded already.
     """
     return (
-        math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
+        x.shape[0] > 0
+        and math.prod(kernel.shape[:-1]) * math.prod(window) <= _MOST_TERMS
         and x.shape[1] - kernel.shape[0] + 1 >= window[0]
         and 1 <= (x.shape[2] - kernel.shape[1] + 1) // window[1] <= _MOST_COLUMNS
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def conv_pool(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Convolution of stride 1, bias, relu and max-pool of windows side by side: x (N, H, W, C) -> (N, H', W', F).
 
@@ -151,12 +160,12 @@ def conv_pool(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: j
     bias, the maximum and relu are a single loop that stores the pooled values and nothing else, and XLA takes the
     transposition into the dense layer behind it. The gradient needs which position of each window won (a byte each).
     """
-    return _pooled_forward(window, relu, x, kernel, bias)[0]
+    return _pooled(window, relu, x, kernel, bias)[0]
 
 
-def _pooled_forward(
-    window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, ...]:
+    """The outputs, x with images innermost, and the winners (H', W', F, N)."""
     # As a matrix, and behind a barrier: otherwise XLA transposes anew for each product, one image at a time.
     x_HWCN = lax.optimization_barrier(x.reshape(x.shape[0], -1).T).reshape(*x.shape[1:], x.shape[0])
     rows, columns = ((size - k + 1) // w for size, k, w in zip(x.shape[1:3], kernel.shape, window, strict=False))
@@ -177,11 +186,20 @@ def _pooled_forward(
         winner = jnp.where(y > 0, winner, jnp.uint8(_DEAD))
     # Through two axes, so that XLA sees a transposed matrix where a dense layer follows.
     y_NHWF = y.reshape(-1, x.shape[0]).T.reshape(x.shape[0], *y.shape[:-1])
-    return y_NHWF, (x_HWCN, kernel, winner)
+    return y_NHWF, x_HWCN, winner
 
 
-def _pooled_backward(window: Axes, relu: bool, saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
-    x_HWCN, kernel, winner_HWFN = saved
+def _pooled_tangent(static: tuple[Axes, bool], residuals: Arrays, arguments: Arrays) -> Arrays:
+    (window, _), (x_HWCN, kernel, winner_HWFN), (dx, dkernel, dbias) = static, residuals, arguments
+    y = conv(_UNPADDED, dx, kernel) + conv(_UNPADDED, jnp.moveaxis(x_HWCN, -1, 0), dkernel) + dbias
+    winner = jnp.moveaxis(winner_HWFN, -1, 0)
+    (_, rows, columns, _), (down, across) = winner.shape, window
+    places = [y[:, p : down * rows : down, q : across * columns : across] for p, q in np.ndindex(*window)]
+    return [jnp.select([winner == number for number in range(len(places))], places, jnp.zeros((), y.dtype))]
+
+
+def _pooled_transpose(static: tuple[Axes, bool], residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (window, relu), (x_HWCN, kernel, winner_HWFN), (gradient,) = static, residuals, cotangents
     rows, columns, filters, images = winner_HWFN.shape
     gradient_HWFN = gradient.reshape(images, -1).T.reshape(winner_HWFN.shape)
     if relu:
@@ -191,11 +209,19 @@ def _pooled_backward(window: Axes, relu: bool, saved: tuple[jax.Array, ...], gra
     one_hot = winner_HWFN == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
     spread = jnp.where(one_hot, gradient_HWFN, 0).transpose(5, 2, 0, 3, 1, 4)
     spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
-    x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), How((1, 1), (1, 1), ((0, 0), (0, 0))))
-    return x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))
+    x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), _UNPADDED)
+    return [x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))]
 
 
-conv_pool.defvjp(_pooled_forward, _pooled_backward)
+_UNPADDED = How((1, 1), (1, 1), ((0, 0), (0, 0)))
+_POOLED = Rule(_pooled_tangent, _pooled_transpose)
+
+
+@_pooled.defjvp
+def _pooled_jvp(window: Axes, relu: bool, primals: Arrays, tangents: Arrays) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    y, x_HWCN, winner = outputs = _pooled(window, relu, *primals)
+    (tangent,) = linear(_POOLED, (window, relu), (x_HWCN, primals[1], winner), tangents, [y])
+    return outputs, (tangent, jnp.moveaxis(tangents[0], 0, -1), np.zeros(winner.shape, jax.dtypes.float0))
 
 
 def _winners_kernel_gradient(
