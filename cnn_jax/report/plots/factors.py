@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, percent, seeds, shorten
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, percent, seeds, shorten, within
 
 
 def by_factor(analysis: stats.Analysis) -> Figure:
@@ -37,10 +37,9 @@ def by_factor(analysis: stats.Analysis) -> Figure:
                     rows.append({"factor": factor, "level": stats.text(level), "cell": cell.label, "seed": seed, metric: value})
             body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
             name = stats.text(level) if factor in analysis.design.factors else ""
-            e = marginal.get(factor, {}).get(name) or stats.mean_interval(
-                np.array([v for c in cells for v in c.values(metric)])
-            )
-            if e.n:
+            e = analysis.interval(cells[0]) if len(cells) == 1 else marginal.get(factor, {}).get(name)
+            if e:
+                e = within(e)
                 at = x + min(200 / len(levels), 90) * 0.5
                 label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {words.interval(e)}, {e.n} runs"))
                 low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
@@ -50,7 +49,8 @@ def by_factor(analysis: stats.Analysis) -> Figure:
         pictures.append(svg.picture(360, 304, body, f"{words.METRICS[metric]} by {factor}"))
     note = (
         "Every dot is a run, dots in one column are the seeds of one cell; the diamond is the level's mean over all cells with "
-        "its 95 % interval."
+        "its 95 % interval"
+        f" for {analysis.population}."
     )
     return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
 
@@ -121,8 +121,10 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
 
 
 def _cell_mean(analysis: stats.Analysis, levels: dict[str, stats.Level]) -> stats.Estimate | None:
-    chosen = np.array([all(c.levels[k] == v for k, v in levels.items()) for c in analysis.cells])
-    return analysis.means.contrast(chosen / chosen.sum()) if chosen.any() else None
+    chosen = [all(c.levels[k] == v for k, v in levels.items()) for c in analysis.cells]
+    if sum(chosen) == 1:
+        return analysis.interval(analysis.cells[chosen.index(True)])
+    return within(analysis.means.contrast(np.array(chosen) / sum(chosen))) if any(chosen) else None
 
 
 def _legend(title: str, names: Sequence[str], y: float) -> list[str]:
