@@ -48,10 +48,10 @@ def cells_p(means: Means) -> float:
     if not means.df or cells < 2:
         return math.nan
     i, j = np.triu_indices(cells, 1)
-    if cells > 2 * RIVALS:  # all pairs of the best and the worst; the correction is for all pairs all the same
+    if cells > 2 * RIVALS:  # the best against the worst; the correction is for all pairs all the same
         order = np.argsort(means.mean_K)
-        i, j = (grid.ravel() for grid in np.meshgrid(order[-RIVALS:], order[:RIVALS], indexing="ij"))
-    value, se, df = means.pairs(i, j)
+        i, j = order[-RIVALS:, None], order[None, :RIVALS]
+    value, se, df = (a.ravel() for a in means.pairs(i, j))
     at = clearest(value, se, df)
     return range_p(abs(value[at]) / se[at], float(df[at]), cells) if se[at] > 0 else 1.0
 
@@ -72,34 +72,26 @@ def against_best(
         gate: The smallest corrected p-value of all other claims of the report.
         family: The number of claims that `gate` is corrected for.
     """
-    best = int(np.argmax(means.mean_K))
     order = np.argsort(-means.mean_K, kind="stable")
-    others = np.array([i for i in order if i != best], dtype=int)
-    values = [c.values(metric) for c in cells]
-    passed = gate <= 1 - LEVEL
-    out = []
-    for i in others:
-        rivals = order[:RIVALS][order[:RIVALS] != i]
-        j, p = _rival(means, int(i), rivals, best)
-        e = means.only(j, int(i)).contrast(np.array([1.0, -1.0]))
-        wide = e
-        if e.known:
-            alpha = 2 * (1 - LEVEL) / (len(cells) - 1) if passed else (1 - LEVEL) / family
-            critical = float(special.stdtrit(e.df, 1 - alpha / 2)) if passed else range_critical(alpha, e.df, len(cells))
-            wide = widened(e, critical)
-        better = probability_better(values[j], values[i])
-        out.append(Comparison(cells[i], cells[j], e, wide, better, p if math.isnan(p) else max(p, gate)))
-    return cells[best], tuple(out)
-
-
-def _rival(means: Means, cell: int, rivals: np.ndarray, best: int) -> tuple[int, float]:
-    """The rival to compare `cell` with and the corrected one-sided p-value: the best, unless only another excludes the cell."""
-    if not means.df:
-        return best, math.nan
-    value, se, df = means.pairs(rivals, np.full(len(rivals), cell))
+    best, rivals_R = int(order[0]), order[:RIVALS]
+    value_RK, se_RK, df_RK = means.pairs(rivals_R[:, None], np.arange(len(cells))[None])
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = np.where(se > 0, special.stdtr(df, -value / se), 0.5) * (len(means.mean_K) - 1)
-    first = int(np.flatnonzero(rivals == best)[0]) if best in rivals else 0
-    at = first if p[first] <= 1 - LEVEL else int(np.argmin(p))
-    at = at if p[at] <= 1 - LEVEL else first
-    return int(rivals[at]), min(1.0, float(p[at]))
+        p_RK = np.where(se_RK > 0, special.stdtr(df_RK, -value_RK / se_RK), 0.5) * (len(cells) - 1)
+    p_RK[np.arange(len(rivals_R)), rivals_R] = 1.0
+    level, out = 1 - LEVEL, []
+    for k in order[1:]:
+        # The best, unless it is too unstable to exclude the cell and another is not.
+        r = 0 if p_RK[0, k] <= level or not means.df else int(np.argmin(p_RK[:, k]))
+        r = r if p_RK[r, k] <= level else 0
+        rival = int(rivals_R[r])
+        e = wide = means.estimate(value_RK[r, k], se_RK[r, k], df_RK[r, k], int(means.runs_K[[rival, k]].sum()))
+        p = math.nan
+        if e.known:
+            p = max(min(1.0, float(p_RK[r, k])), gate)
+            if gate <= level:
+                wide = widened(e, float(special.stdtrit(e.df, 1 - level / (len(cells) - 1))))
+            else:
+                wide = widened(e, range_critical(level / family, e.df, len(cells)))
+        better = probability_better(cells[rival].values(metric), cells[k].values(metric))
+        out.append(Comparison(cells[k], cells[rival], e, wide, better, p))
+    return cells[best], tuple(out)

@@ -15,6 +15,7 @@ from cnn_jax.stats.simultaneous import range_critical, range_p
 
 MANY_LEVELS = 10  # random search draws at least so many numbers of a factor,
 BINS = 4  # which are cut into this many groups of equal size
+MOST_WEIGHTS = 10**7  # of the contrasts of an interaction that are held in memory
 LEAST_DF = 3  # for lack of fit to stand in for noise: one or two residuals are often small by chance
 
 
@@ -186,9 +187,10 @@ def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, mea
     weights = grand_K + np.concatenate([rows, -rows.sum(axis=0, keepdims=True)])  # (level, K): its marginal mean
     levels = tuple((level, means.contrast(w)) for level, w in zip(coding.names, weights, strict=True))
     groups, alpha = len(levels), (1 - LEVEL) / family
+    value_LL, se_LL, df_LL = means.level_pairs(weights)
 
     def against(a: int, b: int) -> Contrast:
-        e = means.contrast(weights[b] - weights[a])
+        e = means.estimate(value_LL[a, b], se_LL[a, b], df_LL[a, b], levels[a][1].n + levels[b][1].n)
         wide = widened(e, range_critical(alpha, e.df, groups)) if e.known else e
         return Contrast(coding.names[a], coding.names[b], e, wide)
 
@@ -196,15 +198,14 @@ def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, mea
     if not contrasts[-1].estimate.known:
         return Term((name,), contrasts[-1], None, levels, contrasts)
     low, high = np.triu_indices(groups, 1)
-    value_R, se_R, df_R = means.contrasts(weights[high] - weights[low])
-    at = clearest(value_R, se_R, df_R)
-    p = min(1.0, family * range_p(abs(value_R[at]) / se_R[at], df_R[at], groups))
+    at = clearest(value_LL[low, high], se_LL[low, high], df_LL[low, high])
+    a, b = int(low[at]), int(high[at])
+    p = min(1.0, family * range_p(float(value_LL[a, b] / se_LL[a, b]), float(df_LL[a, b]), groups))
     ends = contrasts[-1].simultaneous
     if coding.ordered and not ends.low <= 0 <= ends.high:
         span = contrasts[-1]
     else:
-        a, b = int(low[at]), int(high[at])
-        span = against(a, b) if coding.ordered or value_R[at] >= 0 else against(b, a)
+        span = against(a, b) if coding.ordered or value_LL[a, b] >= 0 else against(b, a)
     return Term((name,), span, means.test(rows), levels, contrasts, p)
 
 
@@ -212,8 +213,8 @@ def _interaction(factors: tuple[str, str], codings: dict[str, _Coding], means: M
     a, b = (codings[name] for name in factors)
     both_ABK = a.means_LK[:, None, :] * b.means_LK[None, :, :]
     both_ABK /= both_ABK.sum(axis=2, keepdims=True)
-    a1, a2 = np.triu_indices(len(a.names), 1)
-    b1, b2 = np.triu_indices(len(b.names), 1)
+    a1, a2 = _pairs_of(len(a.names), len(means.mean_K))
+    b1, b2 = _pairs_of(len(b.names), len(means.mean_K))
     steps = both_ABK[a2] - both_ABK[a1]
     weights = (steps[:, b2] - steps[:, b1]).reshape(-1, len(means.mean_K))
     value_R, se_R, df_R = means.contrasts(weights)
@@ -225,3 +226,12 @@ def _interaction(factors: tuple[str, str], codings: dict[str, _Coding], means: M
     span = Contrast(f"{step} at {b.names[b1[j]]}", f"{step} at {b.names[b2[j]]}", e, wide)
     rows = (both_ABK[1:, 1:] - both_ABK[:1, 1:] - both_ABK[1:, :1] + both_ABK[:1, :1]).reshape(-1, len(means.mean_K))
     return Term(factors, span, means.test(rows), p=min(1.0, many * e.p))
+
+
+def _pairs_of(levels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of levels; of very many, each with the first and its neighbour."""
+    low, high = np.triu_indices(levels, 1)
+    if len(low) ** 2 * cells <= MOST_WEIGHTS:
+        return low, high
+    near = (low == 0) | (high == low + 1)
+    return low[near], high[near]

@@ -16,7 +16,7 @@ from cnn_jax.stats.intervals import LEVEL, Estimate
 PRIOR_DF = 8.0  # see Means.of; set by simulation
 # A cell whose variance is that many times the median of the others, beyond what chance explains, stands on its own variance.
 OUTLIER_RATIO, OUTLIER_P = 20.0, 1e-3
-GRAM_UP_TO = 2000  # cells whose (K, K) covariance over images is kept
+GRAM_UP_TO = 1000  # cells whose (K, K) covariance over images is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,11 @@ class Images:
 
     @functools.cached_property
     def _gram_KK(self) -> np.ndarray:
-        return self._centered_KN.astype(np.float64) @ self._centered_KN.T
+        return (self._centered_KN @ self._centered_KN.T).astype(np.float64)
+
+    @functools.cached_property
+    def _squares_K(self) -> np.ndarray:
+        return np.einsum("kn,kn->k", self._centered_KN, self._centered_KN, dtype=np.float64)
 
     @functools.cached_property
     def _spent_K(self) -> np.ndarray:
@@ -83,15 +87,21 @@ class Images:
             squares_R = np.array([((w.astype(np.float32) @ self._centered_KN) ** 2).sum() for w in weight_RK])
         return np.maximum(squares_R - weight_RK**2 @ self._spent_K, 0) / (self.count * max(self.count - 1, 1))
 
+    def variance_of_pairs(self, weight_LK: np.ndarray) -> np.ndarray:
+        """(L, L) `variance` of the differences between each two of L weighted means."""
+        rate_LN = weight_LK.astype(np.float32) @ self._centered_KN
+        squares_LL = _differences((rate_LN @ rate_LN.T).astype(np.float64))
+        spent_LL = _differences((weight_LK * self._spent_K) @ weight_LK.T)
+        return np.maximum(squares_LL - spent_LL, 0) / (self.count * max(self.count - 1, 1))
+
     def pair_variance(self, i: np.ndarray | int, j: np.ndarray | int) -> np.ndarray:
-        """`variance` of the differences between cells i and cells j."""
+        """`variance` of the differences between cells i and cells j, or of the grid of i, (R, 1), and j, (1, C)."""
+        i, j = np.asarray(i), np.asarray(j)
         if len(self.rate_KN) <= GRAM_UP_TO:
-            g = self._gram_KK
-            squares = g[i, i] + g[j, j] - 2 * g[i, j]
-        else:
-            i, j = np.broadcast_arrays(i, j)
-            pairs = [(self._centered_KN[a] - self._centered_KN[b]) for a, b in zip(i.flat, j.flat, strict=True)]
-            squares = np.array([float(d @ d) for d in pairs]).reshape(i.shape)
+            products = self._gram_KK[i, j]
+        else:  # a few rows of the covariance are enough, and all of them would not fit in memory
+            products = (self._centered_KN[i.ravel()] @ self._centered_KN[j.ravel()].T).reshape(i.size, j.size)
+        squares = self._squares_K[i] + self._squares_K[j] - 2 * products
         return np.maximum(squares - self._spent_K[i] - self._spent_K[j], 0) / (self.count * max(self.count - 1, 1))
 
     def only(self, index: Sequence[int]) -> "Images":
@@ -189,11 +199,15 @@ class Means:
         """sum(weight * mean) with Student's t interval; `n` is the number of runs that take part."""
         weight_RK = _without_dust(np.asarray(weight_K, dtype=float)[None])
         value, se, df = (float(column[0]) for column in self.contrasts(weight_RK))
-        n = int(self.runs_K[weight_RK[0] != 0].sum())
+        return self.estimate(value, se, df, int(self.runs_K[weight_RK[0] != 0].sum()), level)
+
+    def estimate(self, value: float, se: float, df: float, n: int, level: float = LEVEL) -> Estimate:
+        """A value with Student's t interval; none where no spread is known."""
         if not self.df or not se > 0:
-            return Estimate(value, math.nan, math.nan, n)
-        half = float(special.stdtrit(df, (1 + level) / 2)) * se
-        return Estimate(value, value - half, value + half, n, float(2 * special.stdtr(df, -abs(value) / se)), df)
+            return Estimate(float(value), math.nan, math.nan, n)
+        half = float(special.stdtrit(df, (1 + level) / 2) * se)
+        p = float(2 * special.stdtr(df, -abs(value) / se))
+        return Estimate(float(value), float(value - half), float(value + half), n, p, float(df))
 
     def contrasts(self, weight_RK: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(R,) values, standard errors and degrees of freedom (Satterthwaite 1946) of contrasts of the cell means."""
@@ -203,6 +217,21 @@ class Means:
         added_R = self.images.variance(weight_RK) if self.images else np.zeros(len(weight_RK))
         se_R, df_R = self._total(part_RK.sum(axis=1), spread_R, added_R)
         return weight_RK @ self.mean_K, se_R, df_R
+
+    def level_pairs(self, weight_LK: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(L, L) values, standard errors and degrees of freedom of the differences, column minus row, of L weighted means."""
+        weight_LK = _without_dust(weight_LK)
+        part_K = self.variance_K / self.runs_K
+        known_K = part_K**2 / self.df_K
+        # Sum over cells of (a - b)^4, from products of powers.
+        powers = [weight_LK**n for n in range(5)]
+        cross = {n: (powers[n] * known_K) @ powers[4 - n].T for n in (0, 1, 2)}
+        spread_LL = cross[0] + cross[0].T - 4 * (cross[1] + cross[1].T) + 6 * cross[2]
+        seeds_LL = _differences((weight_LK * part_K) @ weight_LK.T)
+        added_LL = self.images.variance_of_pairs(weight_LK) if self.images else np.zeros_like(seeds_LL)
+        se_LL, df_LL = self._total(np.maximum(seeds_LL, 0), np.maximum(spread_LL, 0), added_LL)
+        mean_L = weight_LK @ self.mean_K
+        return mean_L[None] - mean_L[:, None], se_LL, df_LL
 
     def pairs(self, i: np.ndarray | int, j: np.ndarray | int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`contrasts` for the differences of cells i minus cells j, many at once."""
@@ -241,6 +270,12 @@ class Means:
         above = max(0.0, df1 * (f - 1))  # the statistic's estimate of the noncentrality
         omega = Estimate(float(above / (above + n)), low / (low + n), high / (high + n), n)
         return Test(f, (float(df1), float(df2)), float(special.fdtrc(df1, df2, f)), omega)
+
+
+def _differences(gram_LL: np.ndarray) -> np.ndarray:
+    """Squared distances from inner products."""
+    squares_L = np.diag(gram_LL)
+    return squares_L[:, None] + squares_L[None] - 2 * gram_LL
 
 
 def _without_dust(weight_RK: np.ndarray) -> np.ndarray:

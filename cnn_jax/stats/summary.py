@@ -164,8 +164,7 @@ def accuracy_interval(means: Means, cell: int) -> Estimate:
 def _wilson(p: float, images: Images) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, for as many independent images as have the variance of these."""
     variance = float(images.variance(np.ones((1, 1)))[0])
-    most = images.count * int(images.runs_K[0])
-    n = min(most, max(images.count, p * (1 - p) / variance if variance > 0 else most)) if 0 < p < 1 else images.count
+    n = max(images.count, p * (1 - p) / variance) if variance > 0 else images.count
     z2 = float(special.ndtri((1 + LEVEL) / 2)) ** 2
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n)))
     return (p + z2 / (2 * n) - half) / (1 + z2 / n), (p + z2 / (2 * n) + half) / (1 + z2 / n)
