@@ -95,8 +95,11 @@ def effects(design: Design, cells: Sequence[Cell], means: Means, resolution: flo
     """
     found = {name: [c.levels[name] for c in cells] for name in design.factors}
     crossed = len(cells) == math.prod(len(set(column)) for column in found.values())
-    codings = {name: _Coding.of(column, design.factors[name], crossed) for name, column in found.items()}
+    drawn = not crossed or not means.df
+    codings = {name: _Coding.of(column, design.factors[name], drawn) for name, column in found.items()}
     codings = {name: coding for name, coding in codings.items() if len(coding.names) > 1}
+    grouped = any(len(coding.names) < len(set(found[name])) for name, coding in codings.items())
+    crossed = crossed and not grouped
     pairs = list(itertools.combinations(codings, 2)) if crossed and means.df else []
     # Cells are compared with one another beside the terms, unless a single factor has a level for each.
     family = len(codings) + len(pairs) + (len(codings) != 1 or not crossed)
@@ -113,7 +116,7 @@ def effects(design: Design, cells: Sequence[Cell], means: Means, resolution: flo
     rows = dict(zip(codings, np.split(solve_PK[1:], ends[:-1]), strict=True))
     terms = [_main(name, coding, solve_PK[0], rows[name], means, family) for name, coding in codings.items()]
     terms += [_interaction((a, b), codings, means, family) for a, b in pairs]
-    return Effects(tuple(terms), _caveat(crossed, means.runs_K), family)
+    return Effects(tuple(terms), _caveat(crossed, grouped, means.runs_K), family)
 
 
 def _lack_of_fit(means: Means, residual_K: np.ndarray, parameters: int, resolution: float) -> Means | None:
@@ -125,8 +128,9 @@ def _lack_of_fit(means: Means, residual_K: np.ndarray, parameters: int, resoluti
     return means if means.df and lack < (means.variance_K / means.runs_K).mean() else means.with_spread(lack, df)
 
 
-def _caveat(crossed: bool, runs_K: np.ndarray) -> str:
-    reasons = [] if crossed else ["not every combination of levels has finished runs"]
+def _caveat(crossed: bool, grouped: bool, runs_K: np.ndarray) -> str:
+    reasons = [] if crossed or grouped else ["not every combination of levels has finished runs"]
+    reasons += ["numbers are grouped into ranges"] if grouped else []
     if runs_K.max() == 1:
         reasons.append("each cell has a single run")
     elif len(set(runs_K)) > 1:
@@ -143,9 +147,9 @@ class _Coding:
     ordered: bool
 
     @classmethod
-    def of(cls, column: Sequence[Level], levels: Sequence[Level], crossed: bool) -> "_Coding":
-        """From each cell's level and the factor's levels in order; numbers drawn at random become groups of equal size."""
-        if crossed or len(levels) < MANY_LEVELS or not numeric(levels) or any(isinstance(v, tuple) for v in levels):
+    def of(cls, column: Sequence[Level], levels: Sequence[Level], drawn: bool) -> "_Coding":
+        """From each cell's level and the factor's levels in order; if `drawn`, many numbers become groups of equal size."""
+        if not drawn or len(levels) < MANY_LEVELS or not numeric(levels) or any(isinstance(v, tuple) for v in levels):
             used = [v for v in levels if v in column]
             return cls(tuple(map(text, used)), np.array([used.index(v) for v in column]), numeric(used))
         values = np.array(column, dtype=float)

@@ -30,9 +30,9 @@ def range_p(t: float, df: float, groups: int) -> float:
         df: Satterthwaite degrees of freedom of that difference.
         groups: The number of means, 2 or more.
     """
-    df = _rounded(df)
     if groups == 2:
         return float(2 * special.stdtr(df, -abs(t)))
+    df = _rounded(df)
     bonferroni = math.comb(groups, 2) * float(2 * special.stdtr(df, -abs(t)))
     # Below 1e-3 the two differ by little, and soon the quadrature has no correct digits.
     return min(1.0, bonferroni) if bonferroni < 1e-3 else min(1.0, bonferroni, _range_sf(abs(t) * math.sqrt(2), df, groups))
@@ -47,13 +47,13 @@ def _range_sf(q: float, df: float, groups: int) -> float:
 
 def range_critical(alpha: float, df: float, groups: int) -> float:
     """The |t| at which `range_p` is `alpha`."""
-    return _range_critical(alpha, _rounded(df), groups)
+    return float(special.stdtrit(df, 1 - alpha / 2)) if groups == 2 else _range_critical(alpha, _rounded(df), groups)
 
 
 @functools.lru_cache(maxsize=4096)
 def _range_critical(alpha: float, df: float, groups: int) -> float:
     low, high = (float(special.stdtrit(df, 1 - alpha / 2 / m)) for m in (1, math.comb(groups, 2)))
-    if groups == 2 or not range_p(high, df, groups) < alpha < range_p(low, df, groups):
+    if not range_p(high, df, groups) < alpha < range_p(low, df, groups):
         return high
     return float(optimize.brentq(lambda t: range_p(t, df, groups) - alpha, low, high, xtol=1e-6))
 
