@@ -103,7 +103,7 @@ def test_no_effect_is_rarely_claimed_in_one_factor_of_two_levels():
 def test_an_effect_is_found_where_it_is_and_not_elsewhere():
     analysis = stats.analyse(synthetic.sweep(seeds=4, sd=0.003, effect=0.01, rng_seed=1))
     terms = {t.name: t for t in analysis.effects.terms}
-    assert terms["filters"].p < 1e-6
+    assert terms["filters"].p < 1e-4
     assert terms["filters"].span.estimate.low < 0.02 < terms["filters"].span.estimate.high
     assert (terms["filters"].span.a, terms["filters"].span.b) == ("8", "32")
     assert terms["padding"].p > 0.05
@@ -150,16 +150,19 @@ def test_cells_of_equal_spread_have_the_textbooks_degrees_of_freedom():
     assert (test.f, test.p) == pytest.approx(tuple(scipy_stats.f_oneway(*(noise + m for m in (0.9, 0.92, 0.95)))))
 
 
-def test_two_cells_are_compared_by_welch():
+def test_two_cells_are_compared_by_welch_at_no_more_than_his_degrees_of_freedom():
     rng = np.random.default_rng(2)
     a, b = 0.9 + 0.002 * rng.normal(size=4), 0.91 + 0.02 * rng.normal(size=9)
-    analysis = stats.analyse(light({(8, 3): a, (16, 3): b}))
+    (comparison,) = stats.analyse(light({(8, 3): a, (16, 3): b})).comparisons
     best, other = (b, a) if b.mean() > a.mean() else (a, b)
     expected = scipy_stats.ttest_ind(best, other, equal_var=False)
-    (comparison,) = analysis.comparisons
     low, high = expected.confidence_interval(0.95)
-    assert (comparison.difference.low, comparison.difference.high) == pytest.approx((low, high))
-    assert comparison.p == pytest.approx(expected.pvalue)
+    e = comparison.difference
+    assert e.value == pytest.approx(best.mean() - other.mean())
+    assert e.low <= low + 1e-12
+    assert high - 1e-12 <= e.high
+    assert e.high - e.low == pytest.approx(high - low, rel=0.02)
+    assert comparison.p >= expected.pvalue - 1e-12
 
 
 def test_omega_squared_by_hand():
@@ -308,7 +311,7 @@ def test_random_search_is_approximate_and_finds_its_trend():
     assert "grouped into ranges" in analysis.effects.caveat
     (term,) = analysis.effects.terms
     assert len(term.levels) == 4
-    assert term.p < 1e-6
+    assert term.p < 1e-4
     assert analysis.ties == analysis.cells[1:]  # one run each: no cell can be told from the best
 
 

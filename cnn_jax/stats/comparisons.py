@@ -5,13 +5,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from cnn_jax.stats.cells import Cell
-from cnn_jax.stats.effects import clearest, widened
+from cnn_jax.stats.effects import between_any, clearest, pairwise_level, widened
 from cnn_jax.stats.intervals import LEVEL, Estimate, probability_better
 from cnn_jax.stats.means import Means
-from cnn_jax.stats.simultaneous import range_critical, range_p
 
 RIVALS = 100  # cells that every other is compared with where there are more: those of highest mean
 
@@ -51,9 +49,9 @@ def cells_p(means: Means) -> float:
     if cells > 2 * RIVALS:  # the best against the worst; the correction is for all pairs all the same
         order = np.argsort(means.mean_K)
         i, j = order[-RIVALS:, None], order[None, :RIVALS]
-    value, se, df = (a.ravel() for a in means.pairs(i, j))
-    at = clearest(value, se, df)
-    return range_p(abs(value[at]) / se[at], float(df[at]), cells) if se[at] > 0 else 1.0
+    found = means.pairs(i, j).ravel()
+    one = found[clearest(found)]
+    return between_any(one, cells) if one.variance > 0 else 1.0
 
 
 def against_best(
@@ -74,24 +72,23 @@ def against_best(
     """
     order = np.argsort(-means.mean_K, kind="stable")
     best, rivals_R = int(order[0]), order[:RIVALS]
-    value_RK, se_RK, df_RK = means.pairs(rivals_R[:, None], np.arange(len(cells))[None])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p_RK = np.where(se_RK > 0, special.stdtr(df_RK, -value_RK / se_RK), 0.5) * (len(cells) - 1)
+    found_RK = means.pairs(rivals_R[:, None], np.arange(len(cells))[None])
+    # One-sided: half of the two-sided p-value where the rival is better.
+    p_RK = np.where(found_RK.value > 0, found_RK.p / 2, 1.0) * (len(cells) - 1)
     p_RK[np.arange(len(rivals_R)), rivals_R] = 1.0
     level, out = 1 - LEVEL, []
     for k in order[1:]:
         # The best, unless it is too unstable to exclude the cell and another is not.
         r = 0 if p_RK[0, k] <= level or not means.df else int(np.argmin(p_RK[:, k]))
         r = r if p_RK[r, k] <= level else 0
-        rival = int(rivals_R[r])
-        e = wide = means.estimate(value_RK[r, k], se_RK[r, k], df_RK[r, k], int(means.runs_K[[rival, k]].sum()))
-        p = math.nan
+        rival, one = int(rivals_R[r]), found_RK[r, k]
+        e = means.estimate(one, int(means.runs_K[[rival, k]].sum()))
+        wide, p = e, math.nan
         if e.known:
             p = max(min(1.0, float(p_RK[r, k])), gate)
-            if gate <= level:
-                wide = widened(e, float(special.stdtrit(e.df, 1 - level / (len(cells) - 1))))
-            else:
-                wide = widened(e, range_critical(level / family, e.df, len(cells)))
+            passed = gate <= level
+            single = 2 * level / (len(cells) - 1) if passed else pairwise_level(level / family, e.df, len(cells))
+            wide = widened(e, one, single)
         better = probability_better(cells[rival].values(metric), cells[k].values(metric))
         out.append(Comparison(cells[k], cells[rival], e, wide, better, p))
     return cells[best], tuple(out)

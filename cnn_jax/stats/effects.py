@@ -10,7 +10,7 @@ from scipy import special
 
 from cnn_jax.stats.cells import Cell, Design, Level, numeric, text
 from cnn_jax.stats.intervals import LEVEL, Estimate
-from cnn_jax.stats.means import Means, Test
+from cnn_jax.stats.means import Contrasts, Means, Test
 from cnn_jax.stats.simultaneous import range_critical, range_p
 
 MANY_LEVELS = 10  # random search draws at least so many numbers of a factor,
@@ -171,45 +171,57 @@ class _Coding:
         return chosen_LK / chosen_LK.sum(axis=1, keepdims=True)
 
 
-def widened(e: Estimate, critical: float) -> Estimate:
-    """The estimate with the interval of a critical value of |t|."""
+def widened(e: Estimate, one: Contrasts, p: float) -> Estimate:
+    """The estimate with the interval that excludes zero where the p-value for claims is below `p`."""
     if not e.known:
         return e
-    half = critical * (e.high - e.value) / float(special.stdtrit(e.df, (1 + LEVEL) / 2))
+    half = one.half_width(p)
     return dataclasses.replace(e, low=e.value - half, high=e.value + half)
 
 
-def clearest(value_R: np.ndarray, se_R: np.ndarray, df_R: np.ndarray) -> int:
-    """Index of the contrast with the smallest p-value."""
+def clearest(found: Contrasts) -> int:
+    """Index of the contrast, of a flat list, with the smallest p-value for claims."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        t_R = np.where(se_R > 0, np.abs(value_R) / se_R, 0.0)
+        t_R = np.where(found.variance > 0, np.abs(found.value) / found.se, 0.0)
     # p-values of very clear differences are all zero: there the larger |t| decides.
-    return int(np.lexsort((-t_R, special.stdtr(df_R, -t_R)))[0])
+    return int(np.lexsort((-t_R, np.nan_to_num(found.p, nan=1.0)))[0])
+
+
+def between_any(one: Contrasts, groups: int) -> float:
+    """p-value of the clearest of all pairwise differences between `groups` means."""
+    return range_p(float(special.stdtrit(one.df, 1 - one.p / 2)) if one.p > 1e-14 else 1e9, float(one.df), groups)
+
+
+def pairwise_level(alpha: float, df: float, groups: int) -> float:
+    """The p-value of a single pair at which `between_any` is `alpha`."""
+    return float(2 * special.stdtr(df, -range_critical(alpha, df, groups)))
 
 
 def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, means: Means, family: int) -> Term:
     weights = grand_K + np.concatenate([rows, -rows.sum(axis=0, keepdims=True)])  # (level, K): its marginal mean
     levels = tuple((level, means.contrast(w)) for level, w in zip(coding.names, weights, strict=True))
     groups, alpha = len(levels), (1 - LEVEL) / family
-    value_LL, se_LL, df_LL = means.level_pairs(weights)
+    pairs_LL = means.level_pairs(weights)
 
     def against(a: int, b: int) -> Contrast:
-        e = means.estimate(value_LL[a, b], se_LL[a, b], df_LL[a, b], levels[a][1].n + levels[b][1].n)
-        wide = widened(e, range_critical(alpha, e.df, groups)) if e.known else e
+        one = pairs_LL[a, b]
+        e = means.estimate(one, levels[a][1].n + levels[b][1].n)
+        wide = widened(e, one, pairwise_level(alpha, e.df, groups)) if e.known else e
         return Contrast(coding.names[a], coding.names[b], e, wide)
 
     contrasts = tuple(against(0, b) for b in range(1, groups))
     if not contrasts[-1].estimate.known:
         return Term((name,), contrasts[-1], None, levels, contrasts)
     low, high = np.triu_indices(groups, 1)
-    at = clearest(value_LL[low, high], se_LL[low, high], df_LL[low, high])
+    pairs = pairs_LL[low, high]
+    at = clearest(pairs)
     a, b = int(low[at]), int(high[at])
-    p = min(1.0, family * range_p(float(value_LL[a, b] / se_LL[a, b]), float(df_LL[a, b]), groups))
+    p = min(1.0, family * between_any(pairs[at], groups))
     ends = contrasts[-1].simultaneous
     if coding.ordered and not ends.low <= 0 <= ends.high:
         span = contrasts[-1]
     else:
-        span = against(a, b) if coding.ordered or value_LL[a, b] >= 0 else against(b, a)
+        span = against(a, b) if coding.ordered or pairs.value[at] >= 0 else against(b, a)
     return Term((name,), span, means.test(rows), levels, contrasts, p)
 
 
@@ -221,15 +233,15 @@ def _interaction(factors: tuple[str, str], codings: dict[str, _Coding], means: M
     b1, b2 = _pairs_of(len(b.names), len(means.mean_K))
     steps = both_ABK[a2] - both_ABK[a1]
     weights = (steps[:, b2] - steps[:, b1]).reshape(-1, len(means.mean_K))
-    value_R, se_R, df_R = means.contrasts(weights)
-    at = clearest(value_R, se_R, df_R)
-    e, many = means.contrast(weights[at]), len(weights) * family
+    found = means.contrasts(weights)
+    at, many = clearest(found), len(weights) * family
+    e, one = means.contrast(weights[at]), found[at]
     i, j = divmod(at, len(b1))
     step = f"{a.names[a1[i]]} to {a.names[a2[i]]}"
-    wide = widened(e, float(special.stdtrit(e.df, 1 - (1 - LEVEL) / 2 / many))) if e.known else e
+    wide = widened(e, one, (1 - LEVEL) / many)
     span = Contrast(f"{step} at {b.names[b1[j]]}", f"{step} at {b.names[b2[j]]}", e, wide)
     rows = (both_ABK[1:, 1:] - both_ABK[:1, 1:] - both_ABK[1:, :1] + both_ABK[:1, :1]).reshape(-1, len(means.mean_K))
-    return Term(factors, span, means.test(rows), p=min(1.0, many * e.p))
+    return Term(factors, span, means.test(rows), p=min(1.0, many * float(one.p)))
 
 
 def _pairs_of(levels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:

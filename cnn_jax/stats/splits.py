@@ -30,7 +30,8 @@ def within_splits(cells: Sequence[Cell], metric: str, resolution: float = 0.0) -
     if after < 1:
         return dataclasses.replace(means, df=0.0)
     share = after / before
-    return dataclasses.replace(means, variance_K=means.variance_K / share, df_K=means.df_K * share, df=float(after))
+    own_K, variance_K = means.own_K / share, means.variance_K / share
+    return dataclasses.replace(means, own_K=own_K, variance_K=variance_K, df_K=means.df_K * share, df=float(after))
 
 
 def _by_split(cell: Cell, metric: str) -> dict[int, list[float]]:

@@ -103,7 +103,9 @@ class Analysis:
     def _variance_of_images(self) -> float:
         """What new images add to the variance of a difference between two cells: the median over pairs with the best."""
         others = np.arange(1, min(len(self.cells), 100))
-        return float(np.median(self.means.images.pair_variance(0, others))) if self.means.images and len(others) else 0.0
+        if not self.means.images or not len(others):
+            return 0.0
+        return float(np.median(self.means.images.pair_variance(np.zeros_like(others), others)))
 
     @property
     def smallest(self) -> float:
@@ -186,7 +188,7 @@ def analyse(records: Sequence[Record], resolve: float | None = None) -> Analysis
     whole = design(records)
     cells = tuple(sorted((c for c in whole.cells if c.values(metric).size), key=lambda c: -c.mean(metric)))
     if not cells:
-        nothing = Means(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), np.zeros(0), 0.0)
+        nothing = Means(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
         return Analysis(whole, metric, (), nothing, Effects(()), math.nan, (), None, None, 0.0)
     resolution = max(one_image(r, metric) for c in cells for r in c.done)
     means = _means(whole, cells, metric, resolution)
