@@ -15,7 +15,7 @@ from scipy import optimize, special
 from cnn_jax.stats.intervals import LEVEL, Estimate
 
 # See Means.of; set by simulation.
-PRIOR_DF, PRIOR_DF_ABOVE = 8.0, 1.0
+PRIOR_DF, PRIOR_BELOW, PRIOR_ABOVE = 8.0, 3.0, 0.5
 # A cell whose variance is that many times the median of the others, beyond what chance explains, stands on its own variance.
 OUTLIER_RATIO, OUTLIER_P = 20.0, 1e-2
 GRAM_UP_TO = 1000  # cells whose (K, K) covariance over images is kept
@@ -412,8 +412,9 @@ def _moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarr
     elif known.all():
         prior = 0.0  # two cells say nothing about how spreads vary: Welch's test
     pooled = np.average(s2, weights=d)
-    above = np.nan_to_num(own_K) > pooled * (1 + 1e-9)
-    prior_K = np.where(alone, 0.0, np.where(above, min(prior, PRIOR_DF_ABOVE), prior))
+    below_K, above_K = np.minimum(prior, PRIOR_BELOW * df_K), np.minimum(prior, PRIOR_ABOVE * df_K)
+    prior_K = np.where(df_K == 0, prior, np.where(np.nan_to_num(own_K) > pooled * (1 + 1e-9), above_K, below_K))
+    prior_K = np.where(alone, 0.0, prior_K)
     total_K = prior_K + df_K
     return (prior_K * pooled + df_K * np.nan_to_num(own_K)) / total_K, total_K
 
