@@ -377,25 +377,27 @@ class Position:
     history: tuple[dict[str, list[float | None]], ...]  # per finished epoch: curves' values, a list over trials
     diverged: tuple[int | None, ...]  # step whose loss was not finite
     train_seconds: float
+    right_TV: np.ndarray  # bool, answers to the validation images at the end of the last whole epoch
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as named arrays, for a checkpoint."""
         leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((self.state, self.sums_T2S)))}
         rest = {"step": self.step, "history": self.history, "diverged": self.diverged, "train_seconds": self.train_seconds}
-        return {**leaves, "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8)}
+        return {**leaves, "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8), "validation": self.right_TV}
 
     def restored(self, arrays: Mapping[str, np.ndarray]) -> "Position":
         """The position that `arrays` were made of; self gives the structure. Raises ValueError if they do not fit."""
         old, treedef = jax.tree.flatten((self.state, self.sums_T2S))
         try:
             new = [arrays[f"leaf{i}"] for i in range(len(old))]
-            rest = json.loads(arrays["rest"].tobytes())
+            rest, right_TV = json.loads(arrays["rest"].tobytes()), arrays["validation"]
         except KeyError as error:
             raise ValueError(f"checkpoint lacks {error}") from None
-        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(new, old, strict=True)):
+        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip([*new, right_TV], [*old, self.right_TV], strict=True)):
             raise ValueError("checkpoint of another shape")
         state, sums = jax.tree.unflatten(treedef, new)
-        return Position(state, sums, rest["step"], tuple(rest["history"]), tuple(rest["diverged"]), rest["train_seconds"])
+        past, diverged = tuple(rest["history"]), tuple(rest["diverged"])
+        return Position(state, sums, rest["step"], past, diverged, rest["train_seconds"], right_TV)
 
 
 def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Position:
@@ -405,7 +407,8 @@ def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Positi
         [create_train_state(program.model, data.input_shape, name, trial.seed) for trial in _filled(program, trials)]
     )
     steps = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
-    return Position(states, np.zeros((program.lanes, 2, steps), np.float32), 0, (), (None,) * len(trials), 0.0)
+    sums_T2S, right_TV = np.zeros((program.lanes, 2, steps), np.float32), np.zeros((len(trials), data.validation), bool)
+    return Position(states, sums_T2S, 0, (), (None,) * len(trials), 0.0, right_TV)
 
 
 def _filled(program: Program, trials: Sequence[Trial]) -> list[Trial]:
@@ -444,10 +447,10 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         for t, known in enumerate(position.diverged)
     )
     seconds = position.train_seconds + time.perf_counter() - began
-    history = position.history
+    history, right_TV = position.history, position.right_TV
     if last == per_epoch:
         lanes = range(len(trials))
-        loss_TV, right_TV = judge(program, state, data, range(data.validation))
+        loss_TV, right_TV = (answers[: len(trials)] for answers in judge(program, state, data, range(data.validation)))
         history = (
             *history,
             {
@@ -457,7 +460,7 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
                 "val_accuracy": [float(right_TV[t].mean()) if data.validation else None for t in lanes],
             },
         )
-    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds)
+    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, right_TV)
 
 
 def _first_not_finite(loss_S: np.ndarray, step: int) -> int | None:
@@ -489,6 +492,7 @@ class Result:
     history: list[dict[str, Any]]
     test_loss: float | None
     test_correct: np.ndarray | None  # bool per test image
+    val_correct: np.ndarray | None  # bool per validation image; None without validation images
     variables: dict[str, np.ndarray]
 
 
@@ -506,10 +510,11 @@ def results(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         curve = [{"epoch": e, **{name: values[t] for name, values in row.items()}} for e, row in enumerate(whole, 1)]
         variables = {path: np.asarray(value[t]) for path, value in flat.items()}
         if step is None:
-            out.append(Result("done", None, curve, float(loss_TN[t].mean()), right_TN[t], variables))
+            held_out = position.right_TV[t] if data.validation else None
+            out.append(Result("done", None, curve, float(loss_TN[t].mean()), right_TN[t], held_out, variables))
         else:
             reason = f"loss not finite at step {step} of {trials[t].train.epochs * per_epoch}"  # type: ignore[operator]
-            out.append(Result("diverged", reason, curve, None, None, variables))
+            out.append(Result("diverged", reason, curve, None, None, None, variables))
     return out
 
 

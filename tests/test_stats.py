@@ -39,13 +39,15 @@ def light(values_by_cell):
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 20])
 def test_interval_of_a_mean_covers_at_its_level(n):
     rng = np.random.default_rng(n)
-    assert 0.93 <= covered([stats.mean_interval(v) for v in rng.normal(size=(3000, n))]) <= 0.97
+    runs = 0.5 + 0.01 * rng.normal(size=(3000, n))
+    assert 0.93 <= covered([stats.accuracy_interval(stats.Means.of([v]), 0) for v in runs], 0.5) <= 0.97
 
 
 @pytest.mark.parametrize("n", [3, 10])
 def test_interval_of_a_mean_covers_skewed_runs(n):
     rng = np.random.default_rng(n)
-    assert 0.93 <= covered([stats.mean_interval(v) for v in 12 - rng.gamma(12, size=(3000, n))]) <= 0.97
+    runs = 0.5 + 0.01 * (12 - rng.gamma(12, size=(3000, n)))
+    assert 0.93 <= covered([stats.accuracy_interval(stats.Means.of([v]), 0) for v in runs], 0.5) <= 0.97
 
 
 SPREADS = {"equal": np.ones(12), "different": np.linspace(0.6, 1.5, 12), "two kinds": np.repeat([0.3, 1.5], 6)}
@@ -68,7 +70,7 @@ def test_interval_of_a_difference_covers_when_cells_differ_in_spread(spread, n):
 def claims(records) -> bool:
     """Whether a report on these records claims anything."""
     analysis = stats.analyse(records)
-    return any(t.p <= 0.05 for t in analysis.effects.terms) or len(analysis.ties) < len(analysis.cells) - 1
+    return any(t.claimed for t in analysis.effects.terms) or len(analysis.ties) < len(analysis.cells) - 1
 
 
 def null_sweep(rng, runs, sd):
@@ -101,11 +103,11 @@ def test_no_effect_is_rarely_claimed_in_one_factor_of_two_levels():
 def test_an_effect_is_found_where_it_is_and_not_elsewhere():
     analysis = stats.analyse(synthetic.sweep(seeds=4, sd=0.003, effect=0.01, rng_seed=1))
     terms = {t.name: t for t in analysis.effects.terms}
-    assert terms["filters"].p < 1e-6
+    assert terms["filters"].p < 1e-4
     assert terms["filters"].span.estimate.low < 0.02 < terms["filters"].span.estimate.high
     assert (terms["filters"].span.a, terms["filters"].span.b) == ("8", "32")
     assert terms["padding"].p > 0.05
-    assert not analysis.effects.approximate
+    assert not analysis.effects.caveat
 
 
 # ------------------------------------------------------------------------------------------------------ against known answers
@@ -148,23 +150,19 @@ def test_cells_of_equal_spread_have_the_textbooks_degrees_of_freedom():
     assert (test.f, test.p) == pytest.approx(tuple(scipy_stats.f_oneway(*(noise + m for m in (0.9, 0.92, 0.95)))))
 
 
-def test_two_cells_are_compared_by_welch():
+def test_two_cells_are_compared_by_welch_at_no_more_than_his_degrees_of_freedom():
     rng = np.random.default_rng(2)
     a, b = 0.9 + 0.002 * rng.normal(size=4), 0.91 + 0.02 * rng.normal(size=9)
-    analysis = stats.analyse(light({(8, 3): a, (16, 3): b}))
+    (comparison,) = stats.analyse(light({(8, 3): a, (16, 3): b})).comparisons
     best, other = (b, a) if b.mean() > a.mean() else (a, b)
     expected = scipy_stats.ttest_ind(best, other, equal_var=False)
-    (comparison,) = analysis.comparisons
     low, high = expected.confidence_interval(0.95)
-    assert (comparison.difference.low, comparison.difference.high) == pytest.approx((low, high))
-    assert comparison.p == pytest.approx(expected.pvalue)
-
-
-def test_bca_agrees_with_scipy_at_the_widened_level():
-    values = np.random.default_rng(3).gamma(2, size=25)
-    level = 2 * scipy_stats.norm.cdf(math.sqrt(25 / 24) * scipy_stats.t.ppf(0.975, 24)) - 1
-    expected = scipy_stats.bootstrap((values,), np.mean, confidence_level=level, n_resamples=20000, method="BCa")
-    assert stats.bca(values, resamples=20000) == pytest.approx(tuple(expected.confidence_interval), rel=0.02)
+    e = comparison.difference
+    assert e.value == pytest.approx(best.mean() - other.mean())
+    assert e.low <= low + 1e-12
+    assert high - 1e-12 <= e.high
+    assert e.high - e.low == pytest.approx(high - low, rel=0.02)
+    assert comparison.p >= expected.pvalue - 1e-12
 
 
 def test_omega_squared_by_hand():
@@ -189,17 +187,6 @@ def test_holm_against_its_definition(p):
         assert adjusted[i] == pytest.approx(min(1, running))
 
 
-def test_many_cells_are_corrected_for_all_their_pairs(monkeypatch):
-    rng = np.random.default_rng(10)
-    records = light({(f, k): rng.normal(0.9 + 0.01 * (f == 32), 0.002, 3) for f in (8, 16, 32) for k in (3, 5)})
-    by_holm = [c.p for c in stats.analyse(records).comparisons]
-    monkeypatch.setattr("cnn_jax.stats.comparisons.HOLM_UP_TO", 2)
-    by_bonferroni = [c.p for c in stats.analyse(records).comparisons]
-    assert all(h <= b <= 15 * h for h, b in zip(by_holm, by_bonferroni, strict=True))
-    assert by_bonferroni[-1] == pytest.approx(by_holm[-1], rel=2)
-    assert min(by_holm) == pytest.approx(min(by_bonferroni), rel=0.6)
-
-
 def test_holm_leaves_unknown_p_values_out():
     np.testing.assert_allclose(stats.holm(np.array([0.01, np.nan, 0.04])), [0.02, np.nan, 0.04])
 
@@ -215,13 +202,9 @@ def test_power_and_seeds_agree_with_the_tables():
     # Cohen (1988), table 2.4.1: d = 0.8 needs 26 per group, d = 0.5 needs 64, at 80 % and two-sided 5 %.
     assert stats.seeds_to_resolve(1.0, 0.8) == 26
     assert stats.seeds_to_resolve(1.0, 0.5) == 64
-    assert stats.smallest_difference(1.0, 64) == pytest.approx(0.5, abs=0.01)
+    critical = scipy_stats.t.ppf(0.975, 126)
+    assert stats.smallest_difference(math.sqrt(2 / 64), 126, critical) == pytest.approx(0.5, abs=0.01)
     assert stats.seeds_to_resolve(1.0, 0.5, comparisons=66) > 64
-
-
-def test_smallest_difference_is_unknown_without_spread():
-    assert math.isnan(stats.smallest_difference(float("nan"), 3))
-    assert math.isnan(stats.smallest_difference(0.1, 1))
 
 
 @pytest.mark.parametrize(
@@ -314,7 +297,7 @@ def test_failures_stay_in_their_cell():
     analysis = stats.analyse(records)
     assert analysis.count("diverged") == 1
     assert sorted(c.count("done") for c in analysis.cells) == [2, 3]
-    assert analysis.effects.approximate  # cells of unequal runs
+    assert "cells have 2 to 3 runs" in analysis.effects.caveat
 
 
 def test_random_search_is_approximate_and_finds_its_trend():
@@ -325,10 +308,10 @@ def test_random_search_is_approximate_and_finds_its_trend():
         trial = Trial(ModelConfig("cnn", (8,)), DataConfig(), TrainConfig(learning_rate=rate, epochs=1), i)
         records.append(synthetic.record(trial, 0.9 + 0.02 * math.log10(rate) + 0.003 * rng.normal(), images=8))
     analysis = stats.analyse(records)
-    assert analysis.effects.approximate
+    assert "grouped into ranges" in analysis.effects.caveat
     (term,) = analysis.effects.terms
     assert len(term.levels) == 4
-    assert term.p < 1e-6
+    assert term.p < 1e-4
     assert analysis.ties == analysis.cells[1:]  # one run each: no cell can be told from the best
 
 

@@ -1,59 +1,126 @@
-"""What a sweep says, in sentences: the same in the terminal and at the top of the page."""
+"""The conclusions of a sweep in sentences: the same in the terminal and at the top of the page."""
 
 from collections.abc import Sequence
 
 from cnn_jax import stats
 from cnn_jax.report import words
 
-SIGNIFICANT = 1 - stats.LEVEL
+_COSTS = {"params": "parameters", "macs": "MACs"}
 
 
 def headline(analysis: stats.Analysis) -> str:
     """The answer in one sentence, with its uncertainty."""
     metric, best = words.METRICS[analysis.metric], analysis.best
     if best is None:
-        return "No run has finished, so there is nothing to say yet."
+        return "No run has finished: there are no results yet."
     if len(analysis.cells) == 1:
         return (
             f"{best.label} reaches {words.interval(analysis.interval(best))} {metric}, {words.count(analysis.seeds, 'seed')}."
         )
-    if not analysis.means.df and not any(t.p <= SIGNIFICANT for t in analysis.effects.terms):
+    if analysis.decisions:
+        return _decided(analysis, best)
+    claimed = [t for t in analysis.effects.terms if t.claimed]
+    if not analysis.means.df and not claimed:
         return (
-            f"With one seed per cell, no difference in {metric} can be told from the luck of the seed: add seeds (--seeds=3)."
+            f"With one seed per cell, differences in {metric} cannot be told from those between seeds: add seeds (--seeds=3)."
         )
-    main = [t for t in analysis.effects.terms if len(t.factors) == 1]
-    found = sorted((t for t in main if t.p <= SIGNIFICANT), key=lambda t: -abs(t.span.estimate.value))
-    rest = [t.name for t in main if t.p > SIGNIFICANT]
-    if found:
-        parts = [f"{t.name} ({_step(t, first=i == 0)})" for i, t in enumerate(found)]
-        tail = f"; no effect of {_and(rest, 'or')} was found" if rest else ""
-        return f"{_capital(metric)} depends on {_and(parts)}{tail}."
-    if main:
-        return f"No effect of {_and([t.name for t in main], 'or')} on {metric} was found{_limit(analysis)}."
+    if claimed:
+        return _effects(analysis, claimed)
     if len(analysis.ties) < len(analysis.cells) - 1:
-        return f"{best.label} has the best {metric}, {words.interval(analysis.interval(best))}."
+        return f"{_capital(metric)} differs between cells, and {best.label} has the best: {_cell(analysis, best)}."
+    if main := [t for t in analysis.effects.terms if len(t.factors) == 1]:
+        spans = words.join([f"{t.name} ({_step(t)})" for t in main], "or")
+        return f"No effect of {spans} on {metric} was found{_limit(analysis)}."
     return f"No difference in {metric} between the {len(analysis.cells)} cells was found{_limit(analysis)}."
 
 
+def _effects(analysis: stats.Analysis, claimed: Sequence[stats.Term]) -> str:
+    """The claimed effects, largest first; then those that were not found, with their intervals."""
+    metric, terms = words.METRICS[analysis.metric], analysis.effects.terms
+    together = {name: t for t in claimed if len(t.factors) == 2 for name in t.factors}
+    main = sorted((t for t in claimed if len(t.factors) == 1), key=lambda t: -abs(t.span.estimate.value))
+    joint = [t for t in claimed if len(t.factors) == 2 and not any(m.name in t.factors for m in main)]
+    rest = [t for t in terms if len(t.factors) == 1 and not t.claimed and t.name not in together]
+    if len(terms) == 1:
+        return _comparison(analysis, main[0])
+    parts = [f"{t.name} ({_step(t)}{', on average' if t.name in together else ''})" for t in main]
+    parts += [f"{words.join(t.factors)} together ({_change(t)})" for t in joint]
+    tail = f"; no effect of {words.join([f'{t.name} ({_step(t)})' for t in rest], 'or')} was found" if rest else ""
+    where = f" at equal {_COSTS[analysis.design.iso]}" if analysis.design.iso else ""
+    return f"{_capital(metric)} depends on {words.join(parts)}{where}{tail}."
+
+
+def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
+    """The answer of a sweep of one factor: which level beats which, by how much, and at what cost."""
+    span = term.span
+    e = span.simultaneous
+    better, worse, low, high = (span.b, span.a, e.low, e.high) if e.value >= 0 else (span.a, span.b, -e.high, -e.low)
+    first, second = words.level(term.name, better), words.level(term.name, worse)
+    bounds = (
+        f"{words.spread(abs(e.value))} points of {words.METRICS[analysis.metric]} ({words.spread(low)} to {words.spread(high)})"
+    )
+    equal = f" at equal {_COSTS[analysis.design.iso]}" if analysis.design.iso else ""
+    costs = []
+    for name, noun in _COSTS.items():
+        ratio = cost_ratio(analysis, term.name, better, worse, name)
+        if name != analysis.design.iso and ratio is not None and abs(ratio - 1) > 0.05:
+            costs.append(f"{ratio:.2g} times the {noun}")
+    tail = f"; it has {words.join(costs)}" if costs else ""
+    return f"{_capital(first)} beats {second} by {bounds}{equal}{tail}."
+
+
+def cost_ratio(analysis: stats.Analysis, factor: str, level: str, against: str, cost: str) -> float | None:
+    """How many times the `cost` (params or macs) of the networks of another level those of a level have; None if unknown."""
+    means = []
+    for name in (level, against):
+        values = [c.fact(cost) for c in analysis.cells if stats.text(c.levels[factor]) == name]
+        known = [v for v in values if v is not None]
+        means.append(sum(known) / len(known) if known else 0.0)
+    return means[0] / means[1] if all(means) else None
+
+
+def _decided(analysis: stats.Analysis, best: stats.Cell) -> str:
+    """The conclusion of a sweep that added seeds until cells could be told apart."""
+    counts = {v: sum(d.verdict == v for d in analysis.decisions) for v in ("worse", "close", "open")}
+    said = [
+        f"{words.count(counts['worse'], 'cell')} {'is' if counts['worse'] == 1 else 'are'} worse" if counts["worse"] else "",
+        f"{counts['close']} {'is' if counts['close'] == 1 else 'are'} as good within the difference to resolve"
+        if counts["close"]
+        else "",
+        f"{counts['open']} {'is' if counts['open'] == 1 else 'are'} still open" if counts["open"] else "",
+    ]
+    verdicts = words.join([s for s in said if s])
+    return f"{best.label} has the best {words.METRICS[analysis.metric]}, {_cell(analysis, best)}: {verdicts}."
+
+
 def details(analysis: stats.Analysis) -> list[str]:
-    """The sentences below the headline: the best cells and their test accuracy, what depends on what, luck, noise."""
+    """The sentences below the headline: interactions, the best cells, what was held fixed, noise."""
     best = analysis.best
     if best is None:
         return []
-    out = noise_floor(analysis)
-    for term in analysis.effects.terms:
-        if len(term.factors) == 2 and term.p <= SIGNIFICANT:
-            change = f"{words.points(term.span.estimate.value)} points, {_range(term.span.estimate)}"
-            out.append(
-                f"What {term.factors[0]} does depends on {term.factors[1]} ({term.span.b} against {term.span.a}: {change})."
-            )
+    out = [
+        f"The effect of {term.factors[0]} depends on {term.factors[1]} ({_change(term)})."
+        for term in analysis.effects.terms
+        if len(term.factors) == 2 and term.claimed
+    ]
     if len(analysis.cells) > 1:
         out.append(_best(analysis, best))
     out.append(_test(analysis, best))
+    out.append(held_fixed(analysis))
+    out += noise_floor(analysis)
     if analysis.curse == analysis.curse and len(analysis.cells) > 1:
-        look = f"look {words.spread(analysis.curse)} points too good by luck alone"
-        out.append(f"Winner's curse: the best of {len(analysis.cells)} equal cells would {look}.")
+        luck = words.spread(analysis.curse)
+        out.append(
+            f"Winner's curse: by luck alone, the best of {len(analysis.cells)} equal cells would look {luck} points better."
+        )
     return out
+
+
+def held_fixed(analysis: stats.Analysis) -> str:
+    """The settings that all cells share."""
+    fixed = analysis.design.fixed
+    shown = {k: v for k, v in fixed.items() if v is not None and k not in ("iso", "validation_fraction")}
+    return f"Held fixed: {', '.join(f'{name} {stats.text(level)}' for name, level in shown.items())}."
 
 
 def noise_floor(analysis: stats.Analysis) -> list[str]:
@@ -65,11 +132,15 @@ def noise_floor(analysis: stats.Analysis) -> list[str]:
             f"Noise floor: two runs that differ only by seed disagree on {100 * n.flips:.2f} % of the {n.images:,} test "
             f"images; their test accuracy varies by {words.spread(n.sd)} points (standard deviation, {n.runs} runs)."
         )
-    if analysis.resolution == analysis.resolution:
+    if analysis.smallest == analysis.smallest:
         out.append(
-            f"{words.count(analysis.seeds, 'seed')} per cell find a difference of {words.spread(analysis.resolution)} points "
-            f"in {words.METRICS[analysis.metric]} between two given cells with probability {stats.POWER:g}."
+            f"With {words.count(analysis.seeds, 'seed')} per cell, this report finds a difference of "
+            f"{words.spread(analysis.smallest)} points in {words.METRICS[analysis.metric]} between two cells with probability "
+            f"{stats.POWER:g}."
         )
+    if len(analysis.cells) > 1 and analysis.means.df:
+        together = f"corrected for {words.count(analysis.effects.family, 'claim')}" if analysis.effects.family > 1 else "95 %"
+        out.append(f"Intervals of effects are {together} and speak of {analysis.population}.")
     return out
 
 
@@ -81,13 +152,17 @@ def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> 
             "Nothing was held out for validation, so selection without the test set was not possible: the best cell was picked "
             "on the test set and its accuracy is too good."
         )
-    for status, meaning in (("diverged", "diverged"), ("failed", "failed")):
+    for status in ("diverged", "failed"):
         if number := analysis.count(status):
-            out.append(f"{words.count(number, 'trial')} {meaning}: counted in their cells, absent from their means.")
+            out.append(f"{words.count(number, 'trial')} {status}: counted in their cells, absent from their means.")
     if missing:
-        out.append(f"{words.count(missing, 'planned trial')} did not run yet: the same command runs what is missing.")
-    if analysis.effects.terms and analysis.effects.approximate:
-        out.append("The design is not a complete crossing with equal runs in every cell: effects are approximate.")
+        out.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to run them.")
+    if analysis.effects.terms and analysis.effects.caveat:
+        out.append(f"Effects are approximate: {analysis.effects.caveat}.")
+    if analysis.decisions:
+        out.append(
+            "Seeds were added where the answer was open, so intervals other than those of the decisions are approximate."
+        )
     for name, factor in design.aliases.items():
         out.append(f"{name} changes together with {factor}: their effects cannot be told apart.")
     if damaged:
@@ -96,18 +171,21 @@ def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> 
 
 
 def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
-    others = len(analysis.cells) - 1
+    others, ties = len(analysis.cells) - 1, len(analysis.ties)
     where = "validation" if analysis.validated else "the test set"
-    value = words.interval(analysis.interval(best))
-    ties = len(analysis.ties)
     if ties == 0:
         tail = f"it is better than {'the other cell' if others == 1 else f'each of the {others} others'}"
     elif others == 1:
         tail = "the other cell cannot be told from it"
+    elif ties == others:
+        tail = f"none of the {others} other cells can be told from it"
     else:
-        some = "none of the {} other cells can" if ties == others else f"{ties} of the {{}} other cells cannot"
-        tail = f"{some.format(others)} be told from it"
-    return f"Best on {where}: {best.label}, {value}, {words.count(len(best.values(analysis.metric)), 'seed')}; {tail}."
+        tail = f"the best cell is it or one of {ties} of the {others} others (95 % confidence)"
+    return f"Best on {where}: {best.label}, {_cell(analysis, best)}, {words.seeds(analysis, best)}; {tail}."
+
+
+def _cell(analysis: stats.Analysis, cell: stats.Cell) -> str:
+    return words.interval(analysis.interval(cell))
 
 
 def _test(analysis: stats.Analysis, best: stats.Cell) -> str:
@@ -116,24 +194,25 @@ def _test(analysis: stats.Analysis, best: stats.Cell) -> str:
     return f"Test accuracy of {best.label}: {words.interval(e)}, {words.count(e.n, 'seed')}{note}."
 
 
-def _step(term: stats.Term, *, first: bool) -> str:
-    e = term.span.estimate
-    return f"{term.span.b} instead of {term.span.a}: {words.points(e.value)} points, {_range(e, named=first)}"
+def _step(term: stats.Term) -> str:
+    e = term.span.simultaneous
+    return f"{term.span.b} instead of {term.span.a}: {words.points(e.value)} points, {_range(e)}"
 
 
-def _range(e: stats.Estimate, *, named: bool = True) -> str:
-    return f"{'95 % interval ' if named else ''}{words.points(e.low)} to {words.points(e.high)}"
+def _change(term: stats.Term) -> str:
+    e = term.span.simultaneous
+    return f"{term.span.b} against {term.span.a}: {words.points(e.value)} points, {_range(e)}"
+
+
+def _range(e: stats.Estimate) -> str:
+    return f"{words.points(e.low)} to {words.points(e.high)}"
 
 
 def _limit(analysis: stats.Analysis) -> str:
-    limit = analysis.resolution
+    limit = analysis.smallest
     return (
         f"; differences below {words.spread(limit)} points between two cells would mostly go unseen" if limit == limit else ""
     )
-
-
-def _and(names: Sequence[str], word: str = "and") -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 def _capital(sentence: str) -> str:

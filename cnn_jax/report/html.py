@@ -79,7 +79,7 @@ def _header(sweep: "Sweep", analysis: stats.Analysis, title: str) -> str:
     facts = [
         ("trials", f"{n['done']:,}"),
         ("cells", f"{len(analysis.design.cells):,}"),
-        ("seeds per cell", f"{analysis.seeds}"),
+        ("seeds per cell", words.extent(*analysis.runs)),
     ]
     facts += [(status, f"{n[status]:,}") for status in ("diverged", "failed") if n[status]]
     if sweep.missing:
@@ -99,9 +99,10 @@ def _header(sweep: "Sweep", analysis: stats.Analysis, title: str) -> str:
 
 def _footer() -> str:
     return (
-        "<footer>The unit is the run: intervals say how much the seed matters, on this split of these images. Intervals of "
-        "means: Student's t, from ten seeds BCa bootstrap. Differences and effects: moderated t. Claims are corrected (Holm) "
-        f"so that a report makes any false one in at most 5 % of cases. cnn_jax {cnn_jax.__version__}.</footer>"
+        "<footer>The unit is the run. Where answers are stored image by image, intervals speak of new seeds and new images, "
+        "otherwise of new seeds on these images. Variances are moderated over cells; levels are compared by Games and "
+        "Howell's test. A report makes any false claim in at most 5 % of cases: see docs/statistics.md. "
+        f"cnn_jax {cnn_jax.__version__}.</footer>"
     )
 
 
@@ -185,7 +186,7 @@ def _effects(analysis: stats.Analysis) -> str:
         contrasts = term.contrasts or (term.span,)
         tested = on_test[term.name].contrasts or (on_test[term.name].span,) if term.name in on_test else ()
         for i, contrast in enumerate(contrasts):
-            e = contrast.estimate
+            e = contrast.simultaneous
             test = term.test
             omega = test.omega_squared if test else None
             share = f"{omega.value:.2f} ({omega.low:.2f} to {omega.high:.2f})" if omega else "–"
@@ -203,7 +204,7 @@ def _effects(analysis: stats.Analysis) -> str:
                     words.points(confirmed), costs, str(e.n), share if first else "", words.p_value(term.p) if first else "",
                 )
             )  # fmt: skip
-            classes.append("marked" if term.p <= answer.SIGNIFICANT else "")
+            classes.append("marked" if term.claimed else "")
             numbers = {"difference": e.value, "low": e.low, "high": e.high, "runs": e.n, "on_test": confirmed}
             if test and omega:
                 numbers |= {"f": test.f, "df1": test.df[0], "df2": test.df[1], "omega_squared": omega.value}
@@ -212,19 +213,19 @@ def _effects(analysis: stats.Analysis) -> str:
     head = (
         "factor",
         "level",
-        "difference (95 % interval), points",
+        "difference (simultaneous 95 % interval), points",
         "on test",
         "parameters, MACs",
         "runs",
         "partial ω² (95 %)",
         "p",
     )
-    kind = "Approximate: the design is incomplete or unequal. " if analysis.effects.approximate else ""
+    kind = f"Approximate: {analysis.effects.caveat}. " if analysis.effects.caveat else ""
     note = (
         f"{kind}What each level does to {words.METRICS[analysis.metric]} against the first one, all other factors averaged; "
         "and by how much it multiplies the networks' parameters and MACs, whose effect it then may be. Partial ω² is the "
-        "factor's share of the variance that the other factors leave; p is corrected for all claims of this report; bold: "
-        "claimed."
+        "factor's share of the variance that the other factors leave, on these images; intervals and p are corrected for all "
+        f"claims of this report and speak of {analysis.population}; bold: claimed."
     )
     return (
         _head("Effects", note)
@@ -234,12 +235,9 @@ def _effects(analysis: stats.Analysis) -> str:
 
 
 def _ratio(analysis: stats.Analysis, factor: str, contrast: stats.Contrast, cost: str) -> str:
-    """By how much a level multiplies what its networks cost, against the contrast's other level: a confound, if far from 1."""
-    means = []
-    for level in (contrast.a, contrast.b):
-        values = [c.fact(cost) for c in analysis.cells if stats.text(c.levels[factor]) == level]
-        means.append(sum(v for v in values if v is not None) / len(values) if values else 0)
-    return f"× {means[1] / means[0]:.2f}" if means[0] else "–"
+    """How many times the cost a level's networks have: a confound, if far from 1."""
+    ratio = answer.cost_ratio(analysis, factor, contrast.b, contrast.a, cost)
+    return "–" if ratio is None else f"× {ratio:.2f}"
 
 
 def _cells(analysis: stats.Analysis) -> str:

@@ -1,8 +1,9 @@
 """Numbers in words: the same in the terminal and in the page."""
 
 import math
+from collections.abc import Sequence
 
-from cnn_jax.stats import Estimate
+from cnn_jax.stats import Analysis, Cell, Estimate
 
 METRICS = {"val_accuracy": "validation accuracy", "test_accuracy": "test accuracy"}
 
@@ -32,6 +33,29 @@ def interval(e: Estimate) -> str:
 def count(n: int, noun: str) -> str:
     """'1 seed', '2 seeds'."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def join(names: Sequence[str], word: str = "and") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def level(factor: str, name: str) -> str:
+    """A factor's level in a sentence: ('kernel_size', '5') -> '5x5', ('padding', 'same') -> 'padding same'."""
+    if factor == "kernel_size" and name.isdecimal():
+        return f"{name}x{name}"
+    return f"{name} {factor}" if factor in ("filters", "epochs") else f"{factor} {name}"
+
+
+def seeds(analysis: Analysis, cell: Cell) -> str:
+    """'3 seeds'; with several splits '9 runs'."""
+    runs = len(cell.values(analysis.metric))
+    return count(runs, "run" if len(analysis.design.splits) > 1 else "seed")
+
+
+def extent(low: int, high: int) -> str:
+    """'3', or '6 to 28'."""
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def short(value: float) -> str:

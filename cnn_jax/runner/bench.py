@@ -224,7 +224,8 @@ def success(
         **{name: last[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")},
         "test_loss": outcome.test_loss,
         "test_accuracy": None if correct is None else float(correct.mean()),
-        "test_correct": None if correct is None else base64.b64encode(np.packbits(correct).tobytes()).decode(),
+        "test_correct": _bitmap(correct),
+        "val_correct": _bitmap(outcome.val_correct),
         "test_examples": len(dataset.test_labels),
         "device": device,
         "precision": precision,
@@ -244,12 +245,17 @@ def _data(dataset: Any) -> dict[str, Any]:
     return found if normalization.kind == "none" else found | {"normalization": dataclasses.asdict(normalization)}
 
 
+def _bitmap(correct: np.ndarray | None) -> str | None:
+    """Answers as base64, a bit per image."""
+    return None if correct is None else base64.b64encode(np.packbits(correct).tobytes()).decode()
+
+
 def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a trial that could not be trained."""
     empty = (
         "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
-        "test_accuracy", "test_correct", "test_examples", "train_seconds", "compile_seconds", "device", "precision",
-        "convolution", "data",
+        "test_accuracy", "test_correct", "val_correct", "test_examples", "train_seconds", "compile_seconds", "device",
+        "precision", "convolution", "data",
     )  # fmt: skip
     return _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], **dict.fromkeys(empty)}
 

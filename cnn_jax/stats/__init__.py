@@ -1,24 +1,23 @@
 """Intervals, effects and comparisons from recorded results alone. The unit is the run; accuracies are fractions of 1."""
 
-from cnn_jax.stats.cells import Cell, Design, Level, Record, compared_on, design, flat, numeric, one_image, text
-from cnn_jax.stats.comparisons import Comparison, against_best, holm
+from cnn_jax.stats.cells import Cell, Design, Level, Record, compared_on, datasets, design, flat, key, numeric, one_image, text
+from cnn_jax.stats.comparisons import Comparison, against_best
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
-from cnn_jax.stats.images import Noise, correct_SN, correctness, flipped, never_right, noise, rates
+from cnn_jax.stats.images import Noise, answers, correct_SN, correctness, flipped, never_right, noise, rates
 from cnn_jax.stats.intervals import (
     LEVEL,
     POWER,
     Estimate,
-    bca,
     expected_best,
-    mean_interval,
     power,
     probability_better,
     seeds_to_resolve,
     smallest_difference,
 )
-from cnn_jax.stats.means import Means, Test
-from cnn_jax.stats.sequential import confidence_sequence, expected_seeds, open_cells
-from cnn_jax.stats.summary import Analysis, analyse
+from cnn_jax.stats.means import Images, Means, Test
+from cnn_jax.stats.sequential import Decision, confidence_sequence, decide, expected_seeds, open_cells
+from cnn_jax.stats.simultaneous import holm, range_critical, range_p
+from cnn_jax.stats.summary import Analysis, accuracy_interval, analyse
 
 __all__ = [
     "LEVEL",
@@ -27,22 +26,27 @@ __all__ = [
     "Cell",
     "Comparison",
     "Contrast",
+    "Decision",
     "Design",
     "Effects",
     "Estimate",
+    "Images",
     "Level",
     "Means",
     "Noise",
     "Record",
     "Term",
     "Test",
+    "accuracy_interval",
     "against_best",
     "analyse",
-    "bca",
+    "answers",
     "compared_on",
     "confidence_sequence",
     "correct_SN",
     "correctness",
+    "datasets",
+    "decide",
     "design",
     "effects",
     "expected_best",
@@ -50,7 +54,7 @@ __all__ = [
     "flat",
     "flipped",
     "holm",
-    "mean_interval",
+    "key",
     "never_right",
     "noise",
     "numeric",
@@ -58,6 +62,8 @@ __all__ = [
     "open_cells",
     "power",
     "probability_better",
+    "range_critical",
+    "range_p",
     "rates",
     "seeds_to_resolve",
     "smallest_difference",

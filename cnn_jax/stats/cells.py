@@ -109,10 +109,13 @@ class Cell:
         """How many runs ended as `status`: done, diverged or failed."""
         return sum(r["status"] == status for r in self.records)
 
+    def runs(self, metric: str) -> tuple[Record, ...]:
+        """The finished runs that have the metric, in order of split and seed."""
+        return tuple(r for r in sorted(self.done, key=place) if r.get(metric) is not None)
+
     def values(self, metric: str) -> np.ndarray:
-        """(n,) the metric of every finished run that has it, in order of seed."""
-        runs = sorted(self.done, key=lambda r: r["config"]["seed"])
-        return np.array([r[metric] for r in runs if r.get(metric) is not None], dtype=float)
+        """(n,) the metric of `runs`, in their order."""
+        return np.array([r[metric] for r in self.runs(metric)], dtype=float)
 
     def mean(self, metric: str) -> float:
         """Mean of the metric over the runs that have it; nan without any."""
@@ -126,24 +129,46 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """The cells of a sweep, its factors with their levels in order, and what changes together with a factor.
+    """The cells of a sweep and its factors.
 
-    `aliases` maps a configuration entry that a factor determines (epochs that follow from the data set) to that factor:
-    their effects cannot be told apart, and the report says so.
+    Attributes:
+        cells: In order of appearance.
+        factors: Entries of the configuration that differ between cells, each with its levels in order.
+        aliases: Entry that another factor determines (epochs that follow from the data set) -> that factor: their effects
+            cannot be told apart, and the report says so.
+        fixed: Entries that all cells share.
+        splits: The seeds of the validation splits. Splits are blocks: cells are compared within them.
     """
 
     cells: tuple[Cell, ...]
     factors: dict[str, tuple[Level, ...]]
     aliases: dict[str, str]
+    fixed: dict[str, Level]
+    splits: tuple[int, ...]
+
+    @property
+    def iso(self) -> str | None:
+        """'params' or 'macs' if the filters were solved so that all cells cost the same."""
+        return self.fixed.get("iso")
+
+
+def key(config: dict[str, Any]) -> str:
+    """What the runs of one cell share: the configuration without the seeds of the run and of the split."""
+    data = {k: v for k, v in config["data"].items() if k != "split_seed"}
+    return json.dumps({k: v for k, v in config.items() if k != "seed"} | {"data": data}, sort_keys=True)
+
+
+def place(record: Record) -> tuple[int, int]:
+    """The split and the seed of a run: its place within its cell."""
+    return record["config"]["data"]["split_seed"], record["config"]["seed"]
 
 
 def design(records: Sequence[Record]) -> Design:
     """Groups records into cells, in order of appearance, and finds the factors: entries that take more than one value."""
     runs: dict[str, list[Record]] = {}
     for record in records:
-        key = json.dumps({k: v for k, v in record["config"].items() if k != "seed"}, sort_keys=True)
-        runs.setdefault(key, []).append(record)
-    configs = [flat(group[0]["config"]) for group in runs.values()]
+        runs.setdefault(key(record["config"]), []).append(record)
+    configs = [_levels(group[0]["config"]) for group in runs.values()]
     names = list(dict.fromkeys(name for config in configs for name in config))
     columns = {name: [config.get(name) for config in configs] for name in names}
     varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
@@ -161,4 +186,24 @@ def design(records: Sequence[Record]) -> Design:
         Cell({name: config.get(name) for name in factors}, tuple(group))
         for config, group in zip(configs, runs.values(), strict=True)
     )
-    return Design(cells, factors, aliases)
+    fixed = {name: column[0] for name, column in columns.items() if name not in varied}
+    return Design(cells, factors, aliases, fixed, tuple(sorted({place(r)[0] for r in records})))
+
+
+def _levels(config: dict[str, Any]) -> dict[str, Level]:
+    """A cell's levels. Filters that were solved for equal cost are no level of a factor: those they were solved from are."""
+    out = flat(config)
+    del out["split_seed"]
+    if out.get("iso"):
+        out["iso"], _, reference = out["iso"].partition("@")
+        if reference:
+            out["filters"] = _level([int(part) for part in reference.split("-")])
+    return out
+
+
+def datasets(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Records by data set: accuracies on different images are not compared."""
+    out: dict[str, list[Record]] = {}
+    for record in records:
+        out.setdefault(record["config"]["data"]["dataset"], []).append(record)
+    return out

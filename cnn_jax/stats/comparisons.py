@@ -1,81 +1,94 @@
-"""Which cells can be told from the best, and by how much."""
+"""Which cells may be the best, and by how much the others are worse."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from cnn_jax.stats.cells import Cell
+from cnn_jax.stats.effects import between_any, clearest, pairwise_level, widened
 from cnn_jax.stats.intervals import LEVEL, Estimate, probability_better
 from cnn_jax.stats.means import Means
 
-HOLM_UP_TO = 1500  # cells; beyond, a million pairs: Bonferroni, which Holm hardly improves on there
+RIVALS = 100  # cells that every other is compared with where there are more: those of highest mean
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The best cell against another: difference (best minus other), P(a run of the best beats a run of the other), corrected p.
+    """A cell against the best one.
 
-    `p` nan: no spread is known, so nothing can be told.
+    Attributes:
+        cell: The cell.
+        against: The best cell, or the cell that tells it from the best most clearly if the best is too unstable to.
+        difference: `against` minus `cell`, with its own interval.
+        simultaneous: The same with the interval that holds for all cells together.
+        better: The share of pairs of runs in which that of `against` is better.
+        p: Corrected p-value of the claim that the cell is not the best; nan where no spread is known.
     """
 
     cell: Cell
+    against: Cell
     difference: Estimate
+    simultaneous: Estimate
     better: float
     p: float
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the report claims that this cell is worse than the best."""
+        """Whether the report claims that another cell is better than this one."""
         return self.p <= 1 - LEVEL
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """p-values corrected so that the chance of any false claim at level a is at most a (Holm 1979); nan stays nan."""
-    out = np.full(p.shape, math.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
-    return out
-
-
-def against_best(cells: Sequence[Cell], means: Means, metric: str) -> tuple[Cell, tuple[Comparison, ...]]:
-    """The cell of highest mean, and every other against it, nearest first.
-
-    p-values are corrected for all pairs of cells, not only for those with the best: which cell is the best was read off the
-    same data, so each pair had its chance to be looked at.
-    """
-    best = int(np.argmax(means.mean_K))
-    others = np.array([i for i in np.argsort(-means.mean_K, kind="stable") if i != best], dtype=int)
-    p_K = _p_against(means, best)
-    values = cells[best].values(metric)
-    out = []
-    for i in others:
-        better = probability_better(values, cells[i].values(metric))
-        out.append(Comparison(cells[i], means.only(best, i).contrast(np.array([1.0, -1.0])), better, float(p_K[i])))
-    return cells[best], tuple(out)
-
-
-def _p_against(means: Means, best: int) -> np.ndarray:
-    """(K,) p-values of `best` against each cell, corrected for all pairs of cells; nan where no spread is known."""
+def cells_p(means: Means) -> float:
+    """p-value of no difference between any two cells, from the clearest pair; nan where no spread is known."""
     cells = len(means.mean_K)
     if not means.df or cells < 2:
-        return np.full(cells, math.nan)
-    if cells > HOLM_UP_TO:
-        return np.minimum(1, _p(means, best, np.arange(cells)) * math.comb(cells, 2))
-    pairs_IJ = np.triu_indices(cells, 1)
-    p_KK = np.full((cells, cells), math.nan)
-    p_KK[pairs_IJ] = p_KK.T[pairs_IJ] = holm(_p(means, *pairs_IJ))
-    return p_KK[best]
+        return math.nan
+    i, j = np.triu_indices(cells, 1)
+    if cells > 2 * RIVALS:  # the best against the worst; the correction is for all pairs all the same
+        order = np.argsort(means.mean_K)
+        i, j = order[-RIVALS:, None], order[None, :RIVALS]
+    found = means.pairs(i, j).ravel()
+    one = found[clearest(found)]
+    return between_any(one, cells) if one.variance > 0 else 1.0
 
 
-def _p(means: Means, i: np.ndarray | int, j: np.ndarray) -> np.ndarray:
-    """Two-sided p-values of cells i against cells j: `Means.contrast` for many pairs at once."""
-    part_K = means.variance_K / means.runs_K
-    spread_K = part_K**2 / means.df_K
-    total = part_K[i] + part_K[j]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        df = total**2 / np.maximum(spread_K[i] + spread_K[j], total**2 / means.df)
-        return 2 * special.stdtr(df, -np.abs(means.mean_K[i] - means.mean_K[j]) / np.sqrt(total))
+def against_best(
+    cells: Sequence[Cell], means: Means, metric: str, *, gate: float, family: int
+) -> tuple[Cell, tuple[Comparison, ...]]:
+    """The cell of highest mean, and every other against it, nearest first.
+
+    The cells that are not told from the best are a 95 % confidence set for the best cell: each cell is compared with each
+    other by a one-sided test, corrected for those K - 1 tests (Hsu 1984, "Constrained simultaneous confidence intervals for
+    multiple comparisons with the best"). The set is all cells unless the report claims some difference.
+
+    Args:
+        cells: K cells with finished runs.
+        means: Their means.
+        metric: The metric that they are compared on.
+        gate: The smallest corrected p-value of all other claims of the report.
+        family: The number of claims that `gate` is corrected for.
+    """
+    order = np.argsort(-means.mean_K, kind="stable")
+    best, rivals_R = int(order[0]), order[:RIVALS]
+    found_RK = means.pairs(rivals_R[:, None], np.arange(len(cells))[None])
+    # One-sided: half of the two-sided p-value where the rival is better.
+    p_RK = np.where(found_RK.value > 0, found_RK.p / 2, 1.0) * (len(cells) - 1)
+    p_RK[np.arange(len(rivals_R)), rivals_R] = 1.0
+    level, out = 1 - LEVEL, []
+    for k in order[1:]:
+        # The best, unless it is too unstable to exclude the cell and another is not.
+        r = 0 if p_RK[0, k] <= level or not means.df else int(np.argmin(p_RK[:, k]))
+        r = r if p_RK[r, k] <= level else 0
+        rival, one = int(rivals_R[r]), found_RK[r, k]
+        e = means.estimate(one, int(means.runs_K[[rival, k]].sum()))
+        wide, p = e, math.nan
+        if e.known:
+            p = max(min(1.0, float(p_RK[r, k])), gate)
+            passed = gate <= level
+            single = 2 * level / (len(cells) - 1) if passed else pairwise_level(level / family, e.df, len(cells))
+            wide = widened(e, one, single)
+        better = probability_better(cells[rival].values(metric), cells[k].values(metric))
+        out.append(Comparison(cells[k], cells[rival], e, wide, better, p))
+    return cells[best], tuple(out)

@@ -6,32 +6,46 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import special
 
 from cnn_jax.stats.cells import Cell, Design, Level, numeric, text
 from cnn_jax.stats.intervals import LEVEL, Estimate
-from cnn_jax.stats.means import Means, Test
+from cnn_jax.stats.means import Contrasts, Means, Test
+from cnn_jax.stats.simultaneous import range_critical, range_p
 
-MANY_LEVELS = 10  # from here on a number counts as drawn at random,
-BINS = 4  # and is cut into this many groups of equal size
+MANY_LEVELS = 10  # random search draws at least so many numbers of a factor,
+BINS = 4  # which are cut into this many groups of equal size
+MOST_WEIGHTS = 10**7  # of the contrasts of an interaction that are held in memory
+LEAST_DF = 3  # for lack of fit to stand in for noise: one or two residuals are often small by chance
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """What level `b` does against level `a`, all other factors averaged."""
+    """The difference that level `b` makes against level `a`, averaged over all other factors.
+
+    `estimate` has the interval of this contrast alone. `simultaneous` has the interval that holds together with those of all
+    claims of the report: it excludes zero where the difference is claimed.
+    """
 
     a: str
     b: str
     estimate: Estimate
+    simultaneous: Estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """A factor, or two that interact: the test of no effect, each level's marginal mean, each level against the first.
+    """A factor, or two that interact.
 
-    `span` is the headline: the last level against the first where levels are numbers, an order known beforehand; the best
-    against the worst where they are words, its interval widened for having picked them (Bonferroni over all pairs). For an
-    interaction it is how much the first factor's step from first to last level changes between those of the second.
-    `p` is corrected for all claims of the report (see `summary.analyse`); nan where no spread is known.
+    Attributes:
+        factors: One name or two.
+        span: The contrast that the report quotes. For a factor of numbers the last level against the first if that difference
+            is claimed; otherwise the two levels that differ most clearly. For an interaction the change of one factor's step
+            between two levels of the other that is clearest.
+        test: The F test of no effect on these images, for new seeds; the claims do not use it.
+        levels: Each level's marginal mean.
+        contrasts: Each level against the first.
+        p: Corrected for all contrasts of the term and all terms of the report; nan where no spread is known.
     """
 
     factors: tuple[str, ...]
@@ -46,40 +60,82 @@ class Term:
         """'filters', or 'filters × padding'."""
         return " × ".join(self.factors)
 
+    @property
+    def claimed(self) -> bool:
+        """Whether the report claims that this term has an effect."""
+        return self.p <= 1 - LEVEL
+
 
 @dataclasses.dataclass(frozen=True)
 class Effects:
-    """The terms, and whether they are approximate: the design is not a complete crossing with replicates and equal runs."""
+    """The effects of a design.
+
+    Attributes:
+        terms: Main effects, then interactions.
+        caveat: Why effects are approximate, as the end of a sentence; empty for a complete crossing with equal runs.
+        family: The number of claims that all p-values are corrected for.
+    """
 
     terms: tuple[Term, ...]
-    approximate: bool
+    caveat: str = ""
+    family: int = 1
 
 
-def effects(design: Design, cells: Sequence[Cell], means: Means) -> Effects:
+def effects(design: Design, cells: Sequence[Cell], means: Means, resolution: float = 0.0) -> Effects:
     """The effects of a design's factors, from the cells that have finished runs and their means.
 
-    A complete crossing gives every effect as a contrast of cell means, each cell counted once: the textbook's analysis of
-    variance if all cells have equal runs and spread. Anything else, random search for one, is approximated by least squares
-    on the cell means with main effects only. Where no cell has two runs, what that fit leaves over is taken for the spread.
+    A complete crossing gives every effect as a contrast of cell means, each cell counted once. Anything else, random search
+    or a crossing that lost a cell, is fitted by least squares on the cell means with main effects only. What that fit leaves
+    over may be interactions that the design cannot separate, so it counts as noise where it exceeds the spread between seeds.
+    Where no cell has two runs it is the only noise there is.
+
+    Each term is claimed by its largest contrast. Contrasts have standard errors of their own, so an unstable level does not
+    hide a difference between stable ones: levels by Games and Howell (1976), interactions by Bonferroni over all pairs of
+    pairs of levels, terms by Bonferroni.
     """
-    codings = {name: _Coding.of([c.levels[name] for c in cells], levels) for name, levels in design.factors.items()}
+    found = {name: [c.levels[name] for c in cells] for name in design.factors}
+    crossed = len(cells) == math.prod(len(set(column)) for column in found.values())
+    drawn = not crossed or not means.df
+    codings = {name: _Coding.of(column, design.factors[name], drawn) for name, column in found.items()}
     codings = {name: coding for name, coding in codings.items() if len(coding.names) > 1}
-    crossed = len(cells) == math.prod(len(coding.names) for coding in codings.values())
+    grouped = any(len(coding.names) < len(set(found[name])) for name, coding in codings.items())
+    crossed = crossed and not grouped
     pairs = list(itertools.combinations(codings, 2)) if crossed and means.df else []
-    blocks: dict[tuple[str, ...], np.ndarray] = {(name,): coding.sums_KL for name, coding in codings.items()}
-    for a, b in pairs:
-        blocks[a, b] = (blocks[a,][:, :, None] * blocks[b,][:, None, :]).reshape(len(cells), -1)
-    x_KP = np.concatenate([np.ones((len(cells), 1)), *blocks.values()], axis=1)
-    if not blocks or np.linalg.matrix_rank(x_KP) < x_KP.shape[1]:
-        return Effects((), True)
+    # Cells are compared with one another beside the terms, unless a single factor has a level for each.
+    family = len(codings) + len(pairs) + (len(codings) != 1 or not crossed)
+    x_KP = np.concatenate([np.ones((len(cells), 1)), *(coding.sums_KL for coding in codings.values())], axis=1)
+    if not codings or np.linalg.matrix_rank(x_KP) < x_KP.shape[1]:
+        return Effects((), "", max(family, 1))
     solve_PK = np.linalg.pinv(x_KP)
-    if not means.df:
-        means = means.with_spread(means.mean_K - x_KP @ (solve_PK @ means.mean_K), len(cells) - x_KP.shape[1])
-    ends = np.cumsum([block.shape[1] for block in blocks.values()])
-    rows = dict(zip(blocks, np.split(solve_PK[1:], ends[:-1]), strict=True))
-    terms = [_main(name, coding, solve_PK[0], rows[name,], means) for name, coding in codings.items()]
-    terms += [_interaction(a, b, codings, rows[a, b], means) for a, b in pairs]
-    return Effects(tuple(terms), not (crossed and len(set(means.runs_K)) == 1 and means.runs_K[0] > 1))
+    if not crossed or not means.df:
+        replaced = _lack_of_fit(means, means.mean_K - x_KP @ (solve_PK @ means.mean_K), x_KP.shape[1], resolution)
+        if replaced is None:
+            return Effects((), "", family)
+        means = replaced
+    ends = np.cumsum([coding.sums_KL.shape[1] for coding in codings.values()])
+    rows = dict(zip(codings, np.split(solve_PK[1:], ends[:-1]), strict=True))
+    terms = [_main(name, coding, solve_PK[0], rows[name], means, family) for name, coding in codings.items()]
+    terms += [_interaction((a, b), codings, means, family) for a, b in pairs]
+    return Effects(tuple(terms), _caveat(crossed, grouped, means.runs_K), family)
+
+
+def _lack_of_fit(means: Means, residual_K: np.ndarray, parameters: int, resolution: float) -> Means | None:
+    """The means with the larger of two spreads, between seeds and around the fit; None if the latter is not known."""
+    df = len(residual_K) - parameters
+    if df < LEAST_DF:
+        return None
+    lack = max(float((residual_K**2).sum()) / df, resolution**2 / 12)
+    return means if means.df and lack < (means.variance_K / means.runs_K).mean() else means.with_spread(lack, df)
+
+
+def _caveat(crossed: bool, grouped: bool, runs_K: np.ndarray) -> str:
+    reasons = [] if crossed or grouped else ["not every combination of levels has finished runs"]
+    reasons += ["numbers are grouped into ranges"] if grouped else []
+    if runs_K.max() == 1:
+        reasons.append("each cell has a single run")
+    elif len(set(runs_K)) > 1:
+        reasons.append(f"cells have {runs_K.min()} to {runs_K.max()} runs")
+    return " and ".join(reasons)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +147,9 @@ class _Coding:
     ordered: bool
 
     @classmethod
-    def of(cls, column: Sequence[Level], levels: Sequence[Level]) -> "_Coding":
-        """From each cell's level and the factor's levels in order; many different numbers become groups of equal size."""
-        if len(levels) < MANY_LEVELS or not numeric(levels) or any(isinstance(v, tuple) for v in levels):
+    def of(cls, column: Sequence[Level], levels: Sequence[Level], drawn: bool) -> "_Coding":
+        """From each cell's level and the factor's levels in order; if `drawn`, many numbers become groups of equal size."""
+        if not drawn or len(levels) < MANY_LEVELS or not numeric(levels) or any(isinstance(v, tuple) for v in levels):
             used = [v for v in levels if v in column]
             return cls(tuple(map(text, used)), np.array([used.index(v) for v in column]), numeric(used))
         values = np.array(column, dtype=float)
@@ -108,29 +164,90 @@ class _Coding:
         eye = np.eye(len(self.names))
         return (eye[:, :-1] - eye[:, -1:])[self.index_K]
 
+    @property
+    def means_LK(self) -> np.ndarray:
+        """Weights of the plain mean of each level's cells."""
+        chosen_LK = self.index_K == np.arange(len(self.names))[:, None]
+        return chosen_LK / chosen_LK.sum(axis=1, keepdims=True)
 
-def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, means: Means) -> Term:
+
+def widened(e: Estimate, one: Contrasts, p: float) -> Estimate:
+    """The estimate with the interval that excludes zero where the p-value for claims is below `p`."""
+    if not e.known:
+        return e
+    half = one.half_width(p)
+    return dataclasses.replace(e, low=e.value - half, high=e.value + half)
+
+
+def clearest(found: Contrasts) -> int:
+    """Index of the contrast, of a flat list, with the smallest p-value for claims."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_R = np.where(found.variance > 0, np.abs(found.value) / found.se, 0.0)
+    # p-values of very clear differences are all zero: there the larger |t| decides.
+    return int(np.lexsort((-t_R, np.nan_to_num(found.p, nan=1.0)))[0])
+
+
+def between_any(one: Contrasts, groups: int) -> float:
+    """p-value of the clearest of all pairwise differences between `groups` means."""
+    return range_p(float(special.stdtrit(one.df, 1 - one.p / 2)) if one.p > 1e-14 else 1e9, float(one.df), groups)
+
+
+def pairwise_level(alpha: float, df: float, groups: int) -> float:
+    """The p-value of a single pair at which `between_any` is `alpha`."""
+    return float(2 * special.stdtr(df, -range_critical(alpha, df, groups)))
+
+
+def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, means: Means, family: int) -> Term:
     weights = grand_K + np.concatenate([rows, -rows.sum(axis=0, keepdims=True)])  # (level, K): its marginal mean
     levels = tuple((level, means.contrast(w)) for level, w in zip(coding.names, weights, strict=True))
+    groups, alpha = len(levels), (1 - LEVEL) / family
+    pairs_LL = means.level_pairs(weights)
 
-    def against(a: int, b: int, level: float = LEVEL) -> Contrast:
-        return Contrast(coding.names[a], coding.names[b], means.contrast(weights[b] - weights[a], level))
+    def against(a: int, b: int) -> Contrast:
+        one = pairs_LL[a, b]
+        e = means.estimate(one, levels[a][1].n + levels[b][1].n)
+        wide = widened(e, one, pairwise_level(alpha, e.df, groups)) if e.known else e
+        return Contrast(coding.names[a], coding.names[b], e, wide)
 
-    contrasts = tuple(against(0, b) for b in range(1, len(levels)))
-    if coding.ordered or len(levels) == 2:
+    contrasts = tuple(against(0, b) for b in range(1, groups))
+    if not contrasts[-1].estimate.known:
+        return Term((name,), contrasts[-1], None, levels, contrasts)
+    low, high = np.triu_indices(groups, 1)
+    pairs = pairs_LL[low, high]
+    at = clearest(pairs)
+    a, b = int(low[at]), int(high[at])
+    p = min(1.0, family * between_any(pairs[at], groups))
+    ends = contrasts[-1].simultaneous
+    if coding.ordered and not ends.low <= 0 <= ends.high:
         span = contrasts[-1]
     else:
-        height = [e.value for _, e in levels]
-        span = against(int(np.argmin(height)), int(np.argmax(height)), 1 - (1 - LEVEL) / math.comb(len(levels), 2))
-    return Term((name,), span, means.test(rows), levels, contrasts)
+        span = against(a, b) if coding.ordered or pairs.value[at] >= 0 else against(b, a)
+    return Term((name,), span, means.test(rows), levels, contrasts, p)
 
 
-def _interaction(a: str, b: str, codings: dict[str, _Coding], rows: np.ndarray, means: Means) -> Term:
-    weight_K = np.zeros(len(means.mean_K))
-    for sign_a, end_a in ((1, len(codings[a].names) - 1), (-1, 0)):
-        for sign_b, end_b in ((1, len(codings[b].names) - 1), (-1, 0)):
-            corner = (codings[a].index_K == end_a) & (codings[b].index_K == end_b)
-            weight_K += sign_a * sign_b * corner / corner.sum()
-    step = f"{codings[a].names[0]} to {codings[a].names[-1]}"
-    span = Contrast(f"{step} at {codings[b].names[0]}", f"{step} at {codings[b].names[-1]}", means.contrast(weight_K))
-    return Term((a, b), span, means.test(rows))
+def _interaction(factors: tuple[str, str], codings: dict[str, _Coding], means: Means, family: int) -> Term:
+    a, b = (codings[name] for name in factors)
+    both_ABK = a.means_LK[:, None, :] * b.means_LK[None, :, :]
+    both_ABK /= both_ABK.sum(axis=2, keepdims=True)
+    a1, a2 = _pairs_of(len(a.names), len(means.mean_K))
+    b1, b2 = _pairs_of(len(b.names), len(means.mean_K))
+    steps = both_ABK[a2] - both_ABK[a1]
+    weights = (steps[:, b2] - steps[:, b1]).reshape(-1, len(means.mean_K))
+    found = means.contrasts(weights)
+    at, many = clearest(found), len(weights) * family
+    e, one = means.contrast(weights[at]), found[at]
+    i, j = divmod(at, len(b1))
+    step = f"{a.names[a1[i]]} to {a.names[a2[i]]}"
+    wide = widened(e, one, (1 - LEVEL) / many)
+    span = Contrast(f"{step} at {b.names[b1[j]]}", f"{step} at {b.names[b2[j]]}", e, wide)
+    rows = (both_ABK[1:, 1:] - both_ABK[:1, 1:] - both_ABK[1:, :1] + both_ABK[:1, :1]).reshape(-1, len(means.mean_K))
+    return Term(factors, span, means.test(rows), p=min(1.0, many * float(one.p)))
+
+
+def _pairs_of(levels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs of levels; of very many, each with the first and its neighbour."""
+    low, high = np.triu_indices(levels, 1)
+    if len(low) ** 2 * cells <= MOST_WEIGHTS:
+        return low, high
+    near = (low == 0) | (high == low + 1)
+    return low[near], high[near]

@@ -1,4 +1,4 @@
-"""Per-example correctness of the test set: what seeds alone change, and which images flip between two cells."""
+"""Answers image by image: what seeds alone change, what new images would, and which images flip between two cells."""
 
 import base64
 import dataclasses
@@ -8,20 +8,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnn_jax.stats.cells import Cell, Record
+from cnn_jax.stats.means import Images
 
 
-def correctness(record: Record) -> np.ndarray | None:
-    """(N,) bool, whether each test image was right; None if the record does not say."""
-    if record.get("test_correct") is None:
+def correctness(record: Record, metric: str = "test_accuracy") -> np.ndarray | None:
+    """(N,) bool, whether each image of the set that `metric` is measured on was right; None if the record does not say."""
+    text = record.get("test_correct" if metric == "test_accuracy" else "val_correct")
+    if text is None:
         return None
-    bits = np.frombuffer(base64.b64decode(record["test_correct"]), dtype=np.uint8)
-    return np.unpackbits(bits, count=record["test_examples"]).astype(bool)
+    images = record["test_examples"] if metric == "test_accuracy" else record["data"]["validation"]
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8), count=images).astype(bool)
 
 
-def correct_SN(cell: Cell) -> np.ndarray:
-    """(S, N) bool: the test images of every finished run of a cell, in order of seed; (0, 0) if none is recorded."""
-    rows = [c for r in sorted(cell.done, key=lambda r: r["config"]["seed"]) if (c := correctness(r)) is not None]
-    return np.stack(rows) if rows else np.zeros((0, 0), dtype=bool)
+def correct_SN(cell: Cell, metric: str = "test_accuracy") -> np.ndarray:
+    """(S, N) bool: the answers of every finished run of a cell, in order of seed; (0, 0) if none is recorded."""
+    rows = [c for r in cell.runs(metric) if (c := correctness(r, metric)) is not None]
+    same = [row for row in rows if len(row) == len(rows[0])]  # splits may hold out unlike numbers of images
+    return np.stack(same) if same else np.zeros((0, 0), dtype=bool)
+
+
+def answers(cells: Sequence[Cell], metric: str) -> Images | None:
+    """The cells' answers on the images of `metric`; None if a run did not record its own, or runs saw different images."""
+    sets = {_images_of(r, metric) for c in cells for r in c.done}
+    if len(sets) != 1:
+        return None
+    correct = [correct_SN(c, metric) for c in cells]
+    if any(len(bits) != len(c.values(metric)) or bits.shape[1] < 2 for bits, c in zip(correct, cells, strict=True)):
+        return None
+    return Images.of(correct)
+
+
+def _images_of(record: Record, metric: str) -> tuple:
+    """What decides which images a run was measured on."""
+    data, config = record["data"] or {}, record["config"]["data"]
+    split = () if metric == "test_accuracy" else (config["split_seed"], config["validation_fraction"], config["train_examples"])
+    return config["dataset"], data.get("checksum"), data.get("validation"), record["test_examples"], *split
 
 
 def rates(cells: Sequence[Cell]) -> tuple[list[Cell], np.ndarray]:

@@ -8,7 +8,6 @@ from scipy import integrate, optimize, special, stats
 
 LEVEL = 0.95
 POWER = 0.8
-BCA_FROM = 10  # runs; below it a bootstrap has too few distinct values to resample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,58 +27,15 @@ class Estimate:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
 
-def mean_interval(values: np.ndarray, level: float = LEVEL, step: float = 0.0) -> Estimate:
-    """The mean of independent runs: Student's t below `BCA_FROM` runs, BCa bootstrap from there; no interval for one run.
-
-    `step` is one image's worth of accuracy: three runs that agree to the image are not known to a hundredth of it, so the
-    spread is taken to be that of rounding at least.
-    """
-    n = len(values)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(np.mean(values))
-    if n == 1:
-        return Estimate(mean, math.nan, math.nan, 1)
-    if n >= BCA_FROM and np.ptp(values) > 0:
-        return Estimate(mean, *bca(values, level), n)
-    sd = max(float(np.std(values, ddof=1)), step / math.sqrt(12))
-    half = float(special.stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n)
-
-
-def bca(values: np.ndarray, level: float = LEVEL, resamples: int = 2000) -> tuple[float, float]:
-    """Bias-corrected and accelerated bootstrap interval of the mean (Efron 1987), the same on every call.
-
-    The nominal level is first widened as Hesterberg (2015, "What teachers should know about the bootstrap", section 5.2)
-    proposes, or ten runs would cover 91 % where 95 % is said.
-    """
-    n = len(values)
-    draws = np.random.default_rng(0).integers(0, n, (resamples, n))
-    means = np.sort(values[draws].mean(axis=1))
-    mean = values.mean()
-    # Ties count half, or accuracies that are multiples of 1/N would bias z0.
-    z0 = special.ndtri(np.clip(((means < mean).mean() + (means <= mean).mean()) / 2, 1 / resamples, 1 - 1 / resamples))
-    jackknife = (values.sum() - values) / (n - 1)
-    influence = jackknife.mean() - jackknife
-    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
-    z = math.sqrt(n / (n - 1)) * special.stdtrit(n - 1, (1 + level) / 2) * np.array([-1, 1])
-    quantiles = special.ndtr(z0 + (z0 + z) / (1 - acceleration * (z0 + z)))
-    low, high = np.quantile(means, quantiles)
-    return float(low), float(high)
-
-
 def power(difference: float, sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
     """Probability that a two-sided t test at `alpha` tells two cells of n runs and spread `sd` apart (noncentral t)."""
     df, shift = 2 * n - 2, difference / (sd * math.sqrt(2 / n))
     return float(stats.nct.sf(special.stdtrit(df, 1 - alpha / 2), df, shift))
 
 
-def smallest_difference(sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
-    """The difference between two cells that n seeds each find with probability `POWER`. nan below two seeds."""
-    if n < 2 or not sd > 0:
-        return math.nan
-    # In units of sd: 7 at n = 2 and alpha = 0.05; a correction for many cells takes it to a thousand times that.
-    return sd * optimize.brentq(lambda d: power(d, 1.0, n, alpha) - POWER, 1e-3, 1e5)
+def smallest_difference(se: float, df: float, critical: float) -> float:
+    """The difference that a test finds with probability `POWER`: standard error, its df, the |t| at which it is claimed."""
+    return se * float(optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - POWER, 0, 10 * critical + 50))
 
 
 def seeds_to_resolve(sd: float, difference: float, comparisons: int = 1) -> int:

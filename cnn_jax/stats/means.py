@@ -1,18 +1,24 @@
 """Cell means with their variances, and everything linear in them: differences, contrasts, tests of effects.
 
-K cells, R rows of a hypothesis. Cells may differ in spread and in number of runs.
+Shape suffixes: K cells, R contrasts, N images.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
 
 from cnn_jax.stats.intervals import LEVEL, Estimate
 
-PRIOR_DF = 8.0  # see Means.of; set by simulation
+# See Means.of; set by simulation.
+PRIOR_DF, PRIOR_BELOW, PRIOR_ABOVE = 8.0, 3.0, 0.5
+# A cell whose variance is that many times the median of the others, beyond what chance explains, stands on its own variance.
+OUTLIER_RATIO, OUTLIER_P = 20.0, 1e-2
+GRAM_UP_TO = 1000  # cells whose (K, K) covariance over images is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,79 +32,337 @@ class Test:
 
 
 @dataclasses.dataclass(frozen=True)
+class Images:
+    """Answers of K cells to the same N images.
+
+    Attributes:
+        rate_KN: The share of each cell's runs that classify each image correctly.
+        residual_K: Variance of one run's answer to one image that neither the run nor the image explains; 0 where a cell
+            has a single run.
+        runs_K: Runs per cell.
+    """
+
+    rate_KN: np.ndarray
+    residual_K: np.ndarray
+    runs_K: np.ndarray
+
+    @classmethod
+    def of(cls, correct: Sequence[np.ndarray]) -> "Images":
+        """From the answers of each cell, (runs, N) bool."""
+        rate_KN = np.stack([bits.mean(axis=0, dtype=np.float32) for bits in correct])
+        return cls(rate_KN, np.array([_residual(bits) for bits in correct]), np.array([len(bits) for bits in correct]))
+
+    @property
+    def count(self) -> int:
+        """N, the number of images."""
+        return self.rate_KN.shape[1]
+
+    @functools.cached_property
+    def _centered_KN(self) -> np.ndarray:
+        return self.rate_KN - self.rate_KN.mean(axis=1, keepdims=True)
+
+    @functools.cached_property
+    def _gram_KK(self) -> np.ndarray:
+        return (self._centered_KN @ self._centered_KN.T).astype(np.float64)
+
+    @functools.cached_property
+    def _squares_K(self) -> np.ndarray:
+        return np.einsum("kn,kn->k", self._centered_KN, self._centered_KN, dtype=np.float64)
+
+    @functools.cached_property
+    def _spent_K(self) -> np.ndarray:
+        """What seeds alone put into a cell's own variance over images, less one image that any cell may answer differently."""
+        return (self.residual_K * (self.count - 1) - 1) / self.runs_K
+
+    def variance(self, weight_RK: np.ndarray) -> np.ndarray:
+        """(R,) variance of each contrast of cell means that a new draw of N images adds to that of new seeds.
+
+        Answers have a variance over seeds, over images and a residual (Brennan 2001, "Generalizability theory", chapter 2).
+        The spread of cell means between images, over N, holds that of images and a share of the residual that the spread
+        between seeds holds as well: that share is taken off. One further discordant image per cell keeps intervals honest
+        where few images or none are answered differently (Bonett and Price 2012, "Adjusted Wald confidence interval for a
+        difference of binomial proportions based on paired data").
+        """
+        if len(self.rate_KN) <= GRAM_UP_TO:
+            squares_R = np.einsum("rk,kl,rl->r", weight_RK, self._gram_KK, weight_RK, optimize=True)
+        else:
+            squares_R = np.array([((w.astype(np.float32) @ self._centered_KN) ** 2).sum() for w in weight_RK])
+        return np.maximum(squares_R - weight_RK**2 @ self._spent_K, 0) / (self.count * max(self.count - 1, 1))
+
+    def variance_of_pairs(self, weight_LK: np.ndarray) -> np.ndarray:
+        """(L, L) `variance` of the differences between each two of L weighted means."""
+        rate_LN = weight_LK.astype(np.float32) @ self._centered_KN
+        squares_LL = _differences((rate_LN @ rate_LN.T).astype(np.float64))
+        spent_LL = _differences((weight_LK * self._spent_K) @ weight_LK.T)
+        return np.maximum(squares_LL - spent_LL, 0) / (self.count * max(self.count - 1, 1))
+
+    def pair_variance(self, i: np.ndarray | int, j: np.ndarray | int) -> np.ndarray:
+        """`variance` of the differences between cells i and cells j, or of the grid of i, (R, 1), and j, (1, C)."""
+        i, j = np.asarray(i), np.asarray(j)
+        if len(self.rate_KN) <= GRAM_UP_TO:
+            products = self._gram_KK[i, j]
+        else:  # a few rows of the covariance are enough, and all of them would not fit in memory
+            products = (self._centered_KN[i.ravel()] @ self._centered_KN[j.ravel()].T).reshape(i.size, j.size)
+        squares = self._squares_K[i] + self._squares_K[j] - 2 * products
+        return np.maximum(squares - self._spent_K[i] - self._spent_K[j], 0) / (self.count * max(self.count - 1, 1))
+
+    def only(self, index: Sequence[int]) -> "Images":
+        """The same answers of these cells."""
+        at = list(index)
+        return Images(self.rate_KN[at], self.residual_K[at], self.runs_K[at])
+
+
+def _residual(bits_SN: np.ndarray) -> float:
+    runs, images = bits_SN.shape
+    if runs < 2 or images < 2:
+        return 0.0
+    # Sums of squares of a two-way layout of zeros and ones.
+    right = float(bits_SN.sum())
+    total = right - right**2 / bits_SN.size
+    by_run = float((bits_SN.sum(axis=1) ** 2.0).sum() / images - right**2 / bits_SN.size)
+    by_image = float((bits_SN.sum(axis=0) ** 2.0).sum() / runs - right**2 / bits_SN.size)
+    return max(0.0, total - by_run - by_image) / ((runs - 1) * (images - 1))
+
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
+# Quantiles at which a variance's distribution is integrated: close together where the variance is large.
+_QUANTILES, _WEIGHTS = ((_NODES + 1) / 2) ** 3, 1.5 * ((_NODES + 1) / 2) ** 2 * _WEIGHTS
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrasts:
+    """Contrasts of cell means, in arrays of one shape.
+
+    Attributes:
+        value: The estimates.
+        variance: Their variances.
+        df: The degrees of freedom of the intervals of single contrasts.
+        largest: The part of the variance that the least known cell contributes, and `largest_df` of that cell.
+        rest_df: Degrees of freedom of the other parts together.
+    """
+
+    value: np.ndarray
+    variance: np.ndarray
+    df: np.ndarray
+    largest: np.ndarray
+    largest_df: np.ndarray
+    rest_df: np.ndarray
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard errors."""
+        return np.sqrt(self.variance)
+
+    def __getitem__(self, at: Any) -> "Contrasts":
+        return Contrasts(*(getattr(self, field.name)[at] for field in dataclasses.fields(self)))
+
+    def ravel(self) -> "Contrasts":
+        """The same contrasts as a flat list."""
+        return Contrasts(*(getattr(self, field.name).ravel() for field in dataclasses.fields(self)))
+
+    @functools.cached_property
+    def p(self) -> np.ndarray:
+        """Two-sided p-values for claims, against a difference of zero.
+
+        With a few runs, an unstable cell may look stable, and then Student's t with Satterthwaite's degrees of freedom is far
+        from its level in the tails, where corrected claims are decided. So where t says p < 0.1, the variance of the least
+        known cell and that of all others are each integrated over what the runs leave possible (Behrens and Fisher's
+        distribution, which is never liberal: Robinson 1976, "Properties of Student's t and of the Behrens-Fisher solution").
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = np.where(self.variance > 0, 2 * special.stdtr(self.df, -np.abs(self.value) / self.se), math.nan)
+            close = p < 0.1
+            if close.any():
+                p[close] = np.maximum(p[close], self[close].guarded(np.abs(self.value[close])))
+        return p
+
+    def guarded(self, distance: np.ndarray) -> np.ndarray:
+        """Probability that an estimate is further than `distance` from the truth, by Behrens and Fisher's distribution."""
+        one, two = (self._draws(df) for df in (self.largest_df, self.rest_df))
+        variance = self.largest[..., None, None] * one[..., :, None]
+        variance = variance + (self.variance - self.largest)[..., None, None] * two[..., None, :]
+        tails = special.ndtr(-distance[..., None, None] / np.sqrt(variance))
+        return 2 * np.einsum("...ij,i,j->...", tails, _WEIGHTS / 2, _WEIGHTS / 2)
+
+    @staticmethod
+    def _draws(df: np.ndarray) -> np.ndarray:
+        df = np.clip(df, 1e-3, 1e6)[..., None]
+        return df / special.chdtri(df, 1 - _QUANTILES)
+
+    def half_width(self, p: float) -> float:
+        """Of one contrast: the distance from zero at which its p-value for claims is `p`."""
+        low = float(special.stdtrit(self.df, 1 - p / 2) * self.se)
+        high = low
+        while float(self.guarded(np.asarray(high))) > p:
+            high *= 2
+        if high == low:
+            return low
+        return float(optimize.brentq(lambda x: float(self.guarded(np.asarray(x))) - p, high / 2, high, rtol=1e-6))
+
+
+@dataclasses.dataclass(frozen=True)
 class Means:
     """The means of K cells of independent runs.
 
-    `variance_K` is a run's variance in each cell and `df_K` how many degrees of freedom it is known with; nan and 0 where
-    nothing is known. `df` is what all runs together hold: no estimate is known better than that.
+    Attributes:
+        mean_K: Mean of each cell.
+        runs_K: Runs per cell.
+        own_K: Variance of a run in each cell by its own runs; nan where there is one.
+        variance_K: Variance of a run in each cell with what the other cells say; nan where nothing is known.
+        df_K: Degrees of freedom that each variance is known with.
+        df: Degrees of freedom that all runs together hold: no estimate is known better than that.
+        images: The cells' answers, image by image. With them variances are those of new seeds and new images, without them of
+            new seeds on the same images.
     """
 
     mean_K: np.ndarray
     runs_K: np.ndarray
+    own_K: np.ndarray
     variance_K: np.ndarray
     df_K: np.ndarray
     df: float
+    images: Images | None = None
 
     @classmethod
-    def of(cls, cells: Sequence[np.ndarray], resolution: float = 0.0) -> "Means":
-        """The means of cells of runs, each (n,) with n >= 1; `resolution` is the step between two possible values.
+    def of(cls, cells: Sequence[np.ndarray], resolution: float = 0.0, images: Images | None = None) -> "Means":
+        """The means of cells of runs, each (n,) with n >= 1.
 
         Three seeds are too few to know a cell's spread alone, and cells differ too much in spread to pool them. So the
         variances are drawn towards the pooled one, as far as the data themselves say (moderated variance: Smyth 2004, "Linear
-        models and empirical Bayes methods", section 6). Two choices differ from his, and keep intervals at their nominal level
-        when spreads differ fivefold: the centre is the arithmetic mean, so that sums over all cells are those of the textbook's
-        analysis of variance, and the prior counts for at most `PRIOR_DF` degrees of freedom.
+        models and empirical Bayes methods", section 6), with two guards against cells that are less stable than the others:
+        the prior counts for at most `PRIOR_DF` degrees of freedom where a cell's own variance is below the pooled one and for
+        `PRIOR_DF_ABOVE` where it is above; and a cell far more variable than the others neither lends its variance to them nor
+        borrows theirs.
+
+        Args:
+            cells: The runs of each cell.
+            resolution: The step between two possible values. Runs that agree to the image may still differ by the variance of
+                rounding, resolution^2 / 12, so no variance is below it.
+            images: The cells' answers, image by image.
         """
         mean_K = np.array([c.mean() for c in cells])
         runs_K = np.array([len(c) for c in cells])
         own_K = np.array([c.var(ddof=1) if len(c) > 1 else math.nan for c in cells])
-        # Accuracies are multiples of 1/N: runs that agree to the image may still differ by the rounding's own variance.
         own_K = np.maximum(own_K, resolution**2 / 12)
         variance_K, df_K = _moderate(own_K, runs_K - 1)
-        return cls(mean_K, runs_K, variance_K, df_K, float((runs_K - 1).sum()))
+        return cls(mean_K, runs_K, own_K, variance_K, df_K, float((runs_K - 1).sum()), images)
 
     def only(self, *cells: int) -> "Means":
         """The means of these cells, in this order, with what is known of their spread from all."""
         index = list(cells)
-        return Means(self.mean_K[index], self.runs_K[index], self.variance_K[index], self.df_K[index], self.df)
+        return dataclasses.replace(
+            self,
+            mean_K=self.mean_K[index],
+            runs_K=self.runs_K[index],
+            own_K=self.own_K[index],
+            variance_K=self.variance_K[index],
+            df_K=self.df_K[index],
+            images=self.images.only(index) if self.images else None,
+        )
 
-    def with_spread(self, residual_K: np.ndarray, df: int) -> "Means":
-        """The same means with the spread that a model's residuals show, with `df` degrees of freedom; none left: none known."""
-        if df < 1:
-            return self
-        variance = (residual_K**2).sum() / df
-        df_K = np.full(len(residual_K), float(df))
-        return dataclasses.replace(self, variance_K=variance * self.runs_K, df_K=df_K, df=float(df))
+    def with_spread(self, variance: float, df: int) -> "Means":
+        """The same means if a cell's mean has this variance, known with `df` degrees of freedom."""
+        df_K = np.full(len(self.mean_K), float(df))
+        variance_K = variance * self.runs_K
+        return dataclasses.replace(self, own_K=variance_K, variance_K=variance_K, df_K=df_K, df=float(df))
+
+    @property
+    def on_these_images(self) -> "Means":
+        """The same means with the variances of new seeds on the same images."""
+        return dataclasses.replace(self, images=None)
 
     @property
     def pooled_sd(self) -> float:
         """A run's standard deviation within its cell, over all cells; nan if no cell has two runs."""
         weights = self.runs_K - 1
-        return math.sqrt(np.average(self.variance_K, weights=weights)) if weights.sum() else math.nan
+        return math.sqrt(np.average(np.nan_to_num(self.own_K), weights=weights)) if weights.sum() else math.nan
 
     def contrast(self, weight_K: np.ndarray, level: float = LEVEL) -> Estimate:
-        """sum(weight * mean) with Student's t interval, degrees of freedom by Satterthwaite 1946; `n`: runs that take part."""
-        used = np.abs(weight_K) > 1e-9 * np.abs(weight_K).max()  # least squares leaves dust on cells that take no part
-        w, n = weight_K[used], self.runs_K[used]
-        value = float(w @ self.mean_K[used])
-        part = w**2 * self.variance_K[used] / n
-        total = part.sum()
-        if not self.df or not total > 0:
-            return Estimate(value, math.nan, math.nan, int(n.sum()))
-        df = total**2 / max((part**2 / self.df_K[used]).sum(), total**2 / self.df)
-        se = math.sqrt(total)
-        half = special.stdtrit(df, (1 + level) / 2) * se
-        p = 2 * special.stdtr(df, -abs(value) / se)
-        return Estimate(value, float(value - half), float(value + half), int(n.sum()), float(p), float(df))
+        """sum(weight * mean) with Student's t interval; `n` is the number of runs that take part."""
+        weight_RK = _without_dust(np.asarray(weight_K, dtype=float)[None])
+        return self.estimate(self.contrasts(weight_RK)[0], int(self.runs_K[weight_RK[0] != 0].sum()), level)
+
+    def estimate(self, one: Contrasts, n: int, level: float = LEVEL) -> Estimate:
+        """One contrast with Student's t interval; none where no spread is known."""
+        value, se, df = float(one.value), float(one.se), float(one.df)
+        if not self.df or not se > 0:
+            return Estimate(value, math.nan, math.nan, n)
+        half = float(special.stdtrit(df, (1 + level) / 2)) * se
+        return Estimate(value, value - half, value + half, n, float(2 * special.stdtr(df, -abs(value) / se)), df)
+
+    def contrasts(self, weight_RK: np.ndarray) -> Contrasts:
+        """Contrasts of the cell means, (R,)."""
+        weight_RK = _without_dust(weight_RK)
+        part_RK = np.where(weight_RK == 0, 0.0, weight_RK**2 * self.variance_K / self.runs_K)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            known_RK = np.where(part_RK == 0, 0.0, part_RK**2 / self.df_K)
+        least_R = np.argmax(known_RK, axis=1)
+        added_R = self.images.variance(weight_RK) if self.images else np.zeros(len(weight_RK))
+        largest_R = np.take_along_axis(part_RK, least_R[:, None], axis=1)[:, 0]
+        return self._combined(
+            weight_RK @ self.mean_K, part_RK.sum(axis=1), known_RK.sum(axis=1), largest_R, self.df_K[least_R], added_R
+        )
+
+    def level_pairs(self, weight_LK: np.ndarray) -> Contrasts:
+        """(L, L) differences, column minus row, of L weighted means."""
+        weight_LK = _without_dust(weight_LK)
+        part_K = self.variance_K / self.runs_K
+        known_K = part_K**2 / self.df_K
+        # Sum over cells of (a - b)^4, from products of powers.
+        powers = [weight_LK**n for n in range(5)]
+        cross = {n: (powers[n] * known_K) @ powers[4 - n].T for n in (0, 1, 2)}
+        known_LL = np.maximum(cross[0] + cross[0].T - 4 * (cross[1] + cross[1].T) + 6 * cross[2], 0)
+        seeds_LL = np.maximum(_differences((weight_LK * part_K) @ weight_LK.T), 0)
+        added_LL = self.images.variance_of_pairs(weight_LK) if self.images else np.zeros_like(seeds_LL)
+        least_L = np.argmax(powers[4] * known_K, axis=1)
+        at = np.arange(len(weight_LK))
+        own_L, mean_L = (powers[2] * part_K)[at, least_L], weight_LK @ self.mean_K
+        largest_LL, df_LL = _least_known(at[:, None], at[None], own_L, self.df_K[least_L])
+        return self._combined(mean_L[None] - mean_L[:, None], seeds_LL, known_LL, largest_LL, df_LL, added_LL)
+
+    def pairs(self, i: np.ndarray, j: np.ndarray) -> Contrasts:
+        """The differences of cells i minus cells j, or of the grid of i, (R, 1), and j, (1, C)."""
+        part_K = self.variance_K / self.runs_K
+        with np.errstate(divide="ignore", invalid="ignore"):
+            known_K = part_K**2 / self.df_K
+        added = self.images.pair_variance(i, j) if self.images else np.zeros(np.broadcast_shapes(i.shape, j.shape))
+        largest, df = _least_known(i, j, part_K, self.df_K)
+        return self._combined(
+            self.mean_K[i] - self.mean_K[j], part_K[i] + part_K[j], known_K[i] + known_K[j], largest, df, added
+        )
+
+    def _combined(
+        self,
+        value: np.ndarray,
+        seeds: np.ndarray,
+        known: np.ndarray,
+        largest: np.ndarray,
+        largest_df: np.ndarray,
+        images: np.ndarray,
+    ) -> Contrasts:
+        """Contrasts from their variance over seeds and over images.
+
+        `known` is the sum over cells of squared part over degrees of freedom, the denominator of Satterthwaite's (1946). The
+        smaller of his degrees of freedom and of the least known cell's over its share of the variance is taken: the two are
+        the same where cells contribute alike.
+        """
+        total, of_images = seeds + images, (self.images.count - 1 if self.images else 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            known_all = np.maximum(known, seeds**2 / self.df if self.df else math.nan) + images**2 / of_images
+            df = np.minimum(total**2 / known_all, largest_df * total / largest)
+            left = np.maximum(known - largest**2 / largest_df, 0) + images**2 / of_images
+            rest_df = np.where(left > 0, (total - largest) ** 2 / left, 1e6)
+        return Contrasts(value, total, df, largest, largest_df, rest_df)
 
     def test(self, hypothesis_RK: np.ndarray, level: float = LEVEL) -> Test | None:
-        """Tests that all R contrasts are zero; None where no spread is known.
+        """Tests that all R contrasts are zero, for new seeds on the same images; None where no spread is known.
 
         The statistic is the F of the analysis of variance; where cells differ in spread its degrees of freedom are Box's
         (Brunner, Dette and Munk 1997, "Box-type approximations in nonparametric factorial designs"), which equal the usual
         ones if they do not. Partial omega squared and its interval: Steiger 2004, "Beyond the F test".
         """
-        variance_K = self.variance_K / self.runs_K
+        variance_K = np.where(np.isnan(self.own_K), self.variance_K, self.own_K) / self.runs_K
+        own_df_K = np.where(np.isnan(self.own_K) | (self.runs_K == 1), self.df_K, self.runs_K - 1)
         basis_KR = np.linalg.svd(hypothesis_RK, full_matrices=False)[2].T
         leverage_K = (basis_KR**2).sum(axis=1)
         trace = leverage_K @ variance_K
@@ -106,7 +370,7 @@ class Means:
             return None
         f = float(((basis_KR.T @ self.mean_K) ** 2).sum() / trace)
         df1 = trace**2 / (((basis_KR.T * variance_K) @ basis_KR) ** 2).sum()
-        df2 = trace**2 / max(((leverage_K * variance_K) ** 2 / self.df_K).sum(), trace**2 / self.df)
+        df2 = trace**2 / max(((leverage_K * variance_K) ** 2 / own_df_K).sum(), trace**2 / self.df)
         n = int(self.runs_K.sum())
         low, high = (_noncentrality(f, df1, df2, q) for q in ((1 + level) / 2, (1 - level) / 2))
         above = max(0.0, df1 * (f - 1))  # the statistic's estimate of the noncentrality
@@ -114,21 +378,63 @@ class Means:
         return Test(f, (float(df1), float(df2)), float(special.fdtrc(df1, df2, f)), omega)
 
 
+def _least_known(i: np.ndarray, j: np.ndarray, part_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair, the part of the variance and the degrees of freedom of the cell that is known less."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        first = part_K[i] ** 2 / df_K[i] >= part_K[j] ** 2 / df_K[j]
+    return np.where(first, part_K[i], part_K[j]), np.where(first, df_K[i], df_K[j])
+
+
+def _differences(gram_LL: np.ndarray) -> np.ndarray:
+    """Squared distances from inner products."""
+    squares_L = np.diag(gram_LL)
+    return squares_L[:, None] + squares_L[None] - 2 * gram_LL
+
+
+def _without_dust(weight_RK: np.ndarray) -> np.ndarray:
+    """Contrasts without the rounding errors that least squares leaves on cells that take no part."""
+    largest_R = np.abs(weight_RK).max(axis=1, keepdims=True)
+    return np.where(np.abs(weight_RK) > 1e-9 * largest_R, weight_RK, 0.0)
+
+
 def _moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variances drawn towards the pooled one, and the degrees of freedom that each is then known with."""
     known = (df_K > 0) & (own_K > 0)
     if not known.any():
         return np.where(df_K > 0, own_K, math.nan), df_K.astype(float)
-    s2, d = own_K[known], df_K[known]
+    alone = _outliers(own_K, df_K, known)
+    s2, d = own_K[known & ~alone], df_K[known & ~alone]
     prior = PRIOR_DF
-    if known.sum() > 2:
+    if len(s2) > 2:
         logs = np.log(s2) - special.digamma(d / 2) + np.log(d / 2)
         excess = logs.var(ddof=1) - special.polygamma(1, d / 2).mean()
         prior = min(prior, 2 * _trigamma_inverse(excess)) if excess > 0 else prior
     elif known.all():
         prior = 0.0  # two cells say nothing about how spreads vary: Welch's test
-    total_K = prior + df_K
-    return (prior * np.average(s2, weights=d) + df_K * np.nan_to_num(own_K)) / total_K, total_K
+    pooled = np.average(s2, weights=d)
+    below_K, above_K = np.minimum(prior, PRIOR_BELOW * df_K), np.minimum(prior, PRIOR_ABOVE * df_K)
+    prior_K = np.where(df_K == 0, prior, np.where(np.nan_to_num(own_K) > pooled * (1 + 1e-9), above_K, below_K))
+    prior_K = np.where(alone, 0.0, prior_K)
+    total_K = prior_K + df_K
+    return (prior_K * pooled + df_K * np.nan_to_num(own_K)) / total_K, total_K
+
+
+def _outliers(own_K: np.ndarray, df_K: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which cells vary far more than the others do: by `OUTLIER_RATIO`, and more than chance explains (F test, Bonferroni)."""
+    alone = np.zeros(len(own_K), dtype=bool)
+    while (rest := known & ~alone).sum() > 2:
+        largest = int(np.argmax(np.where(rest, own_K, -1.0)))
+        others = rest.copy()
+        others[largest] = False
+        # The median stands firm where several cells are unstable; a chi-squared variable's median is below its mean.
+        df = np.median(df_K[others])
+        typical = np.median(own_K[others]) * df / special.chdtri(df, 0.5)
+        ratio = own_K[largest] / typical
+        p = special.fdtrc(df_K[largest], df_K[others].sum(), ratio)
+        if ratio < OUTLIER_RATIO or p * rest.sum() > OUTLIER_P:
+            break
+        alone[largest] = True
+    return alone
 
 
 def _trigamma_inverse(y: float) -> float:
@@ -147,6 +453,8 @@ def _noncentrality(f: float, df1: float, df2: float, quantile: float) -> float:
     """The noncentrality under which the observed F is this quantile of its distribution; 0 if none is."""
     if special.fdtr(df1, df2, f) <= quantile:
         return 0.0
+    if df1 * f > 1e4:  # the numerator is as good as constant, and the distribution function fails there
+        return df1 * f * float(special.chdtri(df2, quantile)) / df2
     high = df1 * f
     while special.ncfdtr(df1, df2, high, f) > quantile:
         high *= 2

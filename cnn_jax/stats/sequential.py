@@ -1,12 +1,13 @@
 """Adding seeds only where the answer is open, by a rule that stays valid however often one looks."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from cnn_jax.stats.cells import Cell, Record, compared_on, design, one_image
+from cnn_jax.stats.cells import Cell, Record, compared_on, design, one_image, place
 from cnn_jax.stats.intervals import LEVEL, Estimate
 
 # Prior variance of the true difference in units of the runs' variance: any is valid, this one is narrow at 7 to 100 seeds.
@@ -34,33 +35,54 @@ def confidence_sequence(differences: np.ndarray, alpha: float = 1 - LEVEL, step:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def open_cells(records: Sequence[Record], resolve: float) -> list[Cell]:
-    """The cells that need more seeds: neither told from the leading cell nor shown to lie within `resolve` of it.
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What a sequence of seeds says of a cell against the leading one.
+
+    Attributes:
+        cell: The cell.
+        difference: Leading cell minus this one, with its confidence sequence at the seeds so far, corrected for all pairs.
+        verdict: 'worse' than the leading cell, 'close' to it (within the difference to resolve), or 'open'.
+    """
+
+    cell: Cell
+    difference: Estimate
+    verdict: str
+
+
+def decide(records: Sequence[Record], resolve: float) -> tuple[Cell | None, tuple[Decision, ...]]:
+    """The cell of highest mean and a decision on each other cell, by decreasing mean.
 
     `resolve` is a fraction of 1, like accuracies. Ask again after every round of new seeds, as often as you like: the chance
     that a decision is ever wrong stays below 5 % over all pairs of cells together. That holds because a seed gives a cell the
     same result whenever it is run: a pair's differences by seed are one fixed sequence, of which we only choose how much to
-    see. The leader is among the open cells while any other is. Seeds that diverged in either cell are left out.
+    see. Seeds that diverged in either cell are left out. Decisions speak of new seeds on these images.
     """
     metric = compared_on(records)
-    cells = [c for c in design(records).cells if c.values(metric).size]
+    cells = sorted((c for c in design(records).cells if c.values(metric).size), key=lambda c: -c.mean(metric))
     if len(cells) < 2:
-        return []
+        return (cells[0] if cells else None), ()
     alpha, step = (1 - LEVEL) / math.comb(len(cells), 2), max(one_image(r, metric) for c in cells for r in c.done)
-    leader = max(cells, key=lambda c: c.mean(metric))
+    leader, *others = cells
+    out = []
+    for cell in others:
+        e = confidence_sequence(_by_place(leader, cell, metric), alpha, step)
+        verdict = "worse" if e.low > 0 else "close" if max(-e.low, e.high) < resolve else "open"
+        out.append(Decision(cell, e, verdict))
+    return leader, tuple(out)
 
-    def is_open(cell: Cell) -> bool:
-        e = confidence_sequence(_by_seed(leader, cell, metric), alpha, step)
-        return e.low <= 0 <= e.high and max(-e.low, e.high) >= resolve
 
-    still = [c for c in cells if c is not leader and is_open(c)]
-    return [leader, *still] if still else []
+def open_cells(records: Sequence[Record], resolve: float) -> list[Cell]:
+    """The cells that need more seeds by `decide`: the open ones, after the leading cell; empty if none is open."""
+    leader, decisions = decide(records, resolve)
+    still = [d.cell for d in decisions if d.verdict == "open"]
+    return [leader, *still] if leader and still else []
 
 
-def _by_seed(a: Cell, b: Cell, metric: str) -> np.ndarray:
-    """Differences of the runs that share a seed, in order of seed."""
-    values_a, values_b = ({r["config"]["seed"]: r[metric] for r in c.done if r.get(metric) is not None} for c in (a, b))
-    return np.array([values_a[s] - values_b[s] for s in sorted(values_a.keys() & values_b.keys())])
+def _by_place(a: Cell, b: Cell, metric: str) -> np.ndarray:
+    """Differences of the runs that share split and seed, in their order."""
+    values_a, values_b = ({place(r): r[metric] for r in c.runs(metric)} for c in (a, b))
+    return np.array([values_a[at] - values_b[at] for at in sorted(values_a.keys() & values_b.keys())])
 
 
 def expected_seeds(sd: float, difference: float, cells: int) -> int:

@@ -1,4 +1,4 @@
-"""All that a report says about a sweep, computed once."""
+"""All that a report says about a sweep of one data set, computed once."""
 
 import dataclasses
 import functools
@@ -6,22 +6,37 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import special
 
 from cnn_jax.stats.cells import Cell, Design, Record, compared_on, design, one_image
-from cnn_jax.stats.comparisons import Comparison, against_best, holm
+from cnn_jax.stats.comparisons import Comparison, against_best, cells_p
 from cnn_jax.stats.effects import Effects, effects
-from cnn_jax.stats.images import Noise, noise
-from cnn_jax.stats.intervals import Estimate, expected_best, mean_interval, smallest_difference
-from cnn_jax.stats.means import Means
+from cnn_jax.stats.images import Noise, answers, noise
+from cnn_jax.stats.intervals import LEVEL, Estimate, expected_best, smallest_difference
+from cnn_jax.stats.means import Images, Means
+from cnn_jax.stats.sequential import Decision, decide
+from cnn_jax.stats.simultaneous import range_critical
+from cnn_jax.stats.splits import within_splits
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
     """What can be said of a sweep.
 
-    `metric` is what cells are compared on; `cells` are those with a finished run, best first; `comparisons` hold the first
-    of them against each other one, in the same order. `on_test` are the same effects on the test set, which none of the choices
-    looked at; None where the metric is the test accuracy itself.
+    Attributes:
+        design: Cells and factors.
+        metric: What cells are compared on.
+        cells: Those with a finished run, best first.
+        means: Their means of `metric`, adjusted for splits.
+        effects: The effects of the factors on `metric`.
+        p_cells: Corrected p-value of no difference between any two cells; nan if the terms of `effects` say it already.
+        comparisons: Every cell but the best against the best, in the order of `cells`.
+        noise: What the seed alone changes.
+        on_test: The same effects on the test set, which none of the choices looked at; None where `metric` is the test
+            accuracy itself.
+        resolution: The step between two accuracies.
+        decisions: Where seeds were added until cells could be told apart: the decisions of that sequence, which take the
+            place of `comparisons`. Empty for a sweep of fixed size.
     """
 
     design: Design
@@ -29,9 +44,12 @@ class Analysis:
     cells: tuple[Cell, ...]
     means: Means
     effects: Effects
+    p_cells: float
     comparisons: tuple[Comparison, ...]
     noise: Noise | None
-    on_test: Effects | None = None
+    on_test: Effects | None
+    resolution: float
+    decisions: tuple[Decision, ...] = ()
 
     @property
     def validated(self) -> bool:
@@ -45,63 +63,150 @@ class Analysis:
 
     @property
     def ties(self) -> tuple[Cell, ...]:
-        """The cells that cannot be told from the best. The answer is the best together with these."""
+        """The cells that are not told from the best. With the best they are a 95 % confidence set for the best cell."""
+        if self.decisions:
+            return tuple(d.cell for d in self.decisions if d.verdict != "worse")
         return tuple(c.cell for c in self.comparisons if not c.distinguishable)
 
-    @functools.cached_property
+    @property
+    def population(self) -> str:
+        """What an interval speaks of: new draws of these."""
+        if len(self.design.splits) > 1:
+            return "new seeds and new validation splits"
+        return "new seeds and new images" if self.means.images else "new seeds on these images"
+
+    @property
     def sd(self) -> float:
         """The metric's spread between seeds, over all cells; nan where every cell has a single run."""
         return self.means.pooled_sd
+
+    @property
+    def runs(self) -> tuple[int, int]:
+        """Finished runs per cell: fewest and most."""
+        return (int(self.means.runs_K.min()), int(self.means.runs_K.max())) if self.cells else (0, 0)
 
     @property
     def seeds(self) -> int:
         """The number of finished runs of most cells."""
         return int(np.bincount(self.means.runs_K).argmax()) if self.cells else 0
 
+    def detectable(self, seeds: int) -> float:
+        """The difference between two cells that a report on this many seeds claims with probability 0.8; nan if unknown."""
+        cells = len(self.cells)
+        if cells < 2 or not self.sd > 0 or seeds < 2:
+            return math.nan
+        family, df = self.effects.family, float(cells * (seeds - 1))
+        critical = range_critical((1 - LEVEL) / family, df, cells)
+        return smallest_difference(math.sqrt(2 * self.sd**2 / seeds + self._variance_of_images), df, critical)
+
+    @functools.cached_property
+    def _variance_of_images(self) -> float:
+        """What new images add to the variance of a difference between two cells: the median over pairs with the best."""
+        others = np.arange(1, min(len(self.cells), 100))
+        if not self.means.images or not len(others):
+            return 0.0
+        return float(np.median(self.means.images.pair_variance(np.zeros_like(others), others)))
+
     @property
-    def resolution(self) -> float:
-        """The smallest difference that these seeds find between two given cells with probability 0.8; nan if unknown."""
-        return smallest_difference(self.sd, self.seeds)
+    def smallest(self) -> float:
+        """`detectable` at the seeds of this sweep."""
+        return self.detectable(self.seeds)
 
     @property
     def curse(self) -> float:
         """How much too good the best cell would look on average if all cells were equal; nan where the spread is unknown."""
         return expected_best(len(self.cells)) * self.sd / math.sqrt(self.seeds) if len(self.cells) > 1 else math.nan
 
+    @functools.cached_property
+    def _raw(self) -> dict[str, Means]:
+        """Means without adjustment for splits, by metric."""
+        out = {}
+        for metric in ("val_accuracy", "test_accuracy"):
+            values = [c.values(metric) for c in self.cells]
+            if values and all(v.size for v in values):
+                out[metric] = Means.of(values, self.resolution_of(metric), answers(self.cells, metric))
+        return out
+
+    def resolution_of(self, metric: str) -> float:
+        """The step between two accuracies on the images of a metric."""
+        return max((one_image(r, metric) for c in self.cells for r in c.done), default=0.0)
+
     def interval(self, cell: Cell, metric: str = "") -> Estimate:
-        """A cell's mean accuracy with its own interval, by default of the metric that cells are compared on; within 0 and 1."""
-        metric = metric or self.metric
-        e = mean_interval(cell.values(metric), step=max((one_image(r, metric) for r in cell.done), default=0.0))
-        return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known else e
+        """A cell's mean accuracy with its interval, by default of the metric that cells are compared on; within 0 and 1."""
+        means = self._raw.get(metric or self.metric)
+        at = next((i for i, c in enumerate(self.cells) if c is cell), None)
+        if means is None or at is None:
+            return Estimate(cell.mean(metric or self.metric), math.nan, math.nan, len(cell.values(metric or self.metric)))
+        return accuracy_interval(means, at)
 
     def count(self, status: str) -> int:
         """How many trials ended as `status`: done, diverged or failed."""
         return sum(c.count(status) for c in self.design.cells)
 
 
-def analyse(records: Sequence[Record]) -> Analysis:
+def accuracy_interval(means: Means, cell: int) -> Estimate:
+    """A cell's mean accuracy with its 95 % interval, within 0 and 1.
+
+    Near 0 and 1 the variance over images is skewed: its part of the interval is Wilson's, with the number of images that would
+    have that variance (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive
+    counts estimated from survey data"). Both parts are joined as in Zou and Donner 2008, "Construction of confidence limits
+    about effect measures".
+    """
+    one = means.only(cell)
+    seeds = one.on_these_images.contrast(np.ones(1))
+    if not seeds.known:
+        return seeds
+    below = above = seeds.high - seeds.value
+    if one.images:
+        low, high = _wilson(seeds.value, one.images)
+        below, above = math.hypot(below, seeds.value - low), math.hypot(above, high - seeds.value)
+    return dataclasses.replace(seeds, low=max(0.0, seeds.value - below), high=min(1.0, seeds.value + above))
+
+
+def _wilson(p: float, images: Images) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, for as many independent images as have the variance of these."""
+    variance = float(images.variance(np.ones((1, 1)))[0])
+    n = max(images.count, p * (1 - p) / variance) if variance > 0 else images.count
+    z2 = float(special.ndtri((1 + LEVEL) / 2)) ** 2
+    half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n)))
+    return (p + z2 / (2 * n) - half) / (1 + z2 / n), (p + z2 / (2 * n) + half) / (1 + z2 / n)
+
+
+def analyse(records: Sequence[Record], resolve: float | None = None) -> Analysis:
     """Compares cells on validation accuracy, or on test accuracy if nothing was held out (see `compared_on`).
 
-    Two families of claims are made, "this factor matters" and "this cell is worse than the best". Each is corrected by Holm
-    and then for there being two, so the chance that a report makes any false claim is at most 5 %.
+    Claims are "this factor matters", "these factors interact" and "some cells differ". All p-values are corrected for the
+    number of such claims, so the chance that a report on a sweep without effects claims any is at most 5 %. Which cells may be
+    the best is a confidence set of its own (see `against_best`), told only if some claim stands.
+
+    Args:
+        records: Of one data set.
+        resolve: The difference, a fraction of 1, that seeds were added for. The number of runs then depends on their results,
+            so cells are told apart by the sequence that decided on it (see `decide`).
     """
-    done = [r for r in records if r["status"] == "done"]
     metric = compared_on(records)
     whole = design(records)
-    cells = sorted((c for c in whole.cells if c.values(metric).size), key=lambda c: -c.mean(metric))
+    cells = tuple(sorted((c for c in whole.cells if c.values(metric).size), key=lambda c: -c.mean(metric)))
     if not cells:
-        nothing = Means(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), np.zeros(0), 0.0)
-        return Analysis(whole, metric, (), nothing, Effects((), True), (), None)
-    means = Means.of([c.values(metric) for c in cells], max(one_image(r, metric) for r in done))
-    found = effects(whole, cells, means)
-    _, comparisons = against_best(cells, means, metric)
-    # Two cells are one pair and one factor: the same claim twice.
-    families = 2 if found.terms and len(cells) > 2 else 1
-    p_terms = holm(np.array([t.test.p if t.test else math.nan for t in found.terms]))
-    terms = [dataclasses.replace(t, p=min(1.0, families * float(p))) for t, p in zip(found.terms, p_terms, strict=True)]
-    corrected = [dataclasses.replace(c, p=min(1.0, families * c.p)) for c in comparisons]
-    found = dataclasses.replace(found, terms=tuple(terms))
+        nothing = Means(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
+        return Analysis(whole, metric, (), nothing, Effects(()), math.nan, (), None, None, 0.0)
+    resolution = max(one_image(r, metric) for c in cells for r in c.done)
+    means = _means(whole, cells, metric, resolution)
+    found = effects(whole, cells, means, resolution)
+    p_cells = math.nan
+    if found.family > len(found.terms):
+        p_cells = min(1.0, found.family * cells_p(means)) if means.df and len(cells) > 1 else math.nan
+    gate = min((p for p in (p_cells, *(t.p for t in found.terms)) if not math.isnan(p)), default=math.nan)
+    _, comparisons = against_best(cells, means, metric, gate=gate, family=found.family)
     on_test = None
-    if metric != "test_accuracy" and all(r["test_accuracy"] is not None for r in done):
-        on_test = effects(whole, cells, Means.of([c.values("test_accuracy") for c in cells]))
-    return Analysis(whole, metric, tuple(cells), means, found, tuple(corrected), noise(cells), on_test)
+    if metric != "test_accuracy" and all(r["test_accuracy"] is not None for c in cells for r in c.done):
+        step = max(one_image(r, "test_accuracy") for c in cells for r in c.done)
+        on_test = effects(whole, cells, _means(whole, cells, "test_accuracy", step), step)
+    decisions = decide(records, resolve)[1] if resolve else ()
+    return Analysis(whole, metric, cells, means, found, p_cells, comparisons, noise(cells), on_test, resolution, decisions)
+
+
+def _means(whole: Design, cells: Sequence[Cell], metric: str, resolution: float) -> Means:
+    if len(whole.splits) > 1:
+        return within_splits(cells, metric, resolution)
+    return Means.of([c.values(metric) for c in cells], resolution, answers(cells, metric))

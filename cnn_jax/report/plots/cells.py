@@ -1,13 +1,10 @@
 """Cells against the best, against their cost, and against the noise."""
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import Figure, Row, clip, colour, levels_of, percent
+from cnn_jax.report.plots.figure import Figure, Row, clip, levels_of, percent
 
 FOREST = 40  # cells drawn against the best
 
@@ -19,19 +16,19 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
         return None
     rows: list[Row] = [
         {
-            "best": analysis.best.label, "cell": c.cell.label, "difference": c.difference.value, "low": c.difference.low,
-            "high": c.difference.high, "p_best_better": c.better, "p_corrected": c.p, "runs": c.difference.n,
+            "against": c.against.label, "cell": c.cell.label, "difference": c.difference.value, "low": c.simultaneous.low,
+            "high": c.simultaneous.high, "p_better": c.better, "p_corrected": c.p, "runs": c.difference.n,
         }
         for c in analysis.comparisons
     ]  # fmt: skip
     longest = min(50, max(len(c.cell.label) for c in shown))
     # On a phone the names stand above the intervals: beside them they would leave no room.
-    wide, narrow = _forest(shown, 760, 12 + 7 * longest), _forest(shown, 360, 0)
+    wide, narrow = (_forest(analysis, width, left) for width, left in ((760, 12 + 7 * longest), (360, 0)))
     picture = _class(wide, "only-wide") + _class(narrow, "only-narrow")
     more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
     note = (
-        f"Difference to {analysis.best.label} with its 95 % interval. Green: cannot be told from the best after correction "
-        f"(Holm, all pairs of cells); grey: worse.{more}"
+        f"Difference to {analysis.best.label} with simultaneous 95 % intervals for {analysis.population}. Green: with "
+        f"{analysis.best.label} a 95 % confidence set for the best cell. Grey: worse.{more}"
     )
     return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
 
@@ -40,20 +37,22 @@ def _class(picture: str, name: str) -> str:
     return picture.replace("<svg ", f'<svg class="{name}" ', 1)
 
 
-def _forest(shown: Sequence[stats.Comparison], width: float, left: float) -> str:
+def _forest(analysis: stats.Analysis, width: float, left: float) -> str:
     """An interval per comparison, with the cell's name to its left, or above it if there is nothing to its left."""
+    shown = analysis.comparisons[:FOREST]
     pitch = 22 if left else 38
     height = 44 + pitch * len(shown)
-    ends = [v for c in shown for v in (-c.difference.low, -c.difference.high, -c.difference.value)]
+    ends = [v for c in shown for v in (-c.simultaneous.low, -c.simultaneous.high, -c.difference.value)]
     x = svg.Scale.around([0.0, *ends], max(left, 24), width - 26)
     body = svg.bottom_axis(x, 10, height - 30, lambda v: words.points(v) if v else "0", "points below or above the best cell")
     body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
     for i, c in enumerate(shown):
         y = (24 if left else 38) + pitch * i
-        d = c.difference
+        d = c.simultaneous
         low, high = (x(-d.high), x(-d.low)) if d.known else (math.nan, math.nan)
         span = f"{words.points(-d.high)} to {words.points(-d.low)}"
-        title = f"{c.cell.label}: {words.points(-d.value)} points ({span}), corrected p {words.p_value(c.p)}"
+        versus = "" if c.against is analysis.best else f" against {c.against.label}"
+        title = f"{c.cell.label}{versus}: {words.points(-d.value)} points ({span}), corrected p {words.p_value(c.p)}"
         colour = "c7" if c.distinguishable else "c2"
         mark = svg.tag("title", svg.escape(title)) + svg.whisker(y, low, x(-d.value), high, colour, across=True)
         name = clip(c.cell.label, 50)
@@ -70,8 +69,8 @@ def cost(analysis: stats.Analysis) -> Figure | None:
     metric = analysis.metric
     titles = {"params": "parameters", "macs": "multiply-accumulates per image", "train_seconds": "training time of a run, s"}
     rows: list[Row] = []
-    for i, cell in enumerate(analysis.cells):
-        e = analysis.means.only(i).contrast(np.ones(1))
+    for cell in analysis.cells:
+        e = analysis.interval(cell)
         facts = {"params": cell.fact("params"), "macs": cell.fact("macs"), "train_seconds": cell.mean("train_seconds")}
         row = levels_of(cell) | facts | {"receptive_field": cell.fact("receptive_field")}
         rows.append({"cell": cell.label} | row | {metric: e.value, "low": e.low, "high": e.high, "runs": e.n})
@@ -105,8 +104,8 @@ def cost(analysis: stats.Analysis) -> Figure | None:
             body.append(svg.dots([(x(r[key]), y(r[metric])) for r in front], "c1"))
         pictures.append(svg.picture(360, 292, body, f"{words.METRICS[metric]} against {title}"))
     note = (
-        "A diamond is a cell with its 95 % interval. The orange line is the Pareto front: no cell has better accuracy for "
-        "less. If a factor also changes these costs, its effect may be theirs."
+        f"A diamond is a cell with its 95 % interval for {analysis.population}. The orange line is the Pareto front: "
+        "no cell has better accuracy for less. If a factor also changes these costs, its effect may be theirs."
     )
     return Figure("cost", "What does accuracy cost?", note, pictures, rows) if pictures else None
 
@@ -122,36 +121,28 @@ def pareto(rows: list[Row], cost: str, metric: str) -> list[Row]:
 
 def noise_floor(analysis: stats.Analysis) -> Figure | None:
     """The smallest difference that a number of seeds resolves."""
-    if not analysis.sd > 0:
+    if not analysis.sd > 0 or len(analysis.cells) < 2:
         return None
     many = [2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30]
-    pairs = math.comb(len(analysis.cells), 2)
-    levels = {"two_given_cells": 1 - stats.LEVEL, "all_pairs_corrected": (1 - stats.LEVEL) / max(1, pairs)}
-    rows: list[Row] = [
-        {"seeds": n} | {key: stats.smallest_difference(analysis.sd, n, alpha) for key, alpha in levels.items()} for n in many
-    ]
+    rows: list[Row] = [{"seeds": n, "difference": analysis.detectable(n)} for n in many]
     now = next((r for r in rows if r["seeds"] == analysis.seeds), None)
-    top = max(rows[1]["two_given_cells"], now["two_given_cells"] if now else 0) * 1.6
+    top = max(rows[1]["difference"], now["difference"] if now else 0) * 1.3
     x, y = svg.Scale(1.8, 33, 44, 345, log=True), svg.Scale(0, top, 250, 34)
     body = svg.left_axis(y, 44, 350, lambda v: f"{100 * v:.3g}", "smallest difference found, points")
     for n in (2, 3, 5, 10, 20, 30):
         body.append(svg.text(x(n), 268, n, anchor="middle", class_="tick"))
     body.append(svg.text(197, 288, "seeds per cell", anchor="middle", class_="axis"))
-    for i, key in enumerate(("two_given_cells", "all_pairs_corrected")[: 1 + (pairs > 1)]):
-        points = [(x(r["seeds"]), y(r[key])) for r in rows if r[key] <= top]
-        body.append(svg.line(points, colour(i)))
-        body.append(
-            svg.dots(points, colour(i), [f"{r['seeds']} seeds: {words.spread(r[key])} points" for r in rows if r[key] <= top])
-        )
-    body.append(svg.text(346, 52, "two given cells", anchor="end", class_="key c0"))
-    if pairs > 1:
-        body.append(svg.text(346, 70, f"any two of {len(analysis.cells)} cells", anchor="end", class_="key c1"))
+    drawn = [r for r in rows if r["difference"] <= top]
+    points = [(x(r["seeds"]), y(r["difference"])) for r in drawn]
+    body.append(svg.line(points, "c0"))
+    body.append(svg.dots(points, "c0", [f"{r['seeds']} seeds: {words.spread(r['difference'])} points" for r in drawn]))
     if now:
         body.append(svg.tag("line", class_="zero", x1=x(now["seeds"]), x2=x(now["seeds"]), y1=34, y2=250))
         body.append(svg.text(x(now["seeds"]) + 5, 46, "this sweep", class_="tick"))
     note = (
-        f"The difference in {words.METRICS[analysis.metric]} that seeds find with probability {stats.POWER:g}, from the spread "
-        f"between seeds ({words.spread(analysis.sd)} points)."
+        f"The difference in {words.METRICS[analysis.metric]} between two cells that such a report claims with probability "
+        f"{stats.POWER:g}, corrected for all its claims, from the spread between seeds ({words.spread(analysis.sd)} points)"
+        f"{' and between images, which more seeds do not lower' if analysis.means.images else ''}."
     )
     return Figure(
         "noise_floor",

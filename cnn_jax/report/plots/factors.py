@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, percent, seeds
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, percent, seeds, within
 
 LEVELS = 12  # of a factor with a column each; more are a scatter plot
 
@@ -45,7 +45,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
             body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
             name = stats.text(level) if factor in analysis.design.factors else ""
             e = means[factor, level]
-            if e.n:
+            if e:
                 at = x + min(200 / len(levels), 90) * 0.5
                 label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {words.interval(e)}, {e.n} runs"))
                 low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
@@ -59,24 +59,25 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
         pictures.append(svg.picture(360, 304 + more, body, f"{words.METRICS[metric]} by {factor}"))
     note = (
         "Every dot is a run, dots in one column are the seeds of one cell; the diamond is the level's mean over all cells with "
-        "its 95 % interval."
+        "its 95 % interval"
+        f" for {analysis.population}."
     )
     return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
 
 
-def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate:
-    """A level's mean over all cells, as the effects have it, or over its runs where there are no effects."""
+def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
+    """A level's mean over all cells, as the effects have it; None without a finished run."""
     for term in analysis.effects.terms:
-        if term.factors == (factor,) and (found := dict(term.levels).get(stats.text(level))):
-            return found
-    cells = [c for c in analysis.cells if factor not in c.levels or c.levels[factor] == level]
-    return stats.mean_interval(np.array([v for c in cells for v in c.values(analysis.metric)]))
+        if term.factors == (factor,) and len(term.levels) < len(analysis.cells):
+            if found := dict(term.levels).get(stats.text(level)):
+                return within(found)
+    return _cell_mean(analysis, {factor: level} if factor in analysis.design.factors else {})
 
 
-def _shared_scale(analysis: stats.Analysis, means: Iterable[stats.Estimate], start: float, end: float) -> svg.Scale:
+def _shared_scale(analysis: stats.Analysis, means: Iterable[stats.Estimate | None], start: float, end: float) -> svg.Scale:
     """A scale that shows every run and every interval."""
     runs = [v for c in analysis.cells for v in c.values(analysis.metric)]
-    return svg.Scale.around([*runs, *(v for e in means for v in (e.low, e.high))], start, end)
+    return svg.Scale.around([*runs, *(v for e in means if e for v in (e.low, e.high))], start, end)
 
 
 def _scatter(analysis: stats.Analysis, factor: str, y: svg.Scale, *, named: bool) -> tuple[str, list[Row]]:
@@ -145,8 +146,10 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
 
 
 def _cell_mean(analysis: stats.Analysis, levels: dict[str, stats.Level]) -> stats.Estimate | None:
-    chosen = np.array([all(c.levels[k] == v for k, v in levels.items()) for c in analysis.cells])
-    return analysis.means.contrast(chosen / chosen.sum()) if chosen.any() else None
+    chosen = [all(c.levels[k] == v for k, v in levels.items()) for c in analysis.cells]
+    if sum(chosen) == 1:
+        return analysis.interval(analysis.cells[chosen.index(True)])
+    return within(analysis.means.contrast(np.array(chosen) / sum(chosen))) if any(chosen) else None
 
 
 def _legend(title: str, names: Sequence[str], y: float) -> list[str]:

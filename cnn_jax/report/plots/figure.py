@@ -39,9 +39,14 @@ def levels_of(cell: stats.Cell) -> Row:
     return {name: stats.text(level) for name, level in cell.levels.items()}
 
 
+def within(e: stats.Estimate) -> stats.Estimate:
+    """An estimate of an accuracy with its interval cut to 0 and 1."""
+    return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known else e
+
+
 def seeds(cell: stats.Cell, metric: str) -> list[int]:
     """The seeds of `cell.values(metric)`, in the same order."""
-    return sorted(r["config"]["seed"] for r in cell.done if r.get(metric) is not None)
+    return [r["config"]["seed"] for r in cell.runs(metric)]
 
 
 def level_ticks(names: Sequence[str], xs: Sequence[float], y: float) -> tuple[list[str], float]:
