@@ -29,8 +29,8 @@ def headline(analysis: stats.Analysis) -> str:
     if len(analysis.ties) < len(analysis.cells) - 1:
         return f"{_capital(metric)} differs between cells, and {best.label} has the best: {_cell(analysis, best)}."
     if main := [t for t in analysis.effects.terms if len(t.factors) == 1]:
-        spans = words.join([f"{t.name} ({_step(t)})" for t in main], "or")
-        return f"No effect of {spans} on {metric} was found{_limit(analysis)}."
+        names = words.join([t.name for t in main], "or")
+        return f"No effect of {names} on {metric} was found ({_steps(main)}){_limit(analysis)}."
     return f"No difference in {metric} between the {len(analysis.cells)} cells was found{_limit(analysis)}."
 
 
@@ -43,9 +43,11 @@ def _effects(analysis: stats.Analysis, claimed: Sequence[stats.Term]) -> str:
     rest = [t for t in terms if len(t.factors) == 1 and not t.claimed and t.name not in together]
     if len(terms) == 1:
         return _comparison(analysis, main[0])
-    parts = [f"{t.name} ({_step(t)}{', on average' if t.name in together else ''})" for t in main]
-    parts += [f"{words.join(t.factors)} together ({_change(t)})" for t in joint]
-    tail = f"; no effect of {words.join([f'{t.name} ({_step(t)})' for t in rest], 'or')} was found" if rest else ""
+    said = [f"{_step(t)}{', on average' if t.name in together else ''}" for t in main] + [_change(t) for t in joint]
+    names = [t.name for t in main] + [f"{words.join(t.factors)} together" for t in joint]
+    said[0] = said[0].replace(" points, ", " points, 95 % interval ", 1)
+    parts = [f"{name} ({step})" for name, step in zip(names, said, strict=True)]
+    tail = f"; no effect of {words.join([t.name for t in rest], 'or')} was found ({_steps(rest)})" if rest else ""
     where = f" at equal {_COSTS[analysis.design.iso]}" if analysis.design.iso else ""
     return f"{_capital(metric)} depends on {words.join(parts)}{where}{tail}."
 
@@ -197,6 +199,11 @@ def _test(analysis: stats.Analysis, best: stats.Cell) -> str:
 def _step(term: stats.Term) -> str:
     e = term.span.simultaneous
     return f"{term.span.b} instead of {term.span.a}: {words.points(e.value)} points, {_range(e)}"
+
+
+def _steps(terms: Sequence[stats.Term]) -> str:
+    """The steps of several factors, each under its name if there are more."""
+    return "; ".join(f"{t.name} {_step(t)}" if len(terms) > 1 else _step(t) for t in terms)
 
 
 def _change(term: stats.Term) -> str:

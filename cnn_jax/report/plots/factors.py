@@ -68,9 +68,9 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
 def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
     """A level's mean over all cells, as the effects have it; None without a finished run."""
     for term in analysis.effects.terms:
-        if term.factors == (factor,) and len(term.levels) < len(analysis.cells):
-            if found := dict(term.levels).get(stats.text(level)):
-                return within(found)
+        found = dict(term.levels).get(stats.text(level)) if term.factors == (factor,) else None
+        if found and len(term.levels) < len(analysis.cells):
+            return within(found)
     return _cell_mean(analysis, {factor: level} if factor in analysis.design.factors else {})
 
 
