@@ -286,7 +286,7 @@ def _check_variables(name: str, variables: Mapping[str, Any]) -> None:
 
 
 def _check_returned(doing: str, out: Any, shape: tuple[int, int]) -> None:
-    """Raises UsageError unless `out`, as eval_shape gives it, is (logits of that shape, dict of arrays with an entry per image)."""
+    """Raises UsageError unless `out`, as eval_shape gives it, is (logits of `shape`, dict of arrays, an entry per image)."""
     if not isinstance(out, tuple) or len(out) != 2:
         raise UsageError(f"{doing} must return (logits, features), not {_type_of(out)}")
     logits, features = out

@@ -488,7 +488,7 @@ def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
             table = layer_table(network, tuple(input_shape))
         if table.output_shape != (num_classes,):
             raise UsageError(
-                f"{what} gives an output of shape {table.output_shape} for an image: it must be ({num_classes},), a logit per class"
+                f"{what} gives outputs of shape {table.output_shape} per image, not ({num_classes},), a logit per class"
             )
         if not table.params:
             raise UsageError(f"{what} has no parameters to train")

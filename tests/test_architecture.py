@@ -27,7 +27,7 @@ ALLOWED = {
     "models": {"config", "geometry", "layers", "plugins", "zoo"},
     "train": {"config", "convolution", "models", "data", "summary", "zoo"},
     "plan": {"config", "geometry", "data", "store", "summary", "sweep", "isocost"},
-    "runner": {"config", "data", "native", "store", "summary", "sweep", "train"},
+    "runner": {"config", "data", "native", "plugins", "store", "summary", "sweep", "train"},
     "stats": {"config"},
     "report": {"config", "stats", "store"},
     "cli": {"config", "data", "plugins", "stats", "sweep", "zoo", "plan", "runner", "report", "store", "summary"},

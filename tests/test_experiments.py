@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax import plan, sweep
-from cnn_jax.cli import experiments
+from cnn_jax import plan
+from cnn_jax.cli import experiments, flags
 from cnn_jax.cli.flags import Request
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_cells_differ_only_in_what_the_experiment_names(name: str) -> None:
     module = experiments.find(name)
     assert module.__doc__
-    defaults = {axis: sweep.parse_values(axis, text) for axis, text in module.DEFAULTS.items()}
+    defaults = flags.read_defaults(name, module.DEFAULTS).axes
     trials = module.trials(Request({}, defaults, {}, seeds=2))
     assert len({trial.id for trial in trials}) == len(trials)
     for field in ("filters", "kernel_size", "strides", "padding", "activation"):

@@ -347,10 +347,10 @@ def test_a_forks_options_are_filled_in_and_checked_like_ours(fork):
 @pytest.mark.parametrize(
     ("attribute", "message"),
     [
-        ("seven", "seven gives an output of shape (7,) for an image: it must be (3,), a logit per class"),
-        ("finished", "finished gives an output of shape (10,) for an image: it must be (3,)"),
-        ("map", "map gives an output of shape (3, 3, 3) for an image: it must be (3,)"),
-        ("frozen", "frozen gives an output of shape (25,)"),
+        ("seven", "seven gives outputs of shape (7,) per image, not (3,), a logit per class"),
+        ("finished", "finished gives outputs of shape (10,) per image, not (3,)"),
+        ("map", "map gives outputs of shape (3, 3, 3) per image, not (3,)"),
+        ("frozen", "frozen gives outputs of shape (25,)"),
         ("listed", "listed returned a list: it must be a tuple of layer specs or a linen module"),
         ("pair", "pair failed: ValueError: not enough values to unpack (expected 2, got 1)"),
         ("pair", "forked_models.py:38)"),
