@@ -104,7 +104,7 @@ def _status(outcome: runner.Outcome, total: int, out: Path) -> int:
         return 130
     for problem in outcome.problems:
         print(problem, file=sys.stderr)
-    if outcome.counts.get("failed"):
+    if outcome.counts.get("failed") and (out / "logs").exists():
         print(f"what the workers printed, tracebacks included, is in {out}/logs", file=sys.stderr)
     if there < total:
         print(f"{total - there} of {total} trials have no record: the same command runs them", file=sys.stderr)
