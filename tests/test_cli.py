@@ -4,6 +4,7 @@ import base64
 import csv
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -306,6 +307,18 @@ def test_c5_modules_of_the_current_folder_hide_none_of_pythons_or_ours(npz: str,
         done = launch(f"--model={name}", "--dry_run", cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "give your " + name.split(":")[0].split(".")[0] in done.stderr
+
+
+def test_c5_nor_do_modules_beside_launch_py(npz: str, tmp_path: Path) -> None:
+    """Whoever works in the folder of the project may have a queue.py there."""
+    for name in ("cnn_jax", "experiments"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "launch.py", tmp_path)
+    for name in ("types", "queue", "json", "random", "signal"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('the {name} of the current folder')")
+    done = launch(f"--dataset={npz}", *ONE_CELL, "--seeds=1", "--out=o", cwd=tmp_path, launcher=("launch.py",))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["status"] for row in rows(tmp_path / "o")] == ["done"]
 
 
 LONG = ["--filters=4", "--kernel_size=3,5", "--padding=same", "--epochs=200", "--batch_size=8", "--seeds=2"]
