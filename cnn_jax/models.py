@@ -247,7 +247,7 @@ def check_outputs(model: nn.Module, input_shape: Sequence[int], num_classes: int
     """
     name = name or f"model {type(model).__name__}"
     x = jax.ShapeDtypeStruct((3, *input_shape), jnp.float32)
-    with plugins.reporting(f"{name}: init(key, x) fails"):
+    with plugins.reporting(f"{name}: init(key, x) fails", type(model).__call__):
         variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
     _check_variables(name, variables)
     for train, images in ((True, x), (False, x), (False, jax.ShapeDtypeStruct((1, *input_shape), jnp.float32))):

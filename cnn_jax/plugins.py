@@ -84,11 +84,14 @@ def load_attribute(name: str, what: str) -> Any:
 def _hidden(name: str) -> str:
     """Says which module hides one of the current folder that has its name; '' where none does."""
     package = name.partition(".")[0]
-    file = getattr(sys.modules.get(package), "__file__", None) or "a module of Python itself"
-    mine = [path for path in (Path(package), Path(f"{package}.py")) if path.exists()]
-    if not mine or package not in sys.modules or _shown(file) != file:
+    mine = [path for path in (Path(package), Path(f"{package}.py")) if package and path.exists()]
+    loaded = sys.modules.get(package)
+    if not mine or loaded is None:
         return ""
-    return f"{package!r} is {file}: give your {mine[0]} another name"
+    found = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", ())), None)
+    if found and Path(found).is_relative_to(Path.cwd()):
+        return ""
+    return f"{package!r} is {found or 'a module of Python itself'}: give your {mine[0]} another name"
 
 
 # ----------------------------------------------------------------------------------------------------------------- errors
@@ -112,7 +115,7 @@ def reporting(what: str, function: Callable[..., Any] | None = None) -> Iterator
 
 def describe_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:
     """'TYPE: MESSAGE (FILE:LINE)', in one line."""
-    message = " ".join(str(error).split())
+    message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     if len(message) > _MOST_TEXT:
         message = message[:_MOST_TEXT] + "..."
     place = _place(error) or _definition(function)

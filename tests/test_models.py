@@ -368,6 +368,17 @@ def test_broken_models_are_told_what_they_break(fault, sentence):
         check_model(Fork(fault=fault), SHAPE, 10)
 
 
+class WithoutTrain(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(x.reshape(len(x), -1)), {}
+
+
+def test_b2_a_model_without_train_is_told_where_it_is():
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'train' \(.*test_models.py:\d+\)$"):
+        check_model(WithoutTrain(), SHAPE, 10)
+
+
 def test_a_model_with_too_few_classes_is_told():
     with pytest.raises(UsageError, match=r"\(3, 11\)"):
         check_model(Fork(), SHAPE, 11)

@@ -372,7 +372,7 @@ def test_b2_a_syntax_error_of_a_fork_is_placed(tmp_path, monkeypatch):
     (tmp_path / "unfinished_models.py").write_text("# a comment\ndef net(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(UsageError, match=r"SyntaxError: .* \(unfinished_models.py:2\)$"):
+    with pytest.raises(UsageError, match=r"cannot be imported: SyntaxError: invalid syntax \(unfinished_models.py:2\)$"):
         zoo.spec(ModelConfig("unfinished_models:net"), (5, 5, 1), 3)
 
 

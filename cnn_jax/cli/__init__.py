@@ -104,7 +104,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
     store.check(out)
     console = output.console()
     if request.note:
-        console.print(request.note, highlight=False, markup=False, soft_wrap=True)
+        console.print(request.note, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if values.dry_run:
         plan.show(planned, console, str(out))
         return 0

@@ -350,5 +350,5 @@ def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], mod
     if left_out:
         own, verb = ",".join(defaults.axes["model"]), "is" if len(models) == 1 else "are"
         flags_left_out = " ".join(map(defaults.flag, left_out))
-        parts.append(f"adds {flags_left_out} only to --model={own}: {', '.join(models)} {verb} trained as named")
+        parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained as named")
     return f"experiment {defaults.experiment} {'; '.join(parts)}" if parts else ""
