@@ -13,6 +13,7 @@ from absl import flags as absl_flags
 from cnn_jax import plan
 from cnn_jax.cli import experiments, flags
 from cnn_jax.cli.flags import Request
+from cnn_jax.cli.request import read_defaults, request_from
 from cnn_jax.config import Trial, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_cells_differ_only_in_what_the_experiment_names(name: str) -> None:
     module = experiments.find(name)
     assert module.__doc__
-    defaults = flags.read_defaults(name, module.DEFAULTS).axes
+    defaults = read_defaults(name, module.DEFAULTS).axes
     trials = module.trials(Request({}, defaults, {}, seeds=2))
     assert len({trial.id for trial in trials}) == len(trials)
     for field in ("filters", "kernel_size", "strides", "padding", "activation"):
@@ -40,7 +41,7 @@ def asked(words: list[str], defaults: object) -> flags.Request:
     values = absl_flags.FlagValues()
     flags.define_sweep_flags(values)
     flags.parse(values, ["launch.py", *words], "")
-    return flags.request(values, flags.read_defaults("mine", defaults))
+    return request_from(values, read_defaults("mine", defaults))
 
 
 GRID = {"model": "cnn", "filters": "8,16", "kernel_size": "3,5"}
@@ -85,7 +86,7 @@ def test_a15_the_default_axes_belong_to_the_experiments_own_model() -> None:
     ],
 )
 def test_b3_defaults_may_be_text_numbers_and_lists(defaults: object, axes: dict, options: dict) -> None:
-    found = flags.read_defaults("mine", defaults)
+    found = read_defaults("mine", defaults)
     assert (found.axes, found.options) == (axes, options)
 
 
@@ -112,7 +113,7 @@ def test_b3_defaults_may_be_text_numbers_and_lists(defaults: object, axes: dict,
 )
 def test_b3_defaults_are_checked_as_flags_are(defaults: object, words: str) -> None:
     with pytest.raises(UsageError, match="^experiment 'mine': DEFAULTS.*" + re.escape(words)) as error:
-        flags.read_defaults("mine", defaults)
+        read_defaults("mine", defaults)
     assert "\n" not in str(error.value)
 
 

@@ -1,7 +1,7 @@
 """The command line: flags -> trials -> plan -> run -> report. Exit status 0 done, 1 failures, 2 bad input, 130 interrupted.
 
 An experiment is a module with a docstring, `DEFAULTS` (values of flags that differ from the general defaults, see
-`flags.read_defaults`) and `trials(request) -> list[Trial]`.
+`request.read_defaults`) and `trials(request) -> list[Trial]`.
 """
 
 import shlex
@@ -14,7 +14,8 @@ from absl import flags as absl_flags
 from absl import logging
 
 from cnn_jax import plan, plugins, store, sweep
-from cnn_jax.cli import commands, experiments, flags, output
+from cnn_jax.cli import commands, experiments, flags, help, output
+from cnn_jax.cli.request import read_defaults, request_from
 from cnn_jax.config import UsageError
 
 
@@ -25,11 +26,10 @@ def launch(argv: Sequence[str], usage: str) -> int:
     name = words.pop(0) if words and not words[0].startswith("-") else ""
     if name in commands.COMMANDS:
         return guarded(lambda: commands.COMMANDS[name](words))
-    if not name:
-        usage = f"{usage.strip()}\n\nexperiments:\n{flags.indented(experiments.known().items())}"
-    return guarded(
-        lambda: _sweep(experiments.find(name or "grid"), words, shlex.join(["python", *argv]), "" if name else usage)
-    )
+    command, overview = shlex.join(["python", *argv]), ""
+    if not name and help.is_requested(words):
+        overview = f"{usage.strip()}\n\nexperiments:\n{help.aligned(experiments.known().items())}"
+    return guarded(lambda: _sweep(experiments.find(name or "grid"), words, command, overview))
 
 
 def main(experiment: str) -> None:
@@ -70,7 +70,7 @@ def guarded(action: Callable[[], int]) -> int:
 def _answering_help(action: Callable[[], int]) -> int:
     try:
         return action()
-    except flags.HelpRequested as text:
+    except help.HelpRequested as text:
         print(text, flush=True)
         return 0
 
@@ -81,8 +81,8 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
     flags.define_sweep_flags(values)
     if rest := flags.parse(values, ["launch.py", *words], usage or experiment.__doc__ or ""):
         raise UsageError(f"{rest[0]!r}: one experiment at a time; flags begin with --")
-    defaults = flags.read_defaults(experiments.name_of(experiment), getattr(experiment, "DEFAULTS", {}))
-    request = flags.request(values, defaults)
+    defaults = read_defaults(experiments.name_of(experiment), getattr(experiment, "DEFAULTS", {}))
+    request = request_from(values, defaults)
     out = store.folder(values.out or f"runs/{experiments.name_of(experiment).rpartition('.')[2]}")
     workers = flags.one(values, "workers", sweep.positive_int)
     checkpoint_seconds = flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0)

@@ -1,17 +1,15 @@
 """absl flags -> what they ask for. A comma makes a sweep; bad text becomes one line that names the flag and what is legal."""
 
 import dataclasses
-import inspect
-import numbers
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from cnn_jax import sweep, zoo
+from cnn_jax import sweep
+from cnn_jax.cli.help import HelpRequested, defined, is_requested
 from cnn_jax.cli.spelling import did_you_mean
-from cnn_jax.config import ModelConfig, Trial, UsageError
+from cnn_jax.config import Trial, UsageError
 
 SEEDS = "3"
 # Every flag is read as text and parsed by us: absl's own parsers say less, and say it on many lines.
@@ -51,83 +49,17 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
     define(values, {name: axis.help for name, axis in sweep.AXES.items()} | SWEEP_FLAGS, BOOLEANS)
 
 
-# ------------------------------------------------------------------------------------------------------------------- help
-
-HELP = {"-h", "--help", "-help", "--helpfull", "--helpshort"}
-WIDTH = 80  # columns of a help text
-
-
-class HelpRequested(Exception):
-    """The help was asked for; the message is its text."""
-
-
-def help_text(values: flags.FlagValues) -> str:
-    """The defined flags with their help, in groups; those of absl itself are left out."""
-    groups: dict[str, list[flags.Flag]] = {}
-    axes_title = "axes; a comma makes a sweep" if "seeds" in values else "flags"
-    for module, flag in _defined(values):
-        is_axis = flag.name in sweep.AXES or flag.name == "option"
-        ours = axes_title if is_axis else "flags"
-        groups.setdefault(ours if module.startswith("cnn_jax.") else f"flags of {module}", []).append(flag)
-    return "\n\n".join(f"{title}:\n{indented(map(_name_and_help, found))}" for title, found in groups.items())
-
-
-def indented(rows: Iterable[tuple[str, str]]) -> str:
-    """Names with their texts, which are wrapped at 80 columns and aligned."""
-
-    def wrapped(name: str, text: str) -> str:
-        first, rest = f"  {name:<22} ", " " * 25
-        return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
-
-    return "\n".join(wrapped(name, text) for name, text in rows)
-
-
-def _name_and_help(flag: flags.Flag) -> tuple[str, str]:
-    text = (flag.help or "").split("\n")[0].removesuffix(";")  # absl adds a line to the help of --option
-    return f"--{'[no]' if flag.boolean and flag.default else ''}{flag.name}", text
-
-
-def fitted(text: str) -> str:
-    """A docstring in lines of at most 80 columns; indented lines keep their indent."""
-    paragraphs = []
-    for paragraph in inspect.cleandoc(text).split("\n\n"):
-        lines = paragraph.split("\n")
-        if any(line.startswith(" ") for line in lines):
-            paragraphs.append("\n".join(_wrapped_line(line) for line in lines))
-        else:
-            paragraphs.append(textwrap.fill(" ".join(lines), WIDTH, break_on_hyphens=False))
-    return "\n\n".join(paragraphs)
-
-
-def _wrapped_line(line: str) -> str:
-    indent = " " * (len(line) - len(line.lstrip()))
-    return textwrap.fill(line, WIDTH, subsequent_indent=f"{indent}    ", break_on_hyphens=False) if len(line) > WIDTH else line
-
-
-def _defined(values: flags.FlagValues) -> list[tuple[str, flags.Flag]]:
-    """Flags with the module that defined each, in order of definition: all but those of absl itself, as --logtostderr."""
-    return [
-        (module, flag)
-        for module, found in values.flags_by_module_dict().items()
-        if not module.startswith("absl")
-        for flag in found
-    ]
-
-
-# ---------------------------------------------------------------------------------------------------------------- reading
-
-
 def parse(values: flags.FlagValues, argv: Sequence[str], usage: str) -> list[str]:
     """Parses `argv` (argv[0] is the program) and returns what are no flags.
 
     Raises UsageError in one line, and HelpRequested with `usage` and the flags where the help is asked for.
     """
-    if HELP & set(argv):
-        raise HelpRequested(f"{fitted(usage)}\n\n{help_text(values)}".strip())
+    if is_requested(argv):
+        raise HelpRequested(usage, values)
     try:
         return values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        known = [flag.name for _, flag in _defined(values)]
+        known = [flag.name for _, flag in defined(values)]
         meant = did_you_mean(error.flagname, known, "--")
         listed = ", ".join(f"--{name}" for name in known)
         raise UsageError(f"--{error.flagname}: unknown flag: {meant}{'One' if meant else 'one'} of {listed}") from None
@@ -217,138 +149,3 @@ class Request:
     def product(self) -> list[Trial]:
         """Every combination: what an experiment's `trials` returns if it has nothing better to do."""
         return sweep.product(self.axes, self.seeds, self.options, self.defaults, self.default_options)
-
-
-def request(values: flags.FlagValues, defaults: "Defaults") -> Request:
-    """Reads the flags; what is not given is the experiment's default.
-
-    A model that is named on the command line is trained as it is named: where the experiment's defaults name another model,
-    its axes and options of models are left out.
-    """
-    given, given_options = axes(values), options(values["option"].value or ())
-    own = defaults.axes.get("model", [ModelConfig().name])
-    models = given.get("model", own)
-    added: list[str] = []
-    left_out: list[str] = []
-    for name in defaults.texts:
-        if name in given or name in given_options or (name in _SETTINGS and values[name].value is not None):
-            continue
-        is_for_another = "model" in defaults.axes and models != own and _is_of_models(name)
-        (left_out if is_for_another else added).append(name)
-    for name in _SETTINGS:
-        if name in added:
-            values[name].value = defaults.texts[name]
-    return Request(
-        given,
-        {name: found for name, found in defaults.axes.items() if name in added},
-        given_options,
-        one(values, "seeds", _SETTINGS["seeds"], int(SEEDS)),
-        {name: found for name, found in defaults.options.items() if name in added},
-        _note(defaults, added, left_out, models),
-    )
-
-
-# --------------------------------------------------------------------------------------------- defaults of an experiment
-
-# Besides axes and options, what an experiment may set. Where and how it runs is for the command line alone.
-_SETTINGS: dict[str, Callable[[str], Any]] = {
-    "seeds": sweep.positive_int,
-    "iso": sweep.one_of(("params", "macs")),
-    "resolve": sweep.number(0.0, 100.0, above=True),
-    "max_seeds": sweep.positive_int,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Defaults:
-    """DEFAULTS of an experiment, checked: its values by axis and by option, and its texts by axis, option and setting."""
-
-    experiment: str
-    axes: dict[str, list[Any]]
-    options: dict[str, list[Any]]
-    texts: dict[str, str]
-
-    def flag(self, name: str) -> str:
-        """As it would be given on the command line."""
-        return f"--option={name}={self.texts[name]}" if name in self.options else f"--{name}={self.texts[name]}"
-
-
-def read_defaults(experiment: str, defaults: object) -> Defaults:
-    """Checks the DEFAULTS of an experiment as flags are checked.
-
-    Args:
-      experiment: its name, for messages.
-      defaults: values by flag. A value is the flag's text, a number, or a list of values; a tuple in a list is a stack of
-        layers. `option` is text or a list of texts NAME=VALUE[,VALUE], or a dict from names to values.
-
-    Raises:
-      UsageError: for an unknown name or an illegal value.
-    """
-    what = f"experiment {experiment!r}: DEFAULTS"
-    if not isinstance(defaults, Mapping):
-        raise UsageError(f"{what} is a {type(defaults).__name__}: it must be a dict from flags to values")
-    found = Defaults(experiment, {}, {}, {})
-    try:
-        for name, value in defaults.items():
-            _read_default(found, name, value)
-    except (UsageError, ValueError) as error:
-        raise UsageError(f"{what}: {error}") from None
-    return found
-
-
-def _read_default(found: Defaults, name: object, value: object) -> None:
-    legal = [*sweep.AXES, "option", *_SETTINGS]
-    if name == "option":
-        if isinstance(value, Mapping):
-            texts = [f"{key}={_as_text(each)}" for key, each in value.items()]
-        else:
-            texts = [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
-        found.options.update(options(texts))
-        found.texts.update((key, text) for key, _, text in (each.partition("=") for each in texts))
-        return
-    if name not in legal:
-        meant = did_you_mean(str(name), legal)
-        raise UsageError(f"unknown name {name!r}: {meant}{'One' if meant else 'one'} of {', '.join(legal)}")
-    name = str(name)
-    try:
-        found.texts[name] = _as_text(value)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
-    if name in sweep.AXES:
-        found.axes[name] = sweep.parse_values(name, found.texts[name])
-    elif len(sweep.parse_list(name, found.texts[name], _SETTINGS[name])) > 1:
-        raise UsageError(f"--{name}: takes one value, not {found.texts[name]!r}")
-
-
-def _as_text(value: object) -> str:
-    """A value of DEFAULTS as the text of its flag. Raises ValueError."""
-
-    def scalar(value: object) -> str:
-        if isinstance(value, tuple) and value:
-            return "-".join(map(scalar, value))
-        if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
-            raise ValueError(f"{value!r} is not legal: use text, a number, or a list of them")
-        return str(value)
-
-    return ",".join(map(scalar, value)) if isinstance(value, list) else scalar(value)
-
-
-def _is_of_models(name: str) -> bool:
-    return sweep.AXES[name].part == "model" if name in sweep.AXES else name not in _SETTINGS
-
-
-def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], models: Sequence[str]) -> str:
-    """What an experiment adds to the flags that are given, and what it leaves out."""
-    settable = {"model"}.union(*(zoo.options(model) for model in models))
-    skipped = [name for name in added if _is_of_models(name) and name not in settable]
-    shown = [name for name in added if name not in skipped and not (name == "model" and list(models) == [ModelConfig().name])]
-    parts = []
-    if shown:
-        parts.append(f"adds {' '.join(map(defaults.flag, shown))}")
-    if skipped:
-        parts.append(f"leaves out {' '.join(map(defaults.flag, skipped))}, which {', '.join(models)} cannot set")
-    if left_out:
-        own, verb = ",".join(defaults.axes["model"]), "is" if len(models) == 1 else "are"
-        flags_left_out = " ".join(map(defaults.flag, left_out))
-        parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained as named")
-    return f"experiment {defaults.experiment} {'; '.join(parts)}" if parts else ""
