@@ -69,8 +69,14 @@ def describe(
 
 @functools.lru_cache(maxsize=4096)
 def _describe_config(config: ModelConfig, input_shape: tuple[int, ...], num_classes: int) -> Description:
-    found = _describe_network(zoo.spec(config, input_shape, num_classes), input_shape)
-    return dataclasses.replace(found, model=config.name)
+    network = zoo.spec(config, input_shape, num_classes)
+    if not isinstance(network, tuple):
+        from cnn_jax import models
+        from cnn_jax.convolution import at_most
+
+        with at_most("lax"):
+            network = models.build(config, input_shape, num_classes)
+    return dataclasses.replace(_describe_network(network, input_shape), model=config.name)
 
 
 def _describe_network(network: Any, input_shape: tuple[int, ...]) -> Description:

@@ -9,16 +9,15 @@ linen module, a linen module class (its fields are the options; those called inp
 finished spec or module.
 """
 
+import contextlib
 import dataclasses
 import functools
-import importlib
 import inspect
 import math
-import os
-import sys
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from cnn_jax import plugins
 from cnn_jax.config import (
     ACTIVATIONS,
     PADDINGS,
@@ -475,36 +474,53 @@ def resolve(config: ModelConfig) -> ModelConfig:
 def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
     """The network that `config` means for images of shape `input_shape` (*S, C): a spec, or a fork's linen module.
 
-    Raises UsageError as `resolve` does, and where a model refuses this input.
+    Raises UsageError as `resolve` does, where a model refuses this input or raises, and for a spec that does not end in a
+    logit per class. What a linen module returns is checked by `models.build`, which traces it.
     """
     model, config = _load(config.name), resolve(config)
-    if _is_network(model):
-        return model
+    what = f"--model: {config.name}"
+    with _reporting(config.name, "failed", model):
+        network = model if _is_network(model) else _make(model, config, tuple(input_shape), num_classes)
+    if not _is_network(network):
+        raise UsageError(f"{what} returned a {type(network).__name__}: it must be a tuple of layer specs or a linen module")
+    if isinstance(network, tuple):
+        with _reporting(config.name, "has an illegal layer", model):
+            table = layer_table(network, tuple(input_shape))
+        if table.output_shape != (num_classes,):
+            raise UsageError(
+                f"{what} gives outputs of shape {table.output_shape} per image, not ({num_classes},), a logit per class"
+            )
+        if not table.params:
+            raise UsageError(f"{what} has no parameters to train")
+    return network
+
+
+def _make(model: Callable[..., Any], config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
+    """Calls a function or a linen class with the settings of a resolved config."""
     arguments = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None} | dict(config.options)
     for name, parameter in _parameters(config.name).items():
         if name in _STACKS and name in arguments and parameter.annotation is int:
             arguments[name] = arguments[name][0]
     if not inspect.isclass(model):
-        return model(tuple(input_shape), num_classes, **arguments)
-    given = {"input_shape": tuple(input_shape), "num_classes": num_classes}
+        return model(input_shape, num_classes, **arguments)
+    given = {"input_shape": input_shape, "num_classes": num_classes}
     fields = inspect.signature(model).parameters
     return model(**{name: value for name, value in given.items() if name in fields}, **arguments)
+
+
+def _reporting(name: str, what: str, model: Any) -> contextlib.AbstractContextManager[None]:
+    """Reports exceptions of a fork's model in one line; an exception of ours is a fault of ours, with its traceback."""
+    function = model if callable(model) else None
+    return plugins.reporting(f"--model: {name} {what}", function) if ":" in name else contextlib.nullcontext()
 
 
 @functools.cache
 def _load(name: str) -> Any:
     if name in MODELS:
         return MODELS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise UsageError(f"--model: unknown model {name!r}: one of {', '.join(MODELS)}, or package.module:attribute")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (Exception, SystemExit) as error:  # whatever a fork's file raises while it is read
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"--model: {name} cannot be imported: {reason}") from error
+    return plugins.load_attribute(name, f"--model: {name}")
 
 
 def _is_network(model: Any) -> bool:
@@ -523,7 +539,8 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
         hints = get_type_hints(getattr(model, "func", model))
     except (NameError, TypeError):  # a fork's annotations may name what is imported for type checkers only, or be none
         hints = {}
-    parameters = inspect.signature(model).parameters
+    with _reporting(name, "cannot be called", model):  # a builtin may have no signature
+        parameters = inspect.signature(model).parameters
     # A linen module's fields; or what follows input_shape and num_classes.
     skipped = ("input_shape", "num_classes", "parent", "name") if inspect.isclass(model) else tuple(parameters)[:2]
     return {n: p.replace(annotation=hints.get(n, p.empty)) for n, p in parameters.items() if n not in skipped}

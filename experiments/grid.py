@@ -10,7 +10,8 @@ from cnn_jax import cli
 from cnn_jax.cli.flags import Request
 from cnn_jax.config import Trial
 
-DEFAULTS = {"filters": "8,16,32", "kernel_size": "3,5", "padding": "valid,same"}
+# They are for this model: another one that is named on the command line is trained as it is named.
+DEFAULTS = {"model": "cnn", "filters": "8,16,32", "kernel_size": "3,5", "padding": "valid,same"}
 
 
 def trials(request: Request) -> list[Trial]:

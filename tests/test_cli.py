@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -80,7 +81,14 @@ BAD_FLAGS = {
     "--option=depth": ["--option", "NAME=VALUE"],
     "--option=depth=3": ["--option", "depth"],
     "--iso=time": ["--iso", "params, macs"],
-    "--fitlers=8": ["--fitlers", "--filters"],
+    "--fitlers=8": ["--fitlers", "did you mean --filters?"],
+    "--lr=1": ["--lr: unknown flag: did you mean --learning_rate?", "--filters, --kernel_size"],
+    "--filter=8": ["--filter: unknown flag: did you mean --filters?"],
+    "--zzz": ["--zzz: unknown flag: one of --model"],
+    "describe --shape=1": ["--shape: unknown flag: did you mean --input_shape? One of --model"],
+    "report --lr=1": ["--lr: unknown flag: one of --out"],
+    "repot": ["did you mean report?"],
+    "--option=crop=0 --option=crop=1": ["--option: crop is given twice", "--option=crop=VALUE,VALUE"],
     "--dry_run=perhaps": ["dry_run"],
     "--train_examples=5000": ["--train_examples"],
     "paddding": ["paddding", "padding", "package.module"],
@@ -111,6 +119,7 @@ def test_bad_input_gets_one_line_and_writes_nothing(line: str, tmp_path: Path) -
     assert done.stderr.count("\n") == 1, done.stderr
     for word in BAD_FLAGS[line]:
         assert word in done.stderr
+    assert "--logtostderr" not in done.stderr  # C7: of absl, and no flag of a sweep
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,6 +143,28 @@ def test_help_names_every_experiment_and_flag() -> None:
     assert done.returncode == 0
     for word in ("grid", "filters", "kernel_size", "padding", "--learning_rate", "--dry_run", "describe", "compare"):
         assert word in done.stdout
+
+
+HELPS = {
+    ("launch.py",): ["experiments:", "--learning_rate"],
+    ("launch.py", "grid"): ["Filters, kernel sizes and padding", "--learning_rate"],
+    ("-m", "experiments.padding"): ["What does the padding mode do", "--learning_rate"],
+    ("launch.py", "describe"): ["Print the layers", "--input_shape"],
+    ("launch.py", "report"): ["Rebuild the report", "--out"],
+    ("launch.py", "compare"): ["Print two sweeps"],
+}
+
+
+@pytest.mark.parametrize("words", HELPS)
+def test_c7_every_command_has_a_help_of_80_columns(words: tuple[str, ...]) -> None:
+    done = launch("--help", launcher=words)
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in HELPS[words]:
+        assert word in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "--logtostderr" not in done.stdout
+    columns = {len(line) - len(line.lstrip()) for line in done.stdout.splitlines() if line.startswith(" " * 10)}
+    assert columns <= {25, 41}  # of wrapped help of flags, and of launch.py's own commands
 
 
 @pytest.mark.parametrize("experiment", ["grid", "filters", "kernel_size", "padding"])
@@ -321,18 +352,74 @@ def test_a_failing_trial_stays_its_own_trouble(npz: str, tmp_path: Path) -> None
         "import os, jax.numpy as jnp, flax.linen as nn\n"
         "class Bad(nn.Module):\n    num_classes: int\n    how: int = 0\n"
         "    @nn.compact\n    def __call__(self, x, train=False):\n"
-        "        if train and self.how == 1: raise RuntimeError('no <b>luck</b>')\n"
-        "        if train and self.how == 2: os._exit(9)\n"
+        "        if len(x) > 3 and train and self.how == 1: raise RuntimeError('no <b>luck</b>')\n"  # the check has 3
+        "        if len(x) > 3 and train and self.how == 2: os._exit(9)\n"
         "        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {}\n"
     )
     args = [f"--dataset={npz}", "--model=mine.nets:Bad", "--option=how=0,1,2", "--seeds=1", "--epochs=1", "--out=o"]
     done = launch(*args, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "no <b>luck</b>" in done.stderr
+    assert "failed: RuntimeError: no <b>luck</b> (mine/nets.py:7)" in done.stderr
+    assert "o/logs" in done.stderr
     assert "died 2 times" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(row["status"] for row in rows(tmp_path / "o")) == ["done", "failed", "failed"]
     assert "<b>luck" not in (tmp_path / "o" / "report.html").read_text()
+
+
+def test_b2_a_model_that_breaks_the_contract_is_one_line_and_writes_nothing(npz: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "nets.py").write_text(
+        "import flax.linen as nn\n"
+        "from cnn_jax.config import Dense, Flatten\n"
+        "def seven(input_shape, num_classes):\n    return (Flatten(), Dense(7))\n"
+        "def raises(input_shape, num_classes):\n    return undefined\n"
+        "class Integers(nn.Module):\n    num_classes: int\n    @nn.compact\n    def __call__(self, x, train=False):\n"
+        "        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)).astype(int), {}\n"
+    )
+    told = {
+        "seven": "error: --model: mine.nets:seven gives outputs of shape (7,) per image, not (3,), a logit per class\n",
+        "raises": "error: --model: mine.nets:raises failed: NameError: name 'undefined' is not defined (mine/nets.py:6)\n",
+        "Integers": "error: --model: mine.nets:Integers: a call with train=True must return logits that are floats of shape "
+        "(3, 3), not int32 of shape (3, 3)\n",
+    }
+    for name, line in told.items():
+        done = launch(f"--dataset={npz}", f"--model=mine.nets:{name}", "--out=o", cwd=tmp_path)
+        assert (done.returncode, done.stderr, done.stdout) == (2, line, "")
+        assert not (tmp_path / "o").exists()
+
+
+def test_c5_modules_of_the_current_folder_hide_none_of_pythons_or_ours(npz: str, tmp_path: Path) -> None:
+    for name in ("types", "queue", "json", "random", "signal", "jax"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('the {name} of the current folder')")
+    for package in ("experiments", "cnn_jax", "mine"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "mine" / "nets.py").write_text(
+        "import flax.linen as nn\n"
+        "class Net(nn.Module):\n    num_classes: int\n    @nn.compact\n    def __call__(self, x, train=False):\n"
+        "        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {}\n"
+    )
+    args = [f"--dataset={npz}", "--model=mine.nets:Net", "--seeds=1", "--epochs=1", "--out=o"]
+    done = launch(*args, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["status"] for row in rows(tmp_path / "o")] == ["done"]
+    for name in ("queue:Net", "experiments.nets:Net"):
+        done = launch(f"--model={name}", "--dry_run", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "give your " + name.split(":")[0].split(".")[0] in done.stderr
+
+
+def test_c5_nor_do_modules_beside_launch_py(npz: str, tmp_path: Path) -> None:
+    """Whoever works in the folder of the project may have a queue.py there."""
+    for name in ("cnn_jax", "experiments"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "launch.py", tmp_path)
+    for name in ("types", "queue", "json", "random", "signal"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('the {name} of the current folder')")
+    done = launch(f"--dataset={npz}", *ONE_CELL, "--seeds=1", "--out=o", cwd=tmp_path, launcher=("launch.py",))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [row["status"] for row in rows(tmp_path / "o")] == ["done"]
 
 
 LONG = ["--filters=4", "--kernel_size=3,5", "--padding=same", "--epochs=200", "--batch_size=8", "--seeds=2"]

@@ -2,7 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 import math
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import get_args
 
 import flax.linen as nn
@@ -269,6 +275,9 @@ def test_a_bias_has_no_fan():
 # ----------------------------------------------------------------------------------------------------------------- forks
 
 
+TRACES = itertools.count(1)
+
+
 class Fork(nn.Module):
     """What a fork may bring; `fault` makes it break the contract in one way."""
 
@@ -287,7 +296,7 @@ class Fork(nn.Module):
         if self.fault == "batch":
             hidden = hidden - hidden.mean(axis=0)
         if self.fault == "whim":
-            hidden = hidden * np.random.default_rng().uniform()
+            hidden = hidden * next(TRACES)
         logits = nn.Dense(self.num_classes)(hidden)
         features = {"hidden": hidden}
         match self.fault:
@@ -309,6 +318,17 @@ class Fork(nn.Module):
                 self.variable("cache", "x", lambda: hidden).value = hidden
             case "train":
                 logits = logits[:, 1:] if train else logits
+            case "pair":
+                return [logits, features]
+            case "count":
+                self.param("count", lambda key: jnp.zeros((), jnp.int32))
+            case "half":
+                logits = logits + self.param("offset", nn.initializers.zeros, (10,), jnp.bfloat16)
+            case "grows":
+                mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(()))
+                mean.value = hidden.mean(axis=1) if train else mean.value
+            case "late" if train:
+                self.variable("batch_stats", "mean", lambda: jnp.zeros(())).value += 1
         return logits, features
 
 
@@ -323,24 +343,40 @@ def test_good_models_pass(model):
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("raises", r"init\(key, x\) fails: RuntimeError: out of$"),
+        ("raises", r"init\(key, x\) fails: RuntimeError: out of order \(.*test_models.py:\d+\)$"),
         ("rng", "fails: .*dropout"),
         ("batch", "same logits every time and in any batch"),
         ("whim", "same logits every time and in any batch"),
         ("alone", r"must return \(logits, features\), not"),
-        ("integers", r"logits must be floats of shape \(3, 10\).*int"),
-        ("list", "features must be a dict of arrays, not list"),
-        ("leading", "'mean' must be an array with an entry per image"),
-        ("number", "'width' must be an array with an entry per image"),
+        ("pair", r"must return \(logits, features\), not list"),
+        ("integers", r"logits that are floats of shape \(3, 10\), not int32 of shape \(3, 10\)"),
+        ("list", "features as a dict of arrays, not list"),
+        ("leading", r"features with an entry per image: 'mean' is float32 of shape \(16,\)"),
+        ("number", "features with an entry per image: 'width' is int32"),
         ("nan", "'logits' is not finite"),
         ("infinite", "'far' is not finite"),
         ("cache", "fails: ModifyScopeVariableError"),
-        ("train", r"logits must be floats of shape \(3, 10\) in a call with train=True"),
+        ("train", r"a call with train=True must return logits that are floats of shape \(3, 10\), not .* \(3, 9\)"),
+        ("count", "parameter 'count' is int32: it must be float32"),
+        ("half", "parameter 'offset' is bfloat16: it must be float32"),
+        ("grows", "must keep the shapes and types of collection 'batch_stats' in init"),
+        ("late", "with train=True fails: ScopeCollectionNotFound"),
     ],
 )
 def test_broken_models_are_told_what_they_break(fault, sentence):
     with pytest.raises(UsageError, match=f"^model Fork: .*{sentence}"):
         check_model(Fork(fault=fault), SHAPE, 10)
+
+
+class WithoutTrain(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(x.reshape(len(x), -1)), {}
+
+
+def test_b2_a_model_without_train_is_told_where_it_is():
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'train' \(.*test_models.py:\d+\)$"):
+        check_model(WithoutTrain(), SHAPE, 10)
 
 
 def test_a_model_with_too_few_classes_is_told():
@@ -366,11 +402,37 @@ def a_mistake(input_shape, num_classes):
     return [c.Flatten(), c.Dense(num_classes)]
 
 
+def seven_logits(input_shape, num_classes):
+    return Fork(7)
+
+
+def test_b2_build_checks_a_forks_module_and_starts_no_backend():
+    code = f"""
+        import jax
+        from cnn_jax.config import ModelConfig, UsageError
+        from cnn_jax.models import build
+        try:
+            build(ModelConfig("{__name__}:seven_logits"), {SHAPE}, 10)
+        except UsageError as error:
+            print(error)
+        assert not jax._src.xla_bridge._backends  # on a GPU it would take the memory that workers need
+    """
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": str(here.parent)}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"--model: {__name__}:seven_logits: a call with train=True must return logits that are floats of shape (3, 10), "
+        "not float32 of shape (3, 7)\n"
+    )
+
+
 def test_build_takes_a_name_or_a_forks_attribute():
     assert build(ModelConfig("chapter"), (28, 28, 1), 10).spec[0].name == "conv1"
     assert build(ModelConfig(f"{__name__}:a_spec"), SHAPE, 7) == CNN(c.named(a_spec(SHAPE, 7)))
     assert build(ModelConfig(f"{__name__}:a_module"), SHAPE, 7) == Fork(7)
-    with pytest.raises(UsageError, match=r"a_mistake' gave a list: .* tuple of layer specs"):
+    with pytest.raises(UsageError, match=r"a_mistake returned a list: .* tuple of layer specs"):
         build(ModelConfig(f"{__name__}:a_mistake"), SHAPE, 7)
     with pytest.raises(UsageError, match="unknown model 'nosuch'"):
         build(ModelConfig("nosuch"), SHAPE, 7)

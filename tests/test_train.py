@@ -218,6 +218,14 @@ def test_cross_entropy_and_its_gradient_are_those_of_optax() -> None:
     np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_b2_the_loss_of_half_precision_logits_is_float32(dtype: str) -> None:
+    logits, labels = jnp.asarray([[9.0, 1.0, -3.0], [0.5, 0.25, 0.0]], dtype), np.array([1, 0], np.int32)
+    loss = train.cross_entropy(logits, labels)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, train.cross_entropy(logits.astype(jnp.float32), labels), rtol=1e-6)
+
+
 def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
     position = run(program, [trial], on_device)
     (result,) = train.results(program, [trial], on_device, position)

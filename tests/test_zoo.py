@@ -10,7 +10,7 @@ import time
 import flax.linen as nn
 import pytest
 
-from cnn_jax import zoo
+from cnn_jax import models, zoo
 from cnn_jax.config import PADDINGS, Conv, Dense, Flatten, ModelConfig, Trial, UsageError
 from cnn_jax.geometry import layer_table
 
@@ -271,6 +271,34 @@ def fork(tmp_path, monkeypatch):
             class Namespace:
                 plain = staticmethod(plain)
 
+            def seven(input_shape, num_classes):
+                return (Flatten(), Dense(7))
+
+            def map(input_shape, num_classes):
+                return (Conv(num_classes),)
+
+            def frozen(input_shape, num_classes):
+                return (Flatten(),)
+
+            def listed(input_shape, num_classes):
+                return [Flatten(), Dense(num_classes)]
+
+            def pair(input_shape, num_classes, *, filters: tuple[int, ...] = (4,)):
+                first, second = filters
+                return (Flatten(), Dense(num_classes))
+
+            def exits(input_shape, num_classes):
+                raise SystemExit(0)
+
+            def typo(input_shape, num_classes):
+                return (Flatten(), Dense("10"))
+
+            def alien(input_shape, num_classes):
+                return (Flatten(), len)
+
+            def short(input_shape):
+                return (Flatten(), Dense(10))
+
             finished = (Flatten(), Dense(10))
             module = Net(10)
             number = 3
@@ -286,7 +314,7 @@ def fork(tmp_path, monkeypatch):
 def test_a_fork_brings_functions_modules_and_finished_networks(fork):
     assert zoo.spec(ModelConfig(f"{fork}:plain", (8, 9)), (5, 5, 1), 3) == (Conv(8), Conv(9), Flatten(), Dense(3))
     assert zoo.spec(ModelConfig(f"{fork}:Namespace.plain"), (5, 5, 1), 3) == (Conv(4), Flatten(), Dense(3))
-    assert zoo.spec(ModelConfig(f"{fork}:finished"), (5, 5, 1), 3) == (Flatten(), Dense(10))
+    assert zoo.spec(ModelConfig(f"{fork}:finished"), (5, 5, 1), 10) == (Flatten(), Dense(10))
     assert isinstance(zoo.spec(ModelConfig(f"{fork}:module"), (5, 5, 1), 3), nn.Module)
     net = zoo.spec(ModelConfig(f"{fork}:Net", (8,), options=(("mode", "b"),)), (5, 5, 1), 3)
     assert (net.num_classes, net.filters, net.mode) == (3, 8, "b")
@@ -314,6 +342,38 @@ def test_a_forks_options_are_filled_in_and_checked_like_ours(fork):
         with pytest.raises(UsageError, match=re.escape(message)) as error:
             zoo.resolve(bad)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("seven", "seven gives outputs of shape (7,) per image, not (3,), a logit per class"),
+        ("finished", "finished gives outputs of shape (10,) per image, not (3,)"),
+        ("map", "map gives outputs of shape (3, 3, 3) per image, not (3,)"),
+        ("frozen", "frozen gives outputs of shape (25,)"),
+        ("listed", "listed returned a list: it must be a tuple of layer specs or a linen module"),
+        ("pair", "pair failed: ValueError: not enough values to unpack (expected 2, got 1)"),
+        ("pair", "forked_models.py:38)"),
+        ("exits", "exits failed: SystemExit: 0 ("),
+        ("typo", "dense1: units is '10': it must be an integer of at least 1"),
+        ("alien", "builtin_function_or_method is not a layer"),
+        ("short", "short failed: TypeError: short() takes 1 positional argument but 2 were given ("),
+        ("short", "forked_models.py:50)"),
+        ("Net", "--model: forked_models:Net: it has no parameters to train"),
+    ],
+)
+def test_b2_a_model_that_breaks_the_contract_is_refused_in_one_line(fork, attribute, message):
+    with pytest.raises(UsageError, match=re.escape(message)) as error:
+        models.build(ModelConfig(f"{fork}:{attribute}"), (5, 5, 1), 3)
+    assert "\n" not in str(error.value)
+
+
+def test_b2_a_syntax_error_of_a_fork_is_placed(tmp_path, monkeypatch):
+    (tmp_path / "unfinished_models.py").write_text("# a comment\ndef net(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(UsageError, match=r"cannot be imported: SyntaxError: invalid syntax \(unfinished_models.py:2\)$"):
+        zoo.spec(ModelConfig("unfinished_models:net"), (5, 5, 1), 3)
 
 
 # -------------------------------------------------------------------------------------------------------------------- speed

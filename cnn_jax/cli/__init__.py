@@ -1,7 +1,7 @@
 """The command line: flags -> trials -> plan -> run -> report. Exit status 0 done, 1 failures, 2 bad input, 130 interrupted.
 
-An experiment is a module with a docstring, `DEFAULTS` (flag texts that differ from the general defaults) and
-`trials(request) -> list[Trial]`.
+An experiment is a module with a docstring, `DEFAULTS` (values of flags that differ from the general defaults, see
+`request.read_defaults`) and `trials(request) -> list[Trial]`.
 """
 
 import os
@@ -16,33 +16,36 @@ from types import ModuleType
 from absl import flags as absl_flags
 from absl import logging
 
-from cnn_jax import plan, store, sweep
-from cnn_jax.cli import about, commands, experiments, flags, output
+from cnn_jax import plan, plugins, store, sweep
+from cnn_jax.cli import about, commands, experiments, flags, help, output
+from cnn_jax.cli.request import read_defaults, request_from
 from cnn_jax.config import UsageError
 
 
 def launch(argv: Sequence[str], usage: str) -> int:
     """`launch.py`: the first word names an experiment or a command, the rest are its flags; returns the exit status."""
     try:
-        sys.path.insert(0, os.getcwd())  # a fork's modules are found where the command is given
+        os.getcwd()
     except FileNotFoundError:
         print("error: the current folder does not exist any more: change to one that does", file=sys.stderr)
         return 2
+    plugins.search_current_folder()
     words = list(argv[1:])
-    if {"-h", "--help", "--helpfull", "--helpshort"} & set(words):
-        names = "\n".join(f"  {name:<14} {line}" for name, line in experiments.known().items())
-        return guarded(lambda: print(f"{usage}\nexperiments:\n{names}\n\nflags:\n{flags.help_text()}", flush=True) or 0)
-    name = words.pop(0) if words and not words[0].startswith("-") else "grid"
+    name = words.pop(0) if words and not words[0].startswith("-") else ""
     if name in commands.COMMANDS:
         return guarded(lambda: commands.COMMANDS[name](words))
-    return guarded(lambda: _sweep(experiments.find(name), words, shlex.join(["python", *argv])))
+    command, overview = shlex.join(["python", *argv]), ""
+    if not name and help.is_requested(words):
+        overview = f"{usage.strip()}\n\nexperiments:\n{help.aligned(experiments.known().items())}"
+    return guarded(lambda: _sweep(experiments.find(name or "grid"), words, command, overview))
 
 
 def main(experiment: str) -> None:
     """`python -m experiments.NAME`: runs one experiment with the flags of the process, and exits."""
+    plugins.search_current_folder(run_as_module=True)
     module = sys.modules[experiment]
-    name = experiments.name_of(module)
-    sys.exit(guarded(lambda: _sweep(module, sys.argv[1:], shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:]]))))
+    name = module.__spec__.name if module.__spec__ else experiment
+    sys.exit(guarded(lambda: _sweep(module, sys.argv[1:], shlex.join(["python", "-m", name, *sys.argv[1:]]))))
 
 
 def guarded(action: Callable[[], int]) -> int:
@@ -53,7 +56,7 @@ def guarded(action: Callable[[], int]) -> int:
     # A polite kill is a Ctrl-C.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return action()
+        return _answering_help(action)
     except UsageError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -78,12 +81,23 @@ def guarded(action: Callable[[], int]) -> int:
             signal.signal(number, handler)
 
 
-def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
+def _answering_help(action: Callable[[], int]) -> int:
+    try:
+        return action()
+    except help.HelpRequested as text:
+        print(text, flush=True)
+        return 0
+
+
+def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: str = "") -> int:
+    """Runs an experiment; `usage` is the head of its help, in place of its docstring."""
     values = absl_flags.FLAGS  # the global ones: a fork's experiment may have defined its own beside ours
     flags.define_sweep_flags(values)
-    if rest := flags.parse(values, ["launch.py", *words]):
+    if rest := flags.parse(values, ["launch.py", *words], usage or experiment.__doc__ or ""):
         raise UsageError(f"{rest[0]!r}: one experiment at a time; flags begin with --")
-    out = store.folder(values.out or f"runs/{experiments.name_of(experiment)}")
+    defaults = read_defaults(experiments.name_of(experiment), getattr(experiment, "DEFAULTS", {}))
+    request = request_from(values, defaults)
+    out = store.folder(values.out or f"runs/{experiments.name_of(experiment).rpartition('.')[2]}")
     workers = flags.one(values, "workers", sweep.positive_int)
     checkpoint_seconds = flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0)
     places = flags.places(values)
@@ -93,7 +107,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
     if resolve is None and values.max_seeds is not None:
         raise UsageError("--max_seeds: is where --resolve stops, which is not given")
 
-    trials = experiment.trials(flags.request(values, getattr(experiment, "DEFAULTS", {})))
+    trials = experiments.trials(experiment, request)
     if iso:
         trials = plan.equal_cost(trials, iso)
     planned = plan.preflight(trials)
@@ -103,6 +117,8 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str) -> int:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
     store.check(out)
     console = output.console()
+    if request.note:
+        console.print(request.note, soft_wrap=True)
     if values.dry_run:
         found = planned.warnings()  # before the plan: it may raise an error
         plan.show(planned, console, str(out))

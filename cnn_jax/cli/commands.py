@@ -11,6 +11,18 @@ from cnn_jax.config import ModelConfig, UsageError
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.geometry import Description
 
+_DESCRIBE = """python launch.py describe --model=NAME [--flags]
+
+Print the layers of a model: shapes, parameters, MACs, receptive fields.
+"""
+_REPORT = """python launch.py report DIR [DIR ... --out=DIR]
+
+Rebuild the report of a sweep, or merge several sweeps into the folder --out.
+"""
+_COMPARE = """python launch.py compare DIR DIR
+
+Print two sweeps side by side, cell by cell.
+"""
 _MODEL_AXES = tuple(name for name, axis in sweep.AXES.items() if axis.part == "model")
 
 
@@ -20,9 +32,9 @@ def describe(words: Sequence[str]) -> int:
     texts = {name: sweep.AXES[name].help for name in _MODEL_AXES}
     texts |= {"input_shape": "as 28,28,1; default the model's own", "num_classes": "default the model's own"}
     flags.define(values, texts, {"json": (False, "print JSON")})
-    if rest := flags.parse(values, ["describe", *words]):
+    if rest := flags.parse(values, ["describe", *words], _DESCRIBE):
         raise UsageError(f"{rest[0]!r}: name the model with --model")
-    given = flags.axes(values, _MODEL_AXES) | {f"option {name}": found for name, found in flags.options(values).items()}
+    given = flags.axes(values, _MODEL_AXES) | {f"option {name}": found for name, found in flags.options(values.option).items()}
     for name, listed in given.items():
         if len(listed) > 1:
             raise UsageError(f"--{name}: describe takes one value")
@@ -69,7 +81,7 @@ def report(words: Sequence[str]) -> int:
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("out", None, "folder of the report; needed to merge several folders", flag_values=values)
-    folders = [store.folder(word) for word in flags.parse(values, ["report", *words])]
+    folders = [store.folder(word) for word in flags.parse(values, ["report", *words], _REPORT)]
     if not folders:
         raise UsageError("report: name the folder of a sweep")
     if len(folders) > 1 and values.out is None:
@@ -88,7 +100,7 @@ def compare(words: Sequence[str]) -> int:
     """Prints two sweeps side by side, cell by cell."""
     from cnn_jax import report as reports
 
-    folders = flags.parse(absl_flags.FlagValues(), ["compare", *words])
+    folders = flags.parse(absl_flags.FlagValues(), ["compare", *words], _COMPARE)
     if len(folders) != 2:
         raise UsageError(f"compare: takes two folders, not {len(folders)}")
     reports.compare(store.folder(folders[0]), store.folder(folders[1]), Console())

@@ -1,12 +1,15 @@
 """Finding experiments by name: ours in `experiments/`, a fork's by package.module."""
 
 import ast
-import importlib
 import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from cnn_jax.config import UsageError
+from cnn_jax import plugins
+from cnn_jax.cli import commands
+from cnn_jax.cli.flags import Request
+from cnn_jax.cli.spelling import did_you_mean
+from cnn_jax.config import Trial, UsageError
 
 
 def known() -> dict[str, str]:
@@ -24,24 +27,29 @@ def find(name: str) -> ModuleType:
     """An experiment by its short name, or a fork's by `package.module`. Raises UsageError if there is none."""
     ours = known()
     if name not in ours and not ("." in name and all(part.isidentifier() for part in name.split("."))):
-        raise UsageError(f"{name!r} is no experiment: one of {', '.join(ours)}, or package.module of your own")
-    path = f"experiments.{name}" if name in ours else name
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name and path.startswith(error.name):
-            raise UsageError(f"{name!r} is no experiment: there is no module {error.name}") from None
-        raise UsageError(f"experiment {name!r} cannot be imported: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"experiment {name!r} cannot be imported: {type(error).__name__}: {error}".split("\n")[0]) from None
+        meant = did_you_mean(name, [*ours, *commands.COMMANDS])
+        listed = f"{', '.join(ours)}, or package.module of your own"
+        raise UsageError(f"unknown experiment {name!r}: {meant}{'One' if meant else 'one'} of {listed}")
+    module = plugins.load_module(f"experiments.{name}" if name in ours else name, f"experiment {name!r}")
     if not callable(getattr(module, "trials", None)):
         raise UsageError(f"experiment {name!r} has no function trials(request)")
     return module
 
 
 def name_of(experiment: ModuleType) -> str:
+    """The short name of an experiment of ours, package.module of a fork's."""
     spec = experiment.__spec__  # of a module run with -m, __name__ is __main__
-    return (spec.name if spec else experiment.__name__).rpartition(".")[2]
+    return (spec.name if spec else experiment.__name__).removeprefix("experiments.")
+
+
+def trials(experiment: ModuleType, request: Request) -> list[Trial]:
+    """The trials that an experiment asks for. Raises UsageError if it raises, or returns anything else than trials."""
+    what = f"experiment {name_of(experiment)!r}"
+    with plugins.reporting(f"{what} failed", experiment.trials):
+        found = list(experiment.trials(request))
+    if wrong := [trial for trial in found if not isinstance(trial, Trial)]:
+        raise UsageError(f"{what}: trials(request) returned a {type(wrong[0]).__name__} in its list: it must hold Trials alone")
+    return found
 
 
 def question_of(experiment: ModuleType) -> str:

@@ -1,12 +1,14 @@
 """absl flags -> what they ask for. A comma makes a sweep; bad text becomes one line that names the flag and what is legal."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from cnn_jax import sweep
+from cnn_jax.cli.help import HelpRequested, defined, is_requested
+from cnn_jax.cli.spelling import did_you_mean
 from cnn_jax.config import Trial, UsageError
 
 SEEDS = "3"
@@ -44,23 +46,23 @@ def define(values: flags.FlagValues, texts: Mapping[str, str], booleans: Mapping
 
 def define_sweep_flags(values: flags.FlagValues) -> None:
     """The flags of a sweep: every axis, and how to run it."""
-    define(values, {name: axis.help + "; a comma makes a sweep" for name, axis in sweep.AXES.items()} | SWEEP_FLAGS, BOOLEANS)
+    define(values, {name: axis.help for name, axis in sweep.AXES.items()} | SWEEP_FLAGS, BOOLEANS)
 
 
-def help_text() -> str:
-    """A line per flag of a sweep."""
-    values = flags.FlagValues()
-    define_sweep_flags(values)
-    return "\n".join(f"  --{name:<20} {values[name].help}" for name in [*sweep.AXES, "option", *SWEEP_FLAGS, *BOOLEANS])
+def parse(values: flags.FlagValues, argv: Sequence[str], usage: str) -> list[str]:
+    """Parses `argv` (argv[0] is the program) and returns what are no flags.
 
-
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-    """Parses `argv` (argv[0] is the program) and returns what are no flags. Raises UsageError in one line."""
+    Raises UsageError in one line, and HelpRequested with `usage` and the flags where the help is asked for.
+    """
+    if is_requested(argv):
+        raise HelpRequested(usage, values)
     try:
         return values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        known = ", ".join(f"--{name}" for name in values if name not in ("flagfile", "undefok"))
-        raise UsageError(f"--{error.flagname}: no such flag: one of {known}") from None
+        known = [flag.name for _, flag in defined(values)]
+        meant = did_you_mean(error.flagname, known, "--")
+        listed = ", ".join(f"--{name}" for name in known)
+        raise UsageError(f"--{error.flagname}: unknown flag: {meant}{'One' if meant else 'one'} of {listed}") from None
     except UnicodeDecodeError:
         raise UsageError("--flagfile: the file is not text: use a file with a flag per line, encoded as UTF-8") from None
     except (flags.Error, ValueError) as error:  # absl raises ValueError for `--noNAME=VALUE`
@@ -84,13 +86,15 @@ def axes(values: flags.FlagValues, names: Sequence[str] = tuple(sweep.AXES)) -> 
     return {name: sweep.parse_values(name, text) for name, text in given.items() if text is not None}
 
 
-def options(values: flags.FlagValues) -> dict[str, list[Any]]:
-    """The values of the models' own options."""
+def options(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """The values of the models' own options, from texts NAME=VALUE[,VALUE]. Raises UsageError for a name given twice."""
     found: dict[str, list[Any]] = {}
-    for text in values["option"].value or ():
+    for text in texts:
         name, equals, listed = text.partition("=")
         if not name.isidentifier() or not equals:
             raise UsageError(f"--option: {text!r} is not legal: use NAME=VALUE[,VALUE]")
+        if name in found:
+            raise UsageError(f"--option: {name} is given twice: use one --option={name}=VALUE,VALUE for several values")
         found[name] = sweep.parse_list("option", listed, sweep.scalar)
     return found
 
@@ -127,23 +131,23 @@ def places(values: flags.FlagValues) -> dict[str, Any]:
 class Request:
     """What the flags of a sweep ask for.
 
-    axes: values of the axes whose flags are given, by name of `sweep.AXES`; defaults: the experiment's own, for the others
-    (an axis that a model does not have is skipped there, and refused in `axes`); options: of the models; seeds: a count.
+    Attributes:
+      axes: values of the axes whose flags are given, by name of `sweep.AXES`.
+      defaults: the experiment's own values of other axes. An axis that a model does not have is skipped here, and refused in
+        `axes`.
+      options: values of the models' own options that are given.
+      seeds: trials per cell.
+      default_options: the experiment's own values of other options, for the models that have them.
+      note: a line that says what the experiment adds to the flags; '' where that is nothing.
     """
 
     axes: dict[str, list[Any]]
     defaults: dict[str, list[Any]]
     options: dict[str, list[Any]]
     seeds: int
+    default_options: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
     def product(self) -> list[Trial]:
         """Every combination: what an experiment's `trials` returns if it has nothing better to do."""
-        return sweep.product(self.axes, self.seeds, self.options, self.defaults)
-
-
-def request(values: flags.FlagValues, defaults: Mapping[str, str]) -> Request:
-    """Reads the flags; `defaults` are an experiment's flag texts where they differ from the general ones."""
-    given = axes(values)
-    own = {name: sweep.parse_values(name, text) for name, text in defaults.items() if name in sweep.AXES and name not in given}
-    seeds = one(values, "seeds", sweep.positive_int, int(defaults.get("seeds", SEEDS)))
-    return Request(given, own, options(values), seeds)
+        return sweep.product(self.axes, self.seeds, self.options, self.defaults, self.default_options)

@@ -84,7 +84,7 @@ def run(
     if outcome.counts and not outcome.interrupted:
         report.terminal([out], console)
         console.print(f"report: {page}", soft_wrap=True)
-    return _status(outcome, len(trials))
+    return _status(outcome, len(trials), out)
 
 
 def follow(planned: plan.Plan, console: Console, out: Path, places: dict[str, Any]) -> int:
@@ -99,7 +99,7 @@ def follow(planned: plan.Plan, console: Console, out: Path, places: dict[str, An
     return 0
 
 
-def _status(outcome: runner.Outcome, total: int) -> int:
+def _status(outcome: runner.Outcome, total: int, out: Path) -> int:
     """Says what is not as it should be; returns the exit status."""
     there = sum(outcome.counts.values())
     if outcome.interrupted:
@@ -107,6 +107,8 @@ def _status(outcome: runner.Outcome, total: int) -> int:
         return 130
     for problem in outcome.problems:
         print(problem, file=sys.stderr)
+    if outcome.counts.get("failed") and (out / "logs").exists():
+        print(f"what the workers printed, tracebacks included, is in {out}/logs", file=sys.stderr)
     if there < total:
         print(f"{total - there} of {total} trials have no record: the same command runs them", file=sys.stderr)
     return 0 if outcome.counts.get("done", 0) == total else 1

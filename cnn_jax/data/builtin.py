@@ -5,12 +5,13 @@ Such a function takes nothing and returns training images, training labels, test
 module's file changes.
 """
 
-import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from cnn_jax import plugins
 from cnn_jax.config import UsageError
 from cnn_jax.data.source import DatasetInfo, Raw, Source, files_identity, raw_from_arrays
 
@@ -104,25 +105,17 @@ def source(name: str) -> Source:
 
 def plugin(name: str) -> Source:
     """The data set of a fork, by `package.module:attribute`. Raises UsageError if it cannot be imported or called."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-        function = getattr(module, attribute)
-    except (Exception, SystemExit) as error:  # importing runs the fork's code
-        raise UsageError(f"--dataset={name} cannot be imported: {type(error).__name__}: {error}") from error
+    function = plugins.load_attribute(name, f"--dataset={name}")
     if not callable(function):
         raise UsageError(f"--dataset={name} is not a function that returns the four arrays of a data set")
-    file = Path(module.__file__ or "")  # "": a module without a file is taken never to change
+    module = sys.modules[name.partition(":")[0]]
+    file = Path(getattr(module, "__file__", None) or "")  # "": a module without a file is taken never to change
     return Source(["plugin", name, *files_identity(file.parent, [file])], read=lambda: _raw(name, function))
 
 
 def _raw(name: str, function: Callable[[], Arrays]) -> Raw:
-    try:
+    with plugins.reporting(f"--dataset={name} failed", function):
         returned = tuple(np.asarray(a) for a in function())
-    except UsageError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"--dataset={name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
     keys = ("train_images", "train_labels", "test_images", "test_labels")
     if len(returned) != len(keys):
         raise UsageError(f"--dataset={name} returned {len(returned)} arrays: legal are the four {', '.join(keys)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import store
+from cnn_jax import plugins, store
 from cnn_jax.config import Trial
 
 CHUNK_SECONDS = 0.5  # how long steps run before the worker looks up: for messages, checkpoints, and the order to stop
@@ -79,7 +79,7 @@ class Bench:
                     return
                 with contextlib.suppress(OSError):  # of a log that cannot be written
                     traceback.print_exc()
-                reason = (f"{type(error).__name__}: {error}".strip().splitlines())[0][:500]
+                reason = plugins.describe_error(error)
                 if self.orders.hosts > 1 and isinstance(error, jax.errors.JaxRuntimeError):
                     # Another host is gone, as a rule. No trial is to blame, and the checkpoint is good.
                     hint = "" if self.orders.host else ": the same commands on all hosts go on from the last checkpoint"

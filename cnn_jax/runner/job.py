@@ -1,4 +1,4 @@
-"""A Slurm job: a worker that hears of its tasks through a mailbox. `python -m cnn_jax.runner.job FOLDER`.
+"""A Slurm job: a worker that hears of its tasks through a mailbox. `local.python` starts it with FOLDER.
 
 What is said is what `worker` says, and at last {"event": "lost", "how"}. It goes when its file of tasks is removed, when the
 driver has fallen silent, and when Slurm says that its time is up (SIGTERM, SIGUSR2): with a checkpoint of what is under way.
@@ -46,7 +46,3 @@ def main() -> None:
         how = f"{name}: {type(error).__name__}: {error}".splitlines()[0][:300]
     send({"event": "lost", "how": how})
     os._exit(0)  # threads may still sit in a read
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import native, store
+from cnn_jax import native, plugins, store
 from cnn_jax.config import cache_root
 from cnn_jax.runner import cores
 from cnn_jax.runner.bench import Orders
@@ -116,7 +116,7 @@ class _Process:
         try:
             with open(log, "ab") as file:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "cnn_jax.runner.worker", str(write)],
+                    python("cnn_jax.runner.worker", str(write)),
                     stdin=subprocess.PIPE,
                     stdout=file,
                     stderr=file,
@@ -195,7 +195,7 @@ def overridden() -> list[str]:
 
 
 def environment(devices: int) -> dict[str, str]:
-    """What a worker's environment has beyond this process's: where compiled programs are kept, and where modules are found."""
+    """What a worker's environment has beyond this process's: where compiled programs are kept, XLA's flags."""
     defaults = {
         "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -212,7 +212,14 @@ def environment(devices: int) -> dict[str, str]:
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     found |= {name: os.environ[name] for name in mine if name in os.environ}
     found |= {"XLA_FLAGS": xla, "GLIBC_TUNABLES": pages} | PINNED
-    # A fork's modules are found where the command was given; this package where it lies.
-    here = str(Path(__file__).resolve().parents[2])
-    found["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), here, os.environ.get("PYTHONPATH")]))
     return found
+
+
+def python(module: str, argument: str) -> list[str]:
+    """The command that runs `main()` of a module of this package, with one argument and this process's search path.
+
+    PYTHONPATH and `python -m` would put folders before the standard library, where a queue.py of the user's hides Python's.
+    """
+    plugins.search_current_folder()
+    start = f"import sys; sys.path[:] = sys.argv[2:]; from {module} import main; main()"
+    return [sys.executable, "-P", "-c", start, argument, *filter(None, sys.path)]

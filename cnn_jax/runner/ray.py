@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,15 @@ from cnn_jax.runner import cores
 from cnn_jax.runner.bench import Bench, Orders
 from cnn_jax.runner.crew import MOST_LANES, finished
 from cnn_jax.runner.local import environment
+
+_FOLDER = "CNN_JAX_FOLDER"  # variable of a worker's environment: where the command was given, and a fork's modules are found
+
+
+def _search_path() -> dict[str, str]:
+    """Where a worker finds this package and a fork's modules, as variables of its environment."""
+    here = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, _FOLDER: os.getcwd()}
 
 
 def check() -> Any:
@@ -61,7 +72,7 @@ class Tasks:
         try:
             ray.init(
                 address=address or "local",
-                runtime_env={"env_vars": environment(orders.devices)},
+                runtime_env={"env_vars": environment(orders.devices) | _search_path()},
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -187,6 +198,7 @@ def _work(orders: dict[str, Any], number: int, message: dict[str, Any], mailbox:
 def _bench(text: str) -> Bench:
     """Ray runs many tasks in one process: what they load and compile is kept. `text`: the orders as JSON."""
     orders = Orders(**json.loads(text))
+    sys.path.append(os.environ[_FOLDER])
     cores.claim(orders.devices)
     import jax
 

@@ -16,7 +16,6 @@ import secrets
 import shlex
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -26,7 +25,7 @@ from cnn_jax import store
 from cnn_jax.config import UsageError
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import MOST_LANES
-from cnn_jax.runner.local import environment
+from cnn_jax.runner.local import environment, python
 from cnn_jax.runner.mailbox import Inbox, Outbox
 
 TASKS, EVENTS = "tasks.jsonl", "events.jsonl"
@@ -91,7 +90,7 @@ class Jobs:
         from submitit import SlurmJob
 
         settings = [f"{name}={value}" for name, value in environment(self.orders.devices).items()]
-        command = ["env", *settings, sys.executable, "-m", "cnn_jax.runner.job", str(folder)]
+        command = ["env", *settings, *python("cnn_jax.runner.job", str(folder))]
         script = folder / "sbatch.sh"
         with self.submitting:
             if self.over.is_set() or job.dismissed:

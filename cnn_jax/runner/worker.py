@@ -1,4 +1,4 @@
-"""A worker process: takes tasks, trains them, appends their records, says so. `python -m cnn_jax.runner.worker FD`.
+"""A worker process: takes tasks, trains them, appends their records, says so. `local.python` starts it with FD.
 
 It reads JSON lines from standard input and writes JSON lines to the file descriptor FD; a job of Slurm says the same through a
 mailbox, see `job`. First comes the setup, then tasks:
@@ -134,7 +134,3 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:  # it was gone before we asked
             os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

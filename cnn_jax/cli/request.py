@@ -1,0 +1,156 @@
+"""What an experiment is asked for: the flags that are given, and its own DEFAULTS, which are checked as flags are."""
+
+import dataclasses
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from cnn_jax import sweep, zoo
+from cnn_jax.cli import flags
+from cnn_jax.cli.flags import Request
+from cnn_jax.cli.spelling import did_you_mean
+from cnn_jax.config import ModelConfig, UsageError
+
+_OPTION = "option="
+# Besides axes and options, what an experiment may set. Where and how it runs is for the command line alone.
+_SETTINGS: dict[str, Callable[[str], Any]] = {
+    "seeds": sweep.positive_int,
+    "iso": sweep.one_of(("params", "macs")),
+    "resolve": sweep.number(0.0, 100.0, above=True),
+    "max_seeds": sweep.positive_int,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """DEFAULTS of an experiment, checked.
+
+    Attributes:
+      experiment: its name.
+      axes: values by axis.
+      options: values by option of the models.
+      texts: the text of every flag, by 'filters', 'seeds', 'option=width'.
+    """
+
+    experiment: str
+    axes: dict[str, list[Any]]
+    options: dict[str, list[Any]]
+    texts: dict[str, str]
+
+    def flag(self, name: str) -> str:
+        """As it would be given on the command line."""
+        return f"--{name}={self.texts[name]}"
+
+
+def read_defaults(experiment: str, defaults: object) -> Defaults:
+    """Checks the DEFAULTS of an experiment as flags are checked.
+
+    Args:
+      experiment: its name, for messages.
+      defaults: values by flag. A value is the flag's text, a number, or a list of values; a tuple in a list is a stack of
+        layers. `option` is text or a list of texts NAME=VALUE[,VALUE], or a dict from names to values.
+
+    Raises:
+      UsageError: for an unknown name or an illegal value.
+    """
+    what = f"experiment {experiment!r}: DEFAULTS"
+    if not isinstance(defaults, Mapping):
+        raise UsageError(f"{what} is a {type(defaults).__name__}: it must be a dict from flags to values")
+    found = Defaults(experiment, {}, {}, {})
+    try:
+        for name, value in defaults.items():
+            _read_default(found, name, value)
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"{what}: {error}") from None
+    return found
+
+
+def _read_default(found: Defaults, name: object, value: object) -> None:
+    legal = [*sweep.AXES, "option", *_SETTINGS]
+    if name == "option":
+        if isinstance(value, Mapping):
+            texts = [f"{key}={_as_text(each)}" for key, each in value.items()]
+        else:
+            texts = [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        found.options.update(flags.options(texts))
+        found.texts.update((_OPTION + key, text) for key, _, text in (each.partition("=") for each in texts))
+        return
+    if name not in legal:
+        meant = did_you_mean(str(name), legal)
+        raise UsageError(f"unknown name {name!r}: {meant}{'One' if meant else 'one'} of {', '.join(legal)}")
+    name = str(name)
+    try:
+        found.texts[name] = _as_text(value)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
+    if name in sweep.AXES:
+        found.axes[name] = sweep.parse_values(name, found.texts[name])
+    elif len(sweep.parse_list(name, found.texts[name], _SETTINGS[name])) > 1:
+        raise UsageError(f"--{name}: takes one value, not {found.texts[name]!r}")
+
+
+def _as_text(value: object) -> str:
+    """A value of DEFAULTS as the text of its flag. Raises ValueError."""
+
+    def scalar(value: object) -> str:
+        if isinstance(value, tuple) and value:
+            return "-".join(map(scalar, value))
+        if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
+            raise ValueError(f"{value!r} is not legal: use text, a number, or a list of them")
+        return str(value)
+
+    return ",".join(map(scalar, value)) if isinstance(value, list) else scalar(value)
+
+
+def request_from(values: absl_flags.FlagValues, defaults: Defaults) -> Request:
+    """Reads the flags; what is not given is the experiment's default.
+
+    A model that is named on the command line is trained as it is named: where the experiment's defaults name another model,
+    its axes and options of models are left out.
+    """
+    given, given_options = flags.axes(values), flags.options(values["option"].value or ())
+    own = defaults.axes.get("model", [ModelConfig().name])
+    models = given.get("model", own)
+
+    def is_given(name: str) -> bool:
+        if name.startswith(_OPTION):
+            return name.removeprefix(_OPTION) in given_options
+        return values[name].value is not None
+
+    left_out, added = [], [name for name in defaults.texts if not is_given(name)]
+    if "model" in defaults.axes and models != own:
+        left_out, added = [n for n in added if _is_of_models(n)], [n for n in added if not _is_of_models(n)]
+    for name in _SETTINGS:
+        if name in added:
+            values[name].value = defaults.texts[name]
+    return Request(
+        given,
+        {name: found for name, found in defaults.axes.items() if name in added},
+        given_options,
+        flags.one(values, "seeds", _SETTINGS["seeds"], int(flags.SEEDS)),
+        {name: found for name, found in defaults.options.items() if _OPTION + name in added},
+        _note(defaults, added, left_out, models),
+    )
+
+
+def _is_of_models(name: str) -> bool:
+    return sweep.AXES[name].part == "model" if name in sweep.AXES else name not in _SETTINGS
+
+
+def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], models: Sequence[str]) -> str:
+    """What an experiment adds to the flags that are given, and what it leaves out."""
+    settable = {"model"}.union(*(zoo.options(model) for model in models))
+    skipped = [name for name in added if _is_of_models(name) and name.removeprefix(_OPTION) not in settable]
+    shown = [name for name in added if name not in skipped and not (name == "model" and list(models) == [ModelConfig().name])]
+    parts = []
+    if shown:
+        parts.append(f"adds {' '.join(map(defaults.flag, shown))}")
+    if skipped:
+        parts.append(f"leaves out {' '.join(map(defaults.flag, skipped))}, which {', '.join(models)} cannot set")
+    if left_out:
+        own, verb = ",".join(defaults.axes["model"]), "is" if len(models) == 1 else "are"
+        flags_left_out = " ".join(map(defaults.flag, left_out))
+        parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained as named")
+    return f"experiment {defaults.experiment} {'; '.join(parts)}" if parts else ""
