@@ -16,7 +16,8 @@ import re
 
 import numpy as np
 
-from cnn_jax.config import DataConfig, UsageError, cache_root
+from cnn_jax import private
+from cnn_jax.config import DataConfig, UsageError
 from cnn_jax.data import builtin, cache, folder, npz, tfds
 from cnn_jax.data.builtin import DATASETS
 from cnn_jax.data.source import DatasetInfo, Source, describe_raw
@@ -111,7 +112,7 @@ def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | Non
         del arrays["class_names"]
         return arrays, dataclasses.asdict(describe_raw(config.dataset, raw))
 
-    return cache.entry(cache_root(cache_dir), config.dataset, source.identity, make, verify=verify)
+    return cache.entry(private.cache_folder(cache_dir), config.dataset, source.identity, make, verify=verify)
 
 
 def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool) -> tuple[cache.Entry, cache.Entry]:
@@ -128,7 +129,7 @@ def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool)
 
     identity = ["shuffled", whole.checksum, config.split_seed]
     label = f"{config.dataset}-seed{config.split_seed}"
-    return whole, cache.entry(cache_root(cache_dir), label, identity, shuffle, verify=verify)
+    return whole, cache.entry(private.cache_folder(cache_dir), label, identity, shuffle, verify=verify)
 
 
 def _info(whole: cache.Entry) -> DatasetInfo:
