@@ -1,8 +1,8 @@
 """The cache folder, if nobody but its user can have written what it holds; else a private folder. No JAX.
 
-Compiled code in the cache runs as the user who loads it, so a checksum is not enough: it tells that a file is whole, not whose it
-is. A folder passes if the user or root owns it, everything in it and every folder above it, and no group or other user may write
-there. Nobody else can then change the folder between this check and its use.
+Compiled code in the cache runs as the user who loads it, so a checksum is not enough: it tells that a file is whole, not whose
+it is. A folder passes if the user or root owns it, everything in it and every folder above it, and no group or other user may
+write there. Nobody else can then change the folder between this check and its use.
 """
 
 import functools

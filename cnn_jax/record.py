@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cnn_jax import schema
-from cnn_jax.config import Trial
+from cnn_jax.config import TRIAL_PARTS, Trial
 
 SCHEMA = 1
 MAX_COUNT = 2**53  # counts become floats in statistics and in the page
@@ -189,7 +189,7 @@ def decode(raw: Any) -> Record:
 
 def _trial(raw: Any) -> Any:
     """A configuration with its model, data, train and seed given: what each of them lacks is the default of its time."""
-    if not isinstance(raw, dict) or raw.keys() < {"model", "data", "train", "seed"}:
+    if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
         raise ValueError("config is not a trial")
     return raw
 

@@ -36,7 +36,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def decode(cls: type[T], value: Any, *, ignore_unknown: bool = False) -> T:
+def decode(cls: Callable[..., T], value: Any, *, ignore_unknown: bool = False) -> T:
     """Return `value`, as `loads` gives it, as an instance of the dataclass `cls`.
 
     Args:
@@ -78,7 +78,7 @@ def _check(fits: Callable[[Any], bool], name: str) -> Decoder:
 def _float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not math.isfinite(value):
         raise ValueError("not a finite number")
-    return float(value)
+    return value  # an integer stays one: the id of a trial is a hash of its JSON
 
 
 def _text(value: Any) -> str:

@@ -75,11 +75,11 @@ def run(
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
         elif outcome.counts:
-            page = report.write(out)
+            page = report.write(out, trials)
             if tensorboard:
                 report.write_tensorboard(out)
     if outcome.counts and not outcome.interrupted:
-        report.terminal([out], console)
+        report.terminal([out], console, trials)
         console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return _status(outcome, len(trials))
 
