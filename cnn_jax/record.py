@@ -205,6 +205,8 @@ def to_json(record: Record) -> dict[str, Any]:
     out = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     out |= {"config": json.loads(record.config.canonical), "history": [dict(row) for row in record.history]}
     out |= {name: value and dataclasses.asdict(value) for name, value in (("data", record.data), ("code", record.code))}
+    if record.data and record.data.normalization is None:
+        del out["data"]["normalization"]
     if isinstance(record.receptive_field, tuple):
         out["receptive_field"] = list(record.receptive_field)
     return out

@@ -72,9 +72,9 @@ def _mean_difference(a: list[stats.Cell], b: list[stats.Cell], metric: str) -> s
     means = stats.Means.of([cell.values(metric) for cell in (*a, *b)], step)
     e = means.contrast(np.repeat([-1 / len(a), 1 / len(b)], len(a)))
     span = (
-        f" (95 % interval {words.points(e.low)} to {words.points(e.high)})" if e.known else " (one run per cell: no interval)"
+        f" (95 % interval {words.points(e.low)} to {words.points(e.high)})" if e.known else " (no interval: one run per cell)"
     )
-    return f"Mean difference over {words.count(len(a), 'shared cell')}, B - A: {words.points(e.value)} points{span}."
+    return f"Mean difference over {words.count(len(a), 'shared cell')}, B - A: {words.points(e.value)} points ({span})."
 
 
 def _key(cell: stats.Cell) -> str:
