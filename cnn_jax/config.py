@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar, Union
 
+from cnn_jax import schema
+
 Size = Union[int, tuple[int, ...]]
 Padding = Union[str, int, tuple[tuple[int, int], ...]]
 
@@ -413,6 +415,9 @@ class TrainConfig:
         return cls(**({"batch_size": 32, "epochs": 60} if dataset == "digits" else {}) | fields)
 
 
+TRIAL_PARTS = frozenset(("model", "data", "train", "seed"))  # of a trial's JSON
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """One training run. Equal trials have equal ids and, on the same machine, equal results."""
@@ -454,14 +459,16 @@ class Trial:
 
     @classmethod
     def from_json(cls, text: str) -> "Trial":
-        """The inverse of `canonical`. Raises ValueError on anything else."""
-        try:
-            raw = json.loads(text)
-            model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw["model"].items()}
-            model["options"] = tuple((k, v) for k, v in model["options"])
-            return cls(ModelConfig(**model), DataConfig(**raw["data"]), TrainConfig(**raw["train"]), raw["seed"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not a trial: {error}") from error
+        """Return the trial that `canonical` describes.
+
+        Raises:
+          schema.UnknownField: a later version wrote it, with a field that this version does not have.
+          ValueError: it is not a trial.
+        """
+        raw = schema.loads(text)
+        if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
+            raise ValueError("not a trial")
+        return schema.decode(cls, raw)
 
 
 # A sweep of 100,000 trials has few different models: their text is made once, not per trial.
@@ -478,7 +485,8 @@ def _slug(dataset: str, m: ModelConfig) -> str:
     for letter, stack in (("f", m.filters), ("k", m.kernel_size), ("s", m.strides)):
         if stack is not None:
             words.append(letter + format_stack(stack))
-    return "-".join(words + [w for w in (m.padding, m.activation) if w])[:80]
+    words += [re.sub(r"[^A-Za-z0-9_]+", "-", w) for w in (m.padding, m.activation) if w]
+    return "-".join(words)[:80]
 
 
 def format_stack(stack: Stack) -> str:

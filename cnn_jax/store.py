@@ -16,14 +16,19 @@ DIR may be an object store's (gs://BUCKET/..., through etils.epath). Objects can
 object of its own, and every object appears whole. They cannot be locked either: two commands at once do the same work twice.
 """
 
+import collections
 import contextlib
+import dataclasses
+import errno
 import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import socket
+import stat
 import tempfile
 import zipfile
 import zlib
@@ -33,9 +38,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import cnn_jax
+from cnn_jax import record as records
+from cnn_jax import schema
 from cnn_jax.config import Trial, UsageError
 
-SCHEMA = 1
+SCHEMA = records.SCHEMA
+# The largest files that are read, in bytes; a plan is this large after decompression.
+MAX_RECORDS, MAX_LINE, MAX_PLAN, MAX_HEADER, MAX_ARRAYS = 2**30, 2**24, 2**28, 2**24, 2**31
 # A trial of one of these states is not run again; a failed one is.
 FINISHED = ("done", "diverged")
 
@@ -119,25 +129,52 @@ def _can_make_folders(parent: Path) -> bool:
     return True
 
 
-def _read_header(dir: Path) -> dict[str, Any] | None:
+def read_file(path: Path, limit: int) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+      OSError: it is missing, larger than `limit` bytes, or a FIFO, device, socket or folder, which are not opened.
+    """
+    if not is_local(path):
+        return path.read_bytes()
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())  # of what was opened: the name may lead elsewhere by now
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read(limit + 1) if found.st_size <= limit else b""
+    if found.st_size > limit or len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
+    return data
+
+
+def _read_header(dir: Path) -> records.Header | None:
     """The header; None if there is none, or if it is damaged in a folder that is ours. Raises UsageError if it is another's."""
     try:
-        data = (dir / "sweep.json").read_bytes()
+        data = read_file(dir / "sweep.json", MAX_HEADER)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"{dir / 'sweep.json'} cannot be read: {error.strerror or error}") from None
-    header = _decode(data.removesuffix(b"\n"))
-    if header is None or "schema" not in header:
+    try:
+        raw = _decode(data.removesuffix(b"\n"))
+        _check_schema(dir, raw)
+        return schema.decode(records.Header, raw, ignore_unknown=True)
+    except UsageError:
+        raise
+    except ValueError:
         if (dir / "plan").is_dir() or (dir / "records").is_dir():
             return None
-        raise UsageError(f"--out: {dir / 'sweep.json'} is not this program's: name another folder, or remove the file")
-    _check_schema(dir, header)
-    return header
+        raise UsageError(
+            f"--out: {dir / 'sweep.json'} is not this program's: name another folder, or remove the file"
+        ) from None
 
 
 def _check_schema(dir: Path, found: Mapping[str, Any]) -> None:
-    if found.get("schema") != SCHEMA:
+    if not isinstance(found.get("schema"), int):
+        raise ValueError("no schema")
+    if found["schema"] != SCHEMA:
         raise UsageError(
             f"--out: {dir} holds records of schema {found.get('schema')}, this version writes schema {SCHEMA}: "
             f"name another folder, or use the version that made it"
@@ -164,7 +201,7 @@ def lost_params(dir: str | os.PathLike) -> set[str]:
     lost = set()
     for trial, checksums in _scan(path).params.items():
         try:
-            found = hashlib.sha256((path / "trials" / trial / "params.npz").read_bytes()).hexdigest()
+            found = hashlib.sha256(read_file(_trial_folder(path, trial) / "params.npz", MAX_ARRAYS)).hexdigest()
         except OSError:
             found = ""
         if found not in checksums:
@@ -172,39 +209,59 @@ def lost_params(dir: str | os.PathLike) -> set[str]:
     return lost
 
 
+def later(dir: str | os.PathLike) -> list[str]:
+    """Return a sentence per kind of record or plan that is left out because a later version wrote it."""
+    path = folder(dir)
+    counts = _scan(path).later.items()
+    return [*(f"{n} record{'s' * (n > 1)} left out: {why}" for why, n in counts), *_plans(path).later]
+
+
 class _Contents(NamedTuple):
     records: dict[str, dict[str, Any]]
     damaged: list[str]
+    later: dict[str, int]  # reason -> number of records
     params: dict[str, set[str]]  # checksums of a trial's parameters: several if it was trained again after damage
 
 
 def _scan(dir: Path) -> _Contents:
-    found = _Contents({}, [], {})
+    found = _Contents({}, [], {}, {})
     paths = _record_files(dir)
     if not paths and _read_header(dir) is None:
         raise UsageError(f"{dir} holds no sweep: name a folder that launch.py wrote with --out")
     for path in paths:
         try:
-            lines = path.read_bytes().split(b"\n")
+            lines = read_file(path, MAX_RECORDS).split(b"\n")
         except OSError:
             found.damaged.append(path.name)
             continue
         for number, line in enumerate(lines, 1):
-            if not line:
-                continue
-            record = _decode(line)
-            if record is None or not {"trial", "status"} <= record.keys():
-                found.damaged.append(f"{path.name}:{number}")
-                continue
-            _check_schema(dir, record)
-            known = found.records.get(record["trial"])
-            if known is None or known["status"] not in FINISHED:
-                found.records[record["trial"]] = record
-            if record.get("params_sha256"):
-                found.params.setdefault(record["trial"], set()).add(record["params_sha256"])
-    if found.damaged and not found.records and _read_header(dir) is None:  # records/*.jsonl of another program
+            if line:
+                _add_line(found, dir, line, f"{path.name}:{number}")
+    if (
+        found.damaged and not found.records and not found.later and _read_header(dir) is None
+    ):  # records/*.jsonl of another program
         raise UsageError(f"{dir} holds no sweep: none of the lines in {dir / 'records'} is a record of this program")
     return found
+
+
+def _add_line(found: _Contents, dir: Path, line: bytes, place: str) -> None:
+    try:
+        raw = _decode(line)
+        _check_schema(dir, raw)
+        record = records.to_json(records.decode(raw))
+    except UsageError:
+        raise
+    except records.LaterVersion as error:
+        found.later[str(error)] = found.later.get(str(error), 0) + 1
+        return
+    except ValueError:
+        found.damaged.append(place)
+        return
+    known = found.records.get(record["trial"])
+    if known is None or known["status"] not in FINISHED:
+        found.records[record["trial"]] = record
+    if record["params_sha256"]:
+        found.params.setdefault(record["trial"], set()).add(record["params_sha256"])
 
 
 def _record_files(dir: Path) -> list[Path]:
@@ -224,11 +281,15 @@ def _encode(record: Mapping[str, Any]) -> bytes:
     return f'{body[:-1]},"crc32":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
 
 
-def _decode(line: bytes) -> dict[str, Any] | None:
+def _decode(line: bytes) -> dict[str, Any]:
+    """Return the object that a line holds. Raises ValueError if it is damaged, longer than MAX_LINE or no object."""
     head, mark, tail = line.rpartition(b',"crc32":"')
-    if not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
-        return None
-    return json.loads(head + b"}")
+    if len(line) > MAX_LINE or not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
+        raise ValueError("damaged line")
+    raw = schema.loads((head + b"}").decode())
+    if not isinstance(raw, dict):
+        raise ValueError("not an object")
+    return raw
 
 
 def _finite(value: Any) -> Any:
@@ -241,15 +302,51 @@ def _finite(value: Any) -> Any:
     return value
 
 
+class _Plans(NamedTuple):
+    trials: dict[str, list[Trial]]  # by name of the plan's file, without its suffix
+    later: list[str]  # sentences about trials that a later version planned
+
+
+def _plans(dir: Path) -> _Plans:
+    """The trials of every whole plan file. A damaged file is skipped: its command writes it anew."""
+    found, versions = _Plans({}, []), {command["plan"]: command.get("version") for command in commands(dir)}
+    for path in sorted((dir / "plan").glob("*.jsonl.gz")):
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(read_file(path, MAX_PLAN))) as file:
+                text = file.read(MAX_PLAN + 1)
+        except (OSError, EOFError, zlib.error):
+            continue
+        if len(text) > MAX_PLAN or _plan_name(text) != path.name:
+            continue
+        name, unknown = path.name.partition(".")[0], collections.Counter[str]()
+        trials = found.trials.setdefault(name, [])
+        for line in text.splitlines():
+            try:
+                trials.append(Trial.from_json(line.decode()))
+            except schema.UnknownField as error:
+                unknown[str(error)] += 1
+            except ValueError:
+                unknown["not a trial"] += 1
+        writer = f"cnn_jax {versions[name]}" if versions.get(name) else "an unknown version"
+        found.later.extend(
+            f"{n} planned trial{'s' * (n > 1)} left out: {why}, written by {writer}" for why, n in unknown.items()
+        )
+    return found
+
+
 def plan(dir: str | os.PathLike) -> list[Trial]:
-    """All trials ever planned in `dir`, without repeats; a damaged plan file is skipped (its command writes it anew)."""
-    trials: dict[str, Trial] = {}
-    for path in sorted((folder(dir) / "plan").glob("*.jsonl.gz")):
-        with contextlib.suppress(OSError, EOFError, zlib.error):
-            text = gzip.decompress(path.read_bytes())
-            if _plan_name(text) == path.name:
-                trials |= {trial.id: trial for trial in map(Trial.from_json, text.decode().splitlines())}
-    return list(trials.values())
+    """All trials ever planned in `dir`, without repeats, as far as this version knows them."""
+    return list({trial.id: trial for trials in _plans(folder(dir)).trials.values() for trial in trials}.values())
+
+
+def plans(dir: str | os.PathLike) -> dict[str, list[Trial]]:
+    """The trials that each command planned, by the text of the command; '' stands for commands that are not known."""
+    path = folder(dir)
+    names = {command["plan"]: command["command"] for command in commands(path)}
+    found: dict[str, dict[str, Trial]] = {}
+    for name, trials in _plans(path).trials.items():
+        found.setdefault(names.get(name, ""), {}).update((trial.id, trial) for trial in trials)
+    return {command: list(trials.values()) for command, trials in found.items()}
 
 
 def _plan_name(text: bytes) -> str:
@@ -257,8 +354,8 @@ def _plan_name(text: bytes) -> str:
 
 
 def commands(dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The commands that were run in `dir`, each with its time."""
-    return (_read_header(folder(dir)) or {}).get("commands", [])
+    """The commands that were run in `dir`, each with its time, the name of its plan and the version that ran it."""
+    return (_read_header(folder(dir)) or records.Header()).to_json()["commands"]
 
 
 IMAGE_BYTES = 2**23  # at most, of a file of images: the report copies parts of it into its page
@@ -281,8 +378,20 @@ def _images_path(dir: Path, checksum: str) -> Path:
 
 
 def load_params(dir: str | os.PathLike, trial_id: str) -> dict[str, np.ndarray]:
-    """Trained variables of a trial by path ('params/conv1/kernel'). Raises FileNotFoundError if they were not kept."""
-    return from_npz((folder(dir) / "trials" / trial_id / "params.npz").read_bytes())
+    """Trained variables of a trial by path ('params/conv1/kernel').
+
+    Raises:
+      FileNotFoundError: they were not kept.
+      ValueError: the file is damaged, or holds other things than plain arrays.
+    """
+    return from_npz(read_file(_trial_folder(folder(dir), trial_id) / "params.npz", MAX_ARRAYS))
+
+
+def _trial_folder(dir: Path, trial_id: str) -> Path:
+    """DIR/trials/ID. Raises UsageError if the id is not a plain file name, which could lead out of DIR."""
+    if not records.is_plain_name(trial_id):
+        raise UsageError(f"{str(trial_id)[:80]!r} is not the id of a trial")
+    return dir / "trials" / trial_id
 
 
 # ---------------------------------------------------------------------------------------------------------------- writing
@@ -331,27 +440,23 @@ def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Ma
             (dir / name).mkdir(parents=True, exist_ok=True)
         header = _read_header(dir)
         if header is None:
-            header = {"schema": SCHEMA, "commands": [], "damaged": []}
+            header = records.Header()
             if (dir / "sweep.json").exists():
                 notes.append("sweep.json was damaged: the list of earlier commands is lost, their records are not")
         for place in (dir, dir / "plan"):
             for left in place.glob(".*.tmp"):
                 left.unlink(missing_ok=True)
         replace(dir / "plan" / _plan_name(text), gzip.compress(text, mtime=0))
-        entry: dict[str, Any] = {"command": command, "time": time, "plan": _plan_name(text).partition(".")[0]}
-        if about:
-            header["commands"] = [
-                {key: value for key, value in earlier.items() if key != "about" or value != about}
-                for earlier in header["commands"]
-            ]
-            entry["about"] = about
-        header["commands"].append(entry)
-        replace(dir / "sweep.json", _encode(header))
+        plan = _plan_name(text).partition(".")[0]
+        entry = records.Command(command, time, plan, cnn_jax.__version__, dict(about) if about else None)
+        earlier = (dataclasses.replace(c, about=None) if about and c.about == about else c for c in header.commands)
+        header = dataclasses.replace(header, commands=(*earlier, entry))
+        replace(dir / "sweep.json", _encode(header.to_json()))
         bad = damaged(dir)
-        if new := [line for line in bad if line not in header["damaged"]]:
+        if new := [line for line in bad if line not in header.damaged]:
             shown = ", ".join(new[:3]) + (" ..." if len(new) > 3 else "")
             notes.append(f"{len(new)} damaged line{'s' * (len(new) > 1)} in records ({shown}) left out: those trials run again")
-            replace(dir / "sweep.json", _encode(header | {"damaged": bad}))
+            replace(dir / "sweep.json", _encode(dataclasses.replace(header, damaged=tuple(bad)).to_json()))
     return notes
 
 
@@ -370,7 +475,7 @@ class Writer:
 
         Checkpoints of a failed trial stay: it is tried again, and what failed may have been the machine.
         """
-        folder = self.dir / "trials" / record["trial"]
+        folder = _trial_folder(self.dir, record["trial"])
         checksum = None
         with reporting(self.dir):
             if params is not None:
@@ -403,7 +508,7 @@ class Writer:
 
         Checkpoints of later steps are dropped: whoever is at this step now could not use them.
         """
-        folder = self.dir / "trials" / trial_id
+        folder = _trial_folder(self.dir, trial_id)
         with reporting(self.dir):
             folder.mkdir(exist_ok=True)
             data = to_npz(arrays)
@@ -425,9 +530,9 @@ def keep_images(dir: Path, checksum: str, arrays: Mapping[str, np.ndarray]) -> N
 
 def checkpoints(dir: str | os.PathLike, trial_id: str) -> Iterator[dict[str, np.ndarray]]:
     """The whole checkpoints of a trial, the newest first; damaged ones are passed over."""
-    for path in sorted((folder(dir) / "trials" / trial_id).glob("checkpoint-*.npz"), reverse=True):
+    for path in sorted(_trial_folder(folder(dir), trial_id).glob("checkpoint-*.npz"), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-            data = path.read_bytes()
+            data = read_file(path, MAX_ARRAYS)
             if hashlib.sha256(data).hexdigest()[:16] == path.stem.rsplit("-", 1)[-1]:
                 yield from_npz(data)
 
@@ -440,9 +545,37 @@ def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def from_npz(data: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `to_npz`; objects are refused, for reading them would run what they say."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return dict(file)
+    """Return the arrays that `to_npz` wrote.
+
+    Objects are refused, for reading them runs code, and so are compressed files: a few bytes may hold gigabytes.
+
+    Raises:
+      ValueError: the file is damaged or not one of ours.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            members = file.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
+                raise ValueError("a compressed .npz file")
+            return {m.filename.removesuffix(".npy"): _array(file.read(m)) for m in members}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"damaged .npz file: {error}") from None
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array of a .npy file, whose header may ask for any amount of memory: it must agree with the size of the file."""
+    file = io.BytesIO(data)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError("a .npy file of an unknown version")
+    shape, fortran_order, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ValueError("objects are not loaded: they are pickles, which run code")
+    if dtype.itemsize * math.prod(shape) != len(data) - file.tell():
+        raise ValueError("the size of an array is not that of its file")
+    flat = np.frombuffer(data, dtype, offset=file.tell()).copy()
+    return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -452,7 +585,8 @@ def replace(path: Path, data: bytes) -> None:
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # never through a link that somebody left there
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 
 from cnn_jax import runner, store
 from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
@@ -61,7 +62,7 @@ class Played:
     def train(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         writer = store.Writer(self.out)
         for text in message["trials"]:
-            writer.finish({"schema": store.SCHEMA, "trial": Trial.from_json(text).id, "status": "done"})
+            writer.finish(synthetic.minimal(Trial.from_json(text)))
         return [{"event": "free", "slot": message["slot"], "task_seconds": 9.0, "compile_seconds": 0.0}]
 
 
@@ -405,8 +406,7 @@ def test_damaged_records_and_parameters_are_made_again(args: list[str], calm: Pa
 def test_finished_trials_are_not_missing_and_other_data_are_refused(tmp_path: Path) -> None:
     store.begin(tmp_path, "test", "now", TRIALS)
     for trial, status in zip(TRIALS, ("done", "diverged", "failed"), strict=False):
-        data = None if status == "failed" else {"checksum": "sum"}
-        store.Writer(tmp_path).finish({"schema": store.SCHEMA, "trial": trial.id, "status": status, "data": data})
+        store.Writer(tmp_path).finish(synthetic.minimal(trial, status=status))
     assert runner._missing(TRIALS, tmp_path, {TRIALS[0].data: "sum"}, True, []) == TRIALS[2:]
     with pytest.raises(UsageError, match="digits has changed"):
         runner._missing(TRIALS, tmp_path, {TRIALS[0].data: "other"}, True, [])

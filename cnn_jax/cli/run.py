@@ -78,11 +78,11 @@ def run(
         if outcome.counts:
             about.keep_images(out, planned.info, _of(trials, store.read(out)))
         if outcome.counts and not outcome.interrupted:
-            page = report.write(out)
+            page = report.write(out, trials)
             if tensorboard:
                 report.write_tensorboard(out)
     if outcome.counts and not outcome.interrupted:
-        report.terminal([out], console)
+        report.terminal([out], console, trials)
         console.print(f"report: {page}", soft_wrap=True)
     return _status(outcome, len(trials), out)
 

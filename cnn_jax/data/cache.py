@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnn_jax import private
 from cnn_jax.config import UsageError
 
 FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone
@@ -44,8 +45,8 @@ def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, 
     if found := _open(home, verify):
         return found
     with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(home.with_name(home.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o666)
+        private.create(folder)
+        lock = os.open(home.with_name(home.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
     try:
         with _writing(folder):
             fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process dies
@@ -109,7 +110,7 @@ def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
     for stale in home.parent.glob(f".{home.name}.*"):  # left by a process that was killed: we hold the lock
         shutil.rmtree(stale)
     part = home.with_name(f".{home.name}.{os.getpid()}")
-    part.mkdir()
+    part.mkdir(mode=0o700)
     try:
         rows = {}
         for name, array in arrays.items():

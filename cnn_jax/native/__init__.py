@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cnn_jax.config import cache_root
+from cnn_jax import private
 
 _SOURCES = ("conv.c", "lanes.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
@@ -49,8 +49,8 @@ def library() -> Library:
     compiler = _compiler()
     if compiler is None:
         return Library(None, "there is no C compiler: install gcc or clang, or set CC")
-    folder, key = cache_root() / "native", _key(compiler, headers)
     try:
+        folder, key = private.cache_folder() / "native", _key(compiler, headers)
         with _locked(folder, key):
             return _found(folder, key) or _compiled(folder, key, compiler, headers)
     except (OSError, subprocess.SubprocessError) as error:
@@ -91,7 +91,7 @@ def _processor() -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path, key: str) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private.create(folder)
     with open(folder / f"{key}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process dies
         yield

@@ -1,7 +1,7 @@
 """Tables, plots and one HTML file, from recorded results only. Everything here reads files; nothing imports JAX."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from cnn_jax import console as _console
 from cnn_jax import stats, store
 from cnn_jax.config import Trial
-from cnn_jax.report import comparison, pictures, table, tensorboard
+from cnn_jax.report import comparison, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
@@ -18,12 +18,16 @@ from cnn_jax.report.notebook import Page as Page
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What the folders of one or more sweeps hold, each trial once."""
+    """The trials of a report, each once: those of one command, or all that one or more folders hold.
+
+    `notes` are sentences about trials that are missing, left out or held twice.
+    """
 
     records: list[stats.Record]
     plan: list[Trial]
     commands: list[dict[str, Any]]
     damaged: list[str]
+    notes: list[str] = dataclasses.field(default_factory=list)
     images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
 
     @property
@@ -33,59 +37,100 @@ class Sweep:
         return [t for t in self.plan if t.id not in known]
 
 
-def load(dirs: Sequence[str | Path]) -> Sweep:
-    """Reads folders that `store` wrote. A trial in several of them counts once, finished rather than failed.
+def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> Sweep:
+    """Read folders that `store` wrote. A trial in several of them counts once, finished rather than failed.
 
-    Raises UsageError naming a folder that holds no sweep.
+    Args:
+      scope: the trials of the command that is reported on; None: all trials of the folders.
+
+    Raises:
+      UsageError: a folder holds no sweep, or the folders hold results of different data under one name.
     """
-    records: dict[str, stats.Record] = {}
-    for record in (r for d in dirs for r in store.read(d)):
-        if record["trial"] not in records or records[record["trial"]]["status"] != "done":
-            records[record["trial"]] = record
-    plan = {t.id: t for d in dirs for t in store.plan(d)}
-    return Sweep(
-        list(records.values()),
-        list(plan.values()),
-        [command for d in dirs for command in store.commands(d)],
-        [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)],
-        pictures.load(dirs, records.values()),
-    )
+    records, differing = joined.records([(str(d), store.read(d)) for d in dirs])
+    plans = [(d, command, trials) for d in dirs for command, trials in store.plans(d).items()]
+    commands = [command for d in dirs for command in store.commands(d)]
+    notes = [joined.differing(differing)] if differing else []
+    notes += [f"{d}: {sentence}." for d in dirs for sentence in store.later(d)]
+    if scope is None:
+        known = {r["trial"] for r in records}
+        for _, command, trials in plans:
+            if missing := sum(t.id not in known for t in trials):
+                which = f"of the command {command}" if command else "of an unknown command"
+                notes.append(f"{words.count(missing, 'planned trial')} {which} did not run yet: rerun it to complete them.")
+        plan = list({t.id: t for _, _, trials in plans for t in trials}.values())
+    else:
+        asked = {t.id: t for t in scope}
+        plan = list(asked.values())
+        own = {command for _, command, trials in plans if any(t.id in asked for t in trials)}
+        commands = [command for command in commands if command["command"] in own]
+        if others := sum(r["trial"] not in asked for r in records):
+            folder = " ".join(map(str, dirs))
+            notes.append(
+                f"{folder} also holds {words.count(others, 'trial')} of other commands, which are in results.csv: "
+                f"`python launch.py report {folder}` reports on all of them together."
+            )
+        records = [r for r in records if r["trial"] in asked]
+        if missing := len(plan) - len(records):
+            notes.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to complete them.")
+    damaged = [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)]
+    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records))
 
 
 def write_results(dir: str | Path) -> Path:
-    """Writes DIR/results.csv alone, a row per trial, and returns its path: cheap enough for the end of every sweep."""
+    """Write DIR/results.csv alone, a row per trial of the folder, and return its path: cheap enough for every sweep's end."""
     return _replace(store.folder(dir) / "results.csv", table.results_csv(store.read(dir)))
 
 
-def write(dir: str | Path) -> Path:
-    """Writes DIR/results.csv, results.parquet if pyarrow is installed, and report.html; returns the last one's path."""
-    return merge([dir], dir)
+def write(dir: str | Path, scope: Collection[Trial] | None = None) -> Path:
+    """Write DIR/results.csv, results.parquet if pyarrow is installed, and report.html; return the last one's path.
+
+    Args:
+      scope: the trials that report.html covers; None: all. The tables always hold every trial of the folder.
+    """
+    return merge([dir], dir, scope)
 
 
-def merge(dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Writes the results and the report of several sweeps together into `out`, and returns the report's path."""
-    sweep = load(dirs)
+def merge(dirs: Sequence[str | Path], out: str | Path, scope: Collection[Trial] | None = None) -> Path:
+    """Write the tables and the report of several sweeps together into `out`, and return the report's path.
+
+    Args:
+      scope: as in `write`.
+    """
+    every = load(dirs)
+    sweep = every if scope is None else load(dirs, scope)
     folder = store.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "results.csv", table.results_csv(sweep.records))
-    if parquet := table.results_parquet(sweep.records):
+    _replace(folder / "results.csv", table.results_csv(every.records))
+    if parquet := table.results_parquet(every.records):
         _replace(folder / "results.parquet", parquet)
     return _replace(folder / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
 
 
-def terminal(dirs: Sequence[str | Path], console: Console | None = None) -> None:
-    """Prints the answer of one or more sweeps and a table of the cells: mean, spread, n; one screen."""
-    sweep = load(dirs)
-    _terminal.show(stats.analyse(sweep.records), len(sweep.missing), console or _console.Console())
+def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: Collection[Trial] | None = None) -> None:
+    """Print the answer of one or more sweeps and a table of the cells: mean, spread, n; one screen.
+
+    Args:
+      scope: the trials that are reported on; None: all.
+    """
+    sweep, console = load(dirs, scope), console or _console.Console()
+    _terminal.show(stats.analyse(sweep.records), 0, console)
+    for sentence in sweep.notes:
+        console.print(sentence, style="yellow")
 
 
 def compare(a: str | Path, b: str | Path, console: Console | None = None) -> None:
-    """Prints two sweeps cell by cell, b minus a with intervals. Raises UsageError if they share no cell."""
-    comparison.show(store.read(a), store.read(b), console or _console.Console())
+    """Print two sweeps cell by cell, b minus a with intervals, and the mean difference.
+
+    Raises:
+      UsageError: they share no cell, or hold results of different data under one name.
+    """
+    first, second = store.read(a), store.read(b)
+    joined.records([(str(a), first), (str(b), second)])
+    comparison.show(first, second, console or _console.Console())
 
 
 def write_tensorboard(dir: str | Path) -> Path:
-    """Writes every trial's learning curve as TensorBoard event files under DIR/tensorboard, and returns that folder."""
+    """Write every trial's learning curve as TensorBoard event files under DIR/tensorboard, and return that folder."""
     out = store.folder(dir) / "tensorboard"
     tensorboard.write(store.read(dir), out)
     return out

@@ -89,7 +89,7 @@ def _header(sweep: "Sweep", analysis: stats.Analysis, title: str) -> str:
     seconds = sum((r.get("train_seconds") or 0) + (r.get("compile_seconds") or 0) for r in sweep.records)
     facts.append(("computing time", f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"))
     boxes = "".join(f"<div><dt>{svg.escape(k)}</dt><dd>{svg.escape(v)}</dd></div>" for k, v in facts)
-    cautions = answer.cautions(analysis, len(sweep.missing), sweep.damaged)
+    cautions = [*answer.cautions(analysis, 0, sweep.damaged), *sweep.notes]
     return (
         f'<header><div><p class="kicker">{title}</p><h1>{svg.escape(answer.headline(analysis))}</h1>'
         f"{_list(answer.details(analysis), 'details')}{_list(cautions, 'details cautions')}"

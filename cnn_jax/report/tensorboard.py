@@ -19,6 +19,9 @@ def write(records: list[stats.Record], dir: Path) -> int:
     """
     for record in records:
         folder = dir / record["trial"]
+        for part in (dir, folder):
+            if store.is_local(part) and part.is_symlink():  # it could lead out of the folder that is reported on
+                raise store.StoreError(f"{part} is a symbolic link: remove it to write TensorBoard files there")
         folder.mkdir(parents=True, exist_ok=True)
         store.replace(folder / "events.out.tfevents.0.cnn_jax", b"".join(map(_frame, _events(record))))
     return len(records)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cnn_jax
 from cnn_jax import data, store
 from cnn_jax.config import DataConfig, Trial, UsageError
 from cnn_jax.runner import ray, slurm
@@ -143,8 +144,8 @@ def _outcome(trials: Sequence[Trial], out: Path, interrupted: bool) -> Outcome:
 
 def provenance(command: str) -> dict[str, Any]:
     """What a record says of its making: command, code version, package versions, host."""
-    packages = ("cnn_jax", "jax", "jaxlib", "flax", "optax", "numpy")
-    versions = {"python": platform.python_version()}
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    versions = {"python": platform.python_version(), "cnn_jax": cnn_jax.__version__}
     for name in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)

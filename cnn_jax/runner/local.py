@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import native, plugins, store
-from cnn_jax.config import cache_root
+from cnn_jax import native, plugins, private, store
 from cnn_jax.runner import cores
 from cnn_jax.runner.bench import Orders
 from cnn_jax.runner.crew import MOST_LANES
@@ -49,7 +48,7 @@ class Processes:
         self.spare: list[list[int]] = []  # of the next worker
         out = store.folder(orders.out)
         ours = store.is_local(out) and orders.host == 0
-        self.logs = (out if ours else cache_root()) / "logs"
+        self.logs = (out if ours else private.cache_folder()) / "logs"
         self.selector = selectors.DefaultSelector()
         self.workers: dict[int, _Process] = {}
         self.lost: set[int] = set()
@@ -197,7 +196,6 @@ def overridden() -> list[str]:
 def environment(devices: int) -> dict[str, str]:
     """What a worker's environment has beyond this process's: where compiled programs are kept, XLA's flags."""
     defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache_root() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -211,6 +209,7 @@ def environment(devices: int) -> dict[str, str]:
     mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     found |= {name: os.environ[name] for name in mine if name in os.environ}
+    found["JAX_COMPILATION_CACHE_DIR"] = _programs_folder()
     found |= {"XLA_FLAGS": xla, "GLIBC_TUNABLES": pages} | PINNED
     return found
 
@@ -223,3 +222,14 @@ def python(module: str, argument: str) -> list[str]:
     plugins.search_current_folder()
     start = f"import sys; sys.path[:] = sys.argv[2:]; from {module} import main; main()"
     return [sys.executable, "-P", "-c", start, argument, *filter(None, sys.path)]
+
+
+def _programs_folder() -> str:
+    """Return where JAX keeps compiled programs: $JAX_COMPILATION_CACHE_DIR or the cache, with the same check of both."""
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen and "://" in chosen:
+        return chosen
+    folder = private.checked(Path(chosen).absolute()) if chosen else private.cache_folder() / "xla"
+    with contextlib.suppress(OSError):  # JAX goes on without a cache
+        private.create(folder)
+    return str(folder)
