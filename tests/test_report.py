@@ -244,7 +244,8 @@ def test_compare_finds_what_changed(tmp_path):
     out = console.file.getvalue()
     assert "1 of 3 shared cells differ in validation accuracy" in out
     assert re.search(r"filters=16 .*\+3\.", out)
-    other = synthetic.folder(tmp_path / "c", synthetic.sweep(filters=(64,), seeds=2))
+    elsewhere = [synthetic.record(Trial(ModelConfig("cnn", (64,)), seed=s), 0.9, images=50) for s in range(2)]
+    other = synthetic.folder(tmp_path / "c", elsewhere)
     with pytest.raises(UsageError, match="no cell with finished runs in common"):
         report.compare(a, other, console)
 

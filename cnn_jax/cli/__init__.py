@@ -130,5 +130,5 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
     if places["host"]:
         return run.follow(planned, console, out, places)
     how = {"workers": workers, "keep_params": values.keep_params, "checkpoint_seconds": checkpoint_seconds, **places}
-    how["about"] = about.describe(planned, experiments.question_of(experiment))
+    how["about"] = about.describe(planned, experiments.question_of(experiment), rule.resolve if rule else None)
     return run.run(planned, console, out, command, rule, values.tensorboard, how)

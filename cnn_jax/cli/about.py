@@ -23,8 +23,14 @@ EXAMPLE_BYTES = 100_000  # of all example images, unless one per class takes mor
 MISSED = 60  # test images that no run got right
 
 
-def describe(planned: Plan, question: str) -> dict[str, Any]:
-    """The question, and the first network of every model and data set in the plan, as JSON for `store.begin`."""
+def describe(planned: Plan, question: str, resolve: float | None = None) -> dict[str, Any]:
+    """What a report says of a command besides its results, as JSON for `store.begin`.
+
+    Args:
+      planned: the plan; the first network of every model and data set is described.
+      question: the experiment's question.
+      resolve: the difference that seeds are added for, a fraction of 1.
+    """
     first: dict[tuple[str, str], tuple[ModelConfig, DataConfig]] = {}
     for model, config in planned.shapes:
         first.setdefault((model.name, config.dataset), (model, config))
@@ -33,7 +39,7 @@ def describe(planned: Plan, question: str) -> dict[str, Any]:
         found = planned.info[config]
         outline = summary.outline(model, found.input_shape, found.num_classes)
         networks.append({"dataset": config.dataset, "settings": _settings(model)} | outline)
-    return {"question": question, "networks": networks}
+    return {"question": question, "networks": networks} | ({"resolve": resolve} if resolve else {})
 
 
 def _settings(model: ModelConfig) -> str:

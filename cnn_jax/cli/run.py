@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,25 +23,25 @@ class Rule:
 
     def more(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[Trial]:
         """Further seeds, half as many again, for every cell that is still open."""
-        still = [cell.config for cell in stats.open_cells(_of(trials, records), self.resolve)]
+        parts = stats.datasets(_of(trials, records)).values()
+        still = {stats.key(cell.config) for part in parts for cell in stats.open_cells(part, self.resolve)}
         cells: dict[str, list[Trial]] = {}
         for trial in trials:
             cells.setdefault(dataclasses.replace(trial, seed=0).canonical, []).append(trial)
         added = []
         for first, group in cells.items():
-            config = {key: value for key, value in json.loads(first).items() if key != "seed"}
-            if config in still:
+            if stats.key(json.loads(first)) in still:
                 n = len(group)
                 added += [dataclasses.replace(group[0], seed=seed) for seed in range(n, min(n + max(n // 2, 1), self.most))]
         return added
 
     def outlook(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> str:
-        """How many seeds it would take, planned from the spread between seeds so far."""
-        analysis = stats.analyse(_of(trials, records))
-        if not math.isfinite(analysis.sd):
+        """How many seeds the sequence is expected to need, from the spread between seeds so far."""
+        analyses = [stats.analyse(part) for part in stats.datasets(_of(trials, records)).values()]
+        known = [stats.expected_seeds(a.sd, self.resolve, len(a.cells)) for a in analyses if a.sd > 0]
+        if not known:
             return ""
-        seeds = stats.seeds_to_resolve(analysis.sd, self.resolve, max(1, len(analysis.cells) - 1))
-        return f"; telling cells {100 * self.resolve:g} points apart would take about {seeds:,} seeds each"
+        return f"; telling cells {100 * self.resolve:g} points apart takes about {max(known):,} seeds each"
 
 
 def _of(trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Tables, plots and one HTML file, from recorded results only. Everything here reads files; nothing imports JAX."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,24 @@ class Sweep:
     damaged: list[str]
     notes: list[str] = dataclasses.field(default_factory=list)
     images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
+
+    @property
+    def resolve(self) -> float | None:
+        """The difference that the last command added seeds for, a fraction of 1; None if it did not."""
+        about = self.commands[-1].get("about") if self.commands else None
+        found = about.get("resolve") if isinstance(about, dict) else None
+        return found if isinstance(found, float) and 0 < found <= 1 else None
+
+    @functools.cached_property
+    def parts(self) -> list[tuple["Sweep", stats.Analysis]]:
+        """The sweep of each data set with its analysis: accuracies on different images are not compared."""
+        parts = list(stats.datasets(self.records).values()) or [[]]
+        out = []
+        for records in parts:
+            sets = {r["config"]["data"]["dataset"] for r in records}
+            plan = [t for t in self.plan if not sets or t.data.dataset in sets]
+            out.append((dataclasses.replace(self, records=records, plan=plan), stats.analyse(records, self.resolve)))
+        return out
 
     @property
     def missing(self) -> list[Trial]:
@@ -103,7 +122,7 @@ def merge(dirs: Sequence[str | Path], out: str | Path, scope: Collection[Trial] 
     _replace(folder / "results.csv", table.results_csv(every.records))
     if parquet := table.results_parquet(every.records):
         _replace(folder / "results.parquet", parquet)
-    return _replace(folder / "report.html", _html.page(sweep, stats.analyse(sweep.records)))
+    return _replace(folder / "report.html", _html.page(sweep))
 
 
 def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: Collection[Trial] | None = None) -> None:
@@ -113,7 +132,10 @@ def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: 
       scope: the trials that are reported on; None: all.
     """
     sweep, console = load(dirs, scope), console or _console.Console()
-    _terminal.show(stats.analyse(sweep.records), 0, console)
+    for part, analysis in sweep.parts:
+        if len(sweep.parts) > 1:
+            console.print(f"\n{part.records[0]['config']['data']['dataset']}", style="bold underline")
+        _terminal.show(analysis, console)
     for sentence in sweep.notes:
         console.print(sentence, style="yellow")
 

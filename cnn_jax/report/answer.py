@@ -146,7 +146,7 @@ def noise_floor(analysis: stats.Analysis) -> list[str]:
     return out
 
 
-def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> list[str]:
+def cautions(analysis: stats.Analysis) -> list[str]:
     """What a reader must know before believing the rest."""
     design, out = analysis.design, []
     if analysis.best and not analysis.validated:
@@ -157,8 +157,6 @@ def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> 
     for status in ("diverged", "failed"):
         if number := analysis.count(status):
             out.append(f"{words.count(number, 'trial')} {status}: counted in their cells, absent from their means.")
-    if missing:
-        out.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to run them.")
     if analysis.effects.terms and analysis.effects.caveat:
         out.append(f"Effects are approximate: {analysis.effects.caveat}.")
     if analysis.decisions:
@@ -167,9 +165,12 @@ def cautions(analysis: stats.Analysis, missing: int, damaged: Sequence[str]) -> 
         )
     for name, factor in design.aliases.items():
         out.append(f"{name} changes together with {factor}: their effects cannot be told apart.")
-    if damaged:
-        out.append(f"{words.count(len(damaged), 'damaged line')} left out: {', '.join(damaged[:3])}.")
     return out
+
+
+def damaged(lines: Sequence[str]) -> list[str]:
+    """A sentence on the damaged lines of a folder's records; none without any."""
+    return [f"{words.count(len(lines), 'damaged line')} left out: {', '.join(lines[:3])}."] if lines else []
 
 
 def _best(analysis: stats.Analysis, best: stats.Cell) -> str:

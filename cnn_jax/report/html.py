@@ -4,7 +4,7 @@ import base64
 import collections
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -24,31 +24,16 @@ ROOT = "cnn-jax"
 BODY = "margin:0;background:light-dark(#fff,#14171b)"
 
 
-def page(sweep: "Sweep", analysis: stats.Analysis) -> str:
+def page(sweep: "Sweep") -> str:
     """The whole report as the text of one HTML file."""
     # Anchor, word in the navigation, markup.
-    parts: list[tuple[str, str, str]] = [("trained", "Setup", trained.block(sweep, analysis))]
-    pictures = (
-        ("Factors", plots.by_factor(analysis)),
-        ("Interactions", plots.interactions(analysis)),
-        ("Best cells", plots.against_best(analysis)),
-        ("Noise floor", plots.noise_floor(analysis)),
-        ("Cost", plots.cost(analysis)),
-        ("Learning", plots.curves(analysis)),
-        ("Explore", plots.parallel(analysis)),
-    )
-    for word, figure in pictures:
-        if figure:
-            parts.append((figure.name, word, _figure(figure)))
-        if word == "Factors":
-            parts.append(("effects", "Effects", _effects(analysis)))
-    if found := plots.disagreement(analysis):
-        figure, data = found
-        extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
-        parts.append((figure.name, "Images", _figure(figure, extra)))
+    parts: list[tuple[str, str, str]] = []
+    for i, (part, analysis) in enumerate(sweep.parts):
+        name = part.records[0]["config"]["data"]["dataset"] if len(sweep.parts) > 1 else ""
+        for anchor, word, markup in _sections(part, analysis):
+            titled = markup.replace("</h2>", f": {svg.escape(name)}</h2>", 1) if name else markup
+            parts.append((f"{anchor}_{i}" if i else anchor, f"{name}: {word}" if name else word, titled))
     parts += [
-        ("never_right", "Never right", missed.gallery(sweep)),
-        ("cells", "Cells", _cells(analysis)),
         ("trials", "Trials", _trials(sweep.records)),
         ("plan", "Plan", _plan(sweep)),
         ("provenance", "Provenance", _provenance(sweep)),
@@ -60,9 +45,34 @@ def page(sweep: "Sweep", analysis: stats.Analysis) -> str:
         f'<!doctype html>\n<html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
         f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
-        f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, analysis, title)}<nav><div>{anchors}</div></nav>\n'
+        f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, title)}<nav><div>{anchors}</div></nav>\n'
         f"<main>{sections}{_footer()}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )
+
+
+def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, str, str]]:
+    """The sections on one data set: anchor, word in the navigation, markup."""
+    yield "trained", "Setup", trained.block(sweep, analysis)
+    pictures = (
+        ("Factors", plots.by_factor(analysis)),
+        ("Interactions", plots.interactions(analysis)),
+        ("Best cells", plots.against_best(analysis)),
+        ("Noise floor", plots.noise_floor(analysis)),
+        ("Cost", plots.cost(analysis)),
+        ("Learning", plots.curves(analysis)),
+        ("Explore", plots.parallel(analysis)),
+    )
+    for word, figure in pictures:
+        if figure:
+            yield figure.name, word, _figure(figure)
+        if word == "Factors":
+            yield "effects", "Effects", _effects(analysis)
+    if found := plots.disagreement(analysis):
+        figure, data = found
+        extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
+        yield figure.name, "Images", _figure(figure, extra)
+    yield "never_right", "Never right", missed.gallery(sweep)
+    yield "cells", "Cells", _cells(analysis)
 
 
 def _file(name: str) -> str:
@@ -74,7 +84,20 @@ def _title(sweep: "Sweep") -> str:
     return f"cnn_jax: {', '.join(sets)}" if sets else "cnn_jax"
 
 
-def _header(sweep: "Sweep", analysis: stats.Analysis, title: str) -> str:
+def _header(sweep: "Sweep", title: str) -> str:
+    answers = []
+    for part, analysis in sweep.parts:
+        name = title if len(sweep.parts) == 1 else svg.escape(part.records[0]["config"]["data"]["dataset"])
+        answers.append(
+            f'<p class="kicker">{name}</p><h1>{svg.escape(answer.headline(analysis))}</h1>'
+            f"{_list(answer.details(analysis), 'details')}{_list(answer.cautions(analysis), 'details cautions')}"
+            f"{_facts(part, analysis)}"
+        )
+    damaged = answer.damaged(sweep.damaged)
+    return f"<header><div>{''.join(answers)}{_list([*damaged, *sweep.notes], 'details cautions')}</div></header>"
+
+
+def _facts(sweep: "Sweep", analysis: stats.Analysis) -> str:
     n = {status: analysis.count(status) for status in ("done", "diverged", "failed")}
     facts = [
         ("trials", f"{n['done']:,}"),
@@ -89,12 +112,7 @@ def _header(sweep: "Sweep", analysis: stats.Analysis, title: str) -> str:
     seconds = sum((r.get("train_seconds") or 0) + (r.get("compile_seconds") or 0) for r in sweep.records)
     facts.append(("computing time", f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"))
     boxes = "".join(f"<div><dt>{svg.escape(k)}</dt><dd>{svg.escape(v)}</dd></div>" for k, v in facts)
-    cautions = [*answer.cautions(analysis, 0, sweep.damaged), *sweep.notes]
-    return (
-        f'<header><div><p class="kicker">{title}</p><h1>{svg.escape(answer.headline(analysis))}</h1>'
-        f"{_list(answer.details(analysis), 'details')}{_list(cautions, 'details cautions')}"
-        f'<dl class="facts">{boxes}</dl></div></header>'
-    )
+    return f'<dl class="facts">{boxes}</dl>'
 
 
 def _footer() -> str:

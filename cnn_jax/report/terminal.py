@@ -11,7 +11,7 @@ from cnn_jax.report import answer, words
 ROWS = 14  # with the sentences around it this fills a screen of 24 lines
 
 
-def show(analysis: stats.Analysis, missing: int, console: Console) -> None:
+def show(analysis: stats.Analysis, console: Console) -> None:
     """Prints what the sweep says, then a table of its cells, best first; those that cannot be told from the best are bold."""
     design, metric = analysis.design, analysis.metric
     ties = {id(c) for c in (*analysis.cells[:1], *analysis.ties)}
@@ -28,7 +28,7 @@ def show(analysis: stats.Analysis, missing: int, console: Console) -> None:
     console.print(answer.headline(analysis), style="bold", highlight=False, markup=False)
     for sentence in answer.details(analysis):
         console.print(sentence, highlight=False, markup=False)
-    for sentence in answer.cautions(analysis, missing, ()):
+    for sentence in answer.cautions(analysis):
         console.print(sentence, style="yellow", highlight=False, markup=False)
 
 
