@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cnn_jax import report, stats
+from cnn_jax import report, stats, store
 from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
 from cnn_jax.report import answer, plots, svg, table, tensorboard
 from tests import synthetic
@@ -231,9 +231,7 @@ def test_compare_finds_what_changed(tmp_path):
     def runs(shift):
         cells = ((8, 0.9), (16, 0.9 + shift), (32, 0.95))
         return [
-            synthetic.record(
-                Trial(ModelConfig("cnn", (f,)), seed=s), mean + 0.002 * math.sin(7 * s + f + 50 * shift), images=50
-            )
+            synthetic.record(Trial(ModelConfig("cnn", (f,)), seed=s), mean + 0.002 * math.sin(7 * s + f + 50 * shift))
             for f, mean in cells
             for s in range(5)
         ]
@@ -248,6 +246,69 @@ def test_compare_finds_what_changed(tmp_path):
     other = synthetic.folder(tmp_path / "c", elsewhere)
     with pytest.raises(UsageError, match="no cell with finished runs in common"):
         report.compare(a, other, console)
+
+
+def test_a2_a_report_covers_the_command_that_was_given(tmp_path):
+    old, new = synthetic.sweep(filters=(8, 16)), synthetic.sweep(filters=(32,), kernels=(3,), paddings=("same",))
+    scope = [Trial.from_json(json.dumps(r["config"])) for r in new]
+    out = synthetic.folder(tmp_path, old)
+    synthetic.folder(out, new)
+    text = " ".join(Page(report.write(out, scope).read_text()).text)
+    console = Console(file=io.StringIO(), width=400)
+    report.terminal([out], console, scope)
+    for shown in (text, console.file.getvalue()):
+        assert answer.headline(stats.analyse(report.load([out], scope).records)) in shown
+        assert f"also holds {len(old)} trials of other commands" in shown
+        assert "depends on" not in shown
+    assert len(rows_of((out / "results.csv").read_text())) == len(old) + len(new)
+    everything = " ".join(Page(report.write(out).read_text()).text)
+    assert "of other commands" not in everything
+    assert "filters (32 instead of 8" in everything
+
+
+def test_a14_missing_trials_are_those_of_the_command(tmp_path):
+    records = synthetic.sweep(filters=(8,), kernels=(3,))
+    scope = [Trial.from_json(json.dumps(r["config"])) for r in records]
+    store.begin(tmp_path, "python launch.py large", "2026-01-01", [Trial(seed=s) for s in range(120)])
+    out = synthetic.folder(tmp_path, records)
+    assert report.load([out], scope).notes == []
+    assert "did not run yet" not in report.write(out, scope).read_text()
+    (note,) = report.load([out]).notes
+    assert note.startswith("120 planned trials of the command python launch.py large did not run yet")
+    (note,) = report.load([out], [*scope, Trial(seed=0)]).notes
+    assert note == "1 planned trial did not run yet: rerun the same command to complete them."
+
+
+def test_a12_data_of_the_same_name_and_other_bytes_are_refused(tmp_path):
+    a = synthetic.sweep(filters=(8,), kernels=(3,))
+    b = [r | {"data": r["data"] | {"checksum": "other"}} for r in synthetic.sweep(filters=(16,), kernels=(3,))]
+    folders = [synthetic.folder(tmp_path / name, records) for name, records in (("a", a), ("b", b))]
+    for action in (lambda: report.merge(folders, tmp_path / "out"), lambda: report.compare(*folders)):
+        with pytest.raises(UsageError, match="sha256:0f1e2d and other"):
+            action()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a12_trials_that_both_folders_hold_count_once(tmp_path):
+    runs = [
+        synthetic.record(Trial(ModelConfig("cnn", (f,)), seed=s), 0.9 + 0.01 * math.sin(7 * s))
+        for f in (8, 16)
+        for s in range(6)
+    ]
+    early, late = ([r for r in runs if (r["config"]["seed"] < 3) == first] for first in (True, False))
+    a, b = synthetic.folder(tmp_path / "a", early), synthetic.folder(tmp_path / "b", runs)
+    console = Console(file=io.StringIO(), width=160)
+    report.compare(a, b, console)
+    out = console.file.getvalue()
+    assert "6 trials with the same results in both: counted in A alone." in out
+    assert re.search(r"filters=16 .* %  3 .* %  3 ", out)
+    difference = np.mean([r["val_accuracy"] for r in late]) - np.mean([r["val_accuracy"] for r in early])
+    assert f"Mean difference over 2 shared cells, B - A: {100 * difference:+.2f}".replace("A: -", "A: −") in out
+    report.compare(a, a, console)
+    assert "no difference to report" in console.file.getvalue()
+    sweep = report.load([a, synthetic.folder(tmp_path / "c", [early[0] | {"test_loss": 9.0}])])
+    assert sweep.notes == ["1 trial has different results in two folders: those of the folder named first are used."]
+    assert {r["test_loss"] for r in sweep.records} == {0.12}
 
 
 def test_checksum_of_event_files():
