@@ -100,6 +100,7 @@ struct conv {
   int64_t y_rows, y_columns;        // of what is returned: pooled, if there is a pool
   int64_t padded_rows, padded_columns;
   int relu, pool, biased;
+  int plain;  // whether only the plain loops may be taken: see winograd.h
   const float *x, *kernel, *bias, *y_gradient, *y;
   const uint8_t *winner;
   float *out, *out_bias;
@@ -325,7 +326,7 @@ static int64_t lanes_of(const struct conv *c) {
 
 static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t last) {
   const struct walk walk = walk_of(c);
-  const enum way way = way_of(c);
+  const enum way way = way_of(c) == WINOGRAD ? DENSE : way_of(c);  // of images that are not fit for it
   const int64_t lanes = lanes_of(c), size = c->rows * c->columns * c->channels;
   const int64_t windows = c->y_rows * c->y_columns, y_size = windows * c->filters;
   // Behind the image is room for a vector that begins at its end.
@@ -580,6 +581,7 @@ XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
   c.x = x->data, c.kernel = kernel->data, c.bias = bias->data, c.out = y->data;
   if (c.pool) c.out_winner = result(frame, 1)->data;
   pack_forward(&c);
+  judge_kernel(&c);
   if (by_winograd(&c)) pack_transformed(&c, c.channels, c.filters);
   if (!c.failed) in_tasks(frame, &c, by_winograd(&c) ? forward_by_winograd : forward);
   return finish(frame, &c);
@@ -610,6 +612,7 @@ XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
     if (!c.failed) in_tasks(frame, &c, input_gradient_winners);
   } else {
     pack_mirrored(&c);
+    judge_kernel(&c);
     if (by_winograd(&c)) pack_transformed(&c, c.filters, c.channels);
     if (!c.failed) in_tasks(frame, &c, by_winograd(&c) ? input_gradient_by_winograd : input_gradient_dense);
   }

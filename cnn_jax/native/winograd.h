@@ -131,6 +131,82 @@ static void add_weights_gradient(const float *from, int64_t blocks, int64_t chan
     }
 }
 
+// ------------------------------------------------------------------------------------------------------------- range
+// In exact arithmetic an output depends on the taps and pixels of its window one by one; in this form a rounding error is
+// relative to the largest tap times the largest pixel of the window (of each channel). That is no worse than what a plain sum
+// promises unless a large pixel meets a zero tap, or a tap that is small beside its neighbours. So the plain loops take
+//   - every image, where a kernel has zeros beside other taps of one channel and filter (masked and pruned kernels);
+//   - an image whose pixels span too wide a range (sentinels, outliers), or that holds a value that is not finite;
+//   - anything so large that a sum of four might overflow, or so small that half of it might underflow.
+// Each image is judged by itself: its outputs do not depend on the rest of the batch.
+
+#define BITS_OF_POWER(exponent) ((127 + (exponent)) << 23)  // as an integer, a magnitude compares as it does as a float
+#define SMALLEST_SCALE BITS_OF_POWER(-100)
+#define LARGEST_SCALE BITS_OF_POWER(50)
+#define RANGE 10      // bits: pixels below 2^-RANGE of the largest are small
+#define FEW_SMALL 16  // one pixel of so many that are not zero may be small
+#define SAMPLED 7     // of a large image, one vector of so many is looked at for small pixels
+
+INLINE ints magnitude(const float *x) { return *(const ints *)x & 0x7fffffff; }
+INLINE ints larger(ints a, ints b) {
+#if WIDE == 16
+  return (ints)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (ints)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#else
+  const ints first = a > b;
+  return (first & a) | (~first & b);
+#endif
+}
+
+static int32_t largest_of(ints all) {
+  int32_t most = 0;
+  for (int i = 0; i < WIDE; i++) most = all[i] > most ? all[i] : most;
+  return most;
+}
+
+static int64_t sum_of(ints all) {
+  int64_t sum = 0;
+  for (int i = 0; i < WIDE; i++) sum += all[i];
+  return sum;
+}
+
+static int scale_fits(int32_t most) { return most == 0 || (most >= SMALLEST_SCALE && most < LARGEST_SCALE); }
+
+static int32_t scale_of(const float *pixels, int64_t size) {  // `size`: at least a vector, here and below
+  ints most = {0};
+  for (int64_t i = 0; i < size; i += WIDE) most = larger(most, magnitude(pixels + min_of(i, size - WIDE)));
+  return largest_of(most);
+}
+
+// kernel (3, 3, slices), a slice being a channel and a filter.
+static int kernel_fits(const float *kernel, int64_t slices) {
+  ints most = {0}, mixed = {0};
+  for (int64_t i = 0; i < slices; i += WIDE) {
+    const float *g = kernel + min_of(i, slices - WIDE);
+    ints any = {0}, all = ~(ints){0};
+    UNROLL for (int t = 0; t < 9; t++) {
+      const ints tap = magnitude(g + t * slices), counts = tap >= BITS_OF_POWER(-126);
+      most = larger(most, tap), any |= counts, all &= counts;
+    }
+    mixed |= any & ~all;
+  }
+  return !sum_of(mixed) && scale_fits(largest_of(most));
+}
+
+static int image_fits(const float *image, int64_t size) {
+  const int32_t scale = scale_of(image, size);
+  if (!scale || !scale_fits(scale)) return !scale;
+  ints small = {0}, counted = {0};
+  const ints limit = (ints){0} + (scale - (RANGE << 23));
+  const int64_t step = WIDE * (size < 64 * SAMPLED * WIDE ? 1 : SAMPLED);
+  for (int64_t i = 0; i < size; i += step) {
+    const ints pixels = magnitude(image + min_of(i, size - WIDE));
+    counted -= pixels > 0, small -= (pixels > 0) & (pixels < limit);
+  }
+  return FEW_SMALL * sum_of(small) <= sum_of(counted);
+}
+
 // Where the outputs of a tile go, and how many rows and columns of them are inside of the image: 1 or 2.
 struct tile {
   float *y;
@@ -268,8 +344,12 @@ static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const str
 
 // Whether it is done this way; behind a max-pool only forward, as the winners' gradients need even fewer products.
 static int by_winograd(const struct conv *c) {
-  return c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 && c->channels > NARROW &&
+  return !c->plain && c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 && c->channels > NARROW &&
          c->filters > NARROW && min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
+}
+
+static void judge_kernel(struct conv *c) {
+  c->plain = by_winograd(c) && !kernel_fits(c->kernel, c->channels * c->filters);
 }
 
 static int begin_tiles(struct conv *c, struct tiles *tiles, int64_t channels, int64_t filters) {
@@ -301,8 +381,9 @@ static const float *in_vectors(const struct conv *c, const float *x, float *copy
   return copy;
 }
 
+static work forward, input_gradient_dense, add_to_partial;  // the plain loops
+
 static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
-  (void)task;
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->y_rows * c->y_columns * c->filters;
   struct image image = {NULL, c->rows, c->columns, whole(c->channels, WIDE), c->top, c->left, NULL};
   float *zeros = floats(c, c->columns * image.pitch);
@@ -313,6 +394,10 @@ static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int
     tiles.bias = c->packed + tiles.filter_pitch * 9 * c->channels, tiles.relu = c->relu, tiles.pool = c->pool;
     tiles.row = c->y_columns * c->filters, tiles.column = c->filters;
     for (int64_t i = first; i < last; i++) {
+      if (!image_fits(c->x + i * size, size)) {
+        forward(c, task, i, i + 1);
+        continue;
+      }
       image.pixels = in_vectors(c, c->x + i * size, copy);
       convolve_by_tiles(&tiles, &image, c->out_rows, c->out_columns, c->out + i * y_size,
                         c->pool ? c->out_winner + i * y_size : NULL);
@@ -323,7 +408,6 @@ static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int
 }
 
 static void input_gradient_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
-  (void)task;
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->out_rows * c->out_columns * c->filters;
   struct image image = {NULL, c->out_rows, c->out_columns, whole(c->filters, WIDE), 2 - c->top, 2 - c->left, NULL};
   float *zeros = floats(c, c->out_columns * image.pitch), *none = floats(c, whole(c->channels, WIDE));
@@ -335,6 +419,10 @@ static void input_gradient_by_winograd(struct conv *c, int64_t task, int64_t fir
     for (int64_t i = first; i < last; i++) {
       if (copy) pass_gradient(c, i, copy, c->out_columns * image.pitch, image.pitch, NULL);
       image.pixels = copy ? copy : c->y_gradient + i * y_size;
+      if (!image_fits(image.pixels, c->out_rows * c->out_columns * image.pitch)) {
+        input_gradient_dense(c, task, i, i + 1);
+        continue;
+      }
       convolve_by_tiles(&tiles, &image, c->rows, c->columns, c->out + i * size, NULL);
     }
   }
@@ -355,6 +443,10 @@ static void add_to_partial_by_winograd(struct conv *c, int64_t task, int64_t fir
   float *total = c->partials + task * c->partial, *bias = total + c->partial - whole(c->filters, 16);
   if (!c->failed) {
     for (int64_t i = first; i < last; i++) {
+      if (!image_fits(c->x + i * size, size) || !scale_fits(scale_of(c->y_gradient + i * y_size, y_size))) {
+        add_to_partial(c, task, i, i + 1);
+        continue;
+      }
       if (passed) pass_gradient(c, i, passed, c->out_columns * filter_pitch, filter_pitch, bias);
       const struct image image = {in_vectors(c, c->x + i * size, copy), c->rows, c->columns, pitch, c->top, c->left, zeros};
       const float *from = passed ? passed : c->y_gradient + i * y_size;
