@@ -97,7 +97,14 @@ def conv(
 
     The kernel is not flipped, as in every deep-learning library. `padding` is the amount, with TensorFlow's 'same'
     (ceil(n / s) outputs, the odd position at the end); `padding_mode` says what fills it, so that changing the mode never
-    shifts the sampling grid. Raises UsageError for shapes that do not agree and for a kernel larger than the padded image.
+    shifts the sampling grid.
+
+    Every output is a sum of products in which a tap of zero hides its pixel, whatever finite value the pixel has. 3x3 kernels
+    are computed by Winograd's form on CPU only for kernels without isolated zeros and images without outliers; there a
+    rounding error is relative to the largest pixel of a window, as the window's pixels are of similar size.
+
+    Raises:
+      UsageError: shapes do not agree, or the kernel is larger than the padded image.
     """
     how = _Convolution.of(x, kernel, bias, strides, padding, padding_mode, dilation, groups)
     return conv_valid(*how.arrays, **how.settings)

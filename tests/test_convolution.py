@@ -440,3 +440,60 @@ def test_in_other_contexts_it_is_another_design():
 def test_dense_is_a_product_and_a_bias():
     x, kernel, bias = draw(5, 7), draw(7, 3, seed=1), draw(3, seed=2)
     np.testing.assert_allclose(dense(x, kernel, bias), x @ kernel + bias, rtol=1e-5, atol=1e-6)
+
+
+# ----------------------------------------------------------------------------------------- exactness whatever the inputs
+
+
+def rounding_errors(x, kernel):
+    """Largest errors of the output and of both gradients, in units of eps times the sum of |x| |kernel| behind each value."""
+    with at_most("lax"), jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        wide = [np.asarray(a, np.float64) for a in (x, kernel)]
+        exact = lambda x, k: reference(x, k, strides=(1, 1), dilation=(1, 1), groups=1)  # noqa: E731
+        y, pull_back = jax.vjp(exact, *map(jnp.asarray, wide))
+        g = np.asarray(draw(*y.shape, seed=3), np.float64)
+        found = [np.asarray(a) for a in (y, *pull_back(jnp.asarray(g)))]
+        size, pull_back = jax.vjp(exact, *(jnp.asarray(np.abs(a)) for a in wide))
+        bounds = [np.asarray(a) for a in (size, *pull_back(jnp.asarray(np.abs(g))))]
+    ours = lambda x, k: conv_valid(x, k, strides=(1, 1), dilation=(1, 1), groups=1)  # noqa: E731
+    y, pull_back = jax.vjp(ours, jnp.asarray(x), jnp.asarray(kernel))
+    values = (y, *pull_back(jnp.asarray(g, jnp.float32)))
+    eps = np.finfo(np.float32).eps
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = [np.abs(np.asarray(v, np.float64) - f) / (eps * b) for v, f, b in zip(values, found, bounds, strict=True)]
+    return [float(np.where(b > 0, r, 0.0).max()) for r, b in zip(ratios, bounds, strict=True)]
+
+
+@pytest.mark.parametrize("zero_tap", [False, True])
+@pytest.mark.parametrize("sentinel", [-9999.0, 1e6, -1e9, 1e30])
+def test_e1_an_outlier_costs_no_accuracy_elsewhere(sentinel, zero_tap):
+    x, kernel = draw(2, 8, 8, 16), draw(3, 3, 16, 16, seed=1)
+    x[0, 2, 2, 0] = sentinel
+    if zero_tap:
+        kernel[1, 1] = 0
+    # A plain sum of 144 products is off by a few eps of the sum of their magnitudes.
+    assert max(rounding_errors(x, kernel)) < 32
+
+
+@pytest.mark.parametrize("hidden", [-9999.0, -1e9, 3e38])
+def test_e1_a_zero_tap_hides_its_pixel(hidden):
+    kernel = draw(3, 3, 16, 16, seed=1)
+    kernel[1, 1] = 0
+
+    def at_centre(x):  # the output that sees pixel (2, 2) through the centre tap alone
+        return conv_valid(x, jnp.asarray(kernel), strides=(1, 1), dilation=(1, 1), groups=1)[0, 1, 1]
+
+    x = draw(1, 8, 8, 16)
+    clean = at_centre(jnp.asarray(x))
+    x[0, 2, 2] = hidden
+    np.testing.assert_allclose(at_centre(jnp.asarray(x)), clean, rtol=1e-4, atol=1e-4)
+    gradient = jax.grad(lambda x: at_centre(x).sum())(jnp.asarray(x))
+    np.testing.assert_array_equal(gradient[0, 2, 2], 0)
+
+
+def test_e1_an_image_does_not_depend_on_the_range_of_its_batch_mates(only_native):
+    x, kernel = draw(2, 8, 8, 16), jnp.asarray(draw(3, 3, 16, 16, seed=1))
+    run = functools.partial(conv_valid, kernel=kernel, strides=(1, 1), dilation=(1, 1), groups=1)
+    alone = run(jnp.asarray(x))[1]
+    x[0, 0, 0, 0] = 1e9
+    np.testing.assert_array_equal(run(jnp.asarray(x))[1], alone)
