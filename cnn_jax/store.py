@@ -237,9 +237,8 @@ def _scan(dir: Path) -> _Contents:
         for number, line in enumerate(lines, 1):
             if line:
                 _add_line(found, dir, line, f"{path.name}:{number}")
-    if (
-        found.damaged and not found.records and not found.later and _read_header(dir) is None
-    ):  # records/*.jsonl of another program
+    foreign = found.damaged and not (found.records or found.later)  # records/*.jsonl of another program
+    if foreign and not (dir / "sweep.json").exists():
         raise UsageError(f"{dir} holds no sweep: none of the lines in {dir / 'records'} is a record of this program")
     return found
 
