@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from cnn_jax import stats
 from cnn_jax.report import words
 
+NAMED = 3  # cells that are listed by name
 _COSTS = {"params": "parameters", "macs": "MACs"}
 
 
@@ -54,7 +55,7 @@ def _effects(analysis: stats.Analysis, claimed: Sequence[stats.Term]) -> str:
 
 def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
     """The answer of a sweep of one factor: which level beats which, by how much, and at what cost."""
-    span = term.span
+    span = term.extremes if excludes_zero(term.extremes) else term.span
     e = span.simultaneous
     better, worse, low, high = (span.b, span.a, e.low, e.high) if e.value >= 0 else (span.a, span.b, -e.high, -e.low)
     first, second = words.level(term.name, better), words.level(term.name, worse)
@@ -69,6 +70,12 @@ def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
             costs.append(f"{ratio:.2g} times the {noun}")
     tail = f"; it has {words.join(costs)}" if costs else ""
     return f"{_capital(first)} beats {second} by {bounds}{equal}{tail}."
+
+
+def excludes_zero(contrast: stats.Contrast) -> bool:
+    """Whether the report claims this difference."""
+    e = contrast.simultaneous
+    return e.known and not e.low <= 0 <= e.high
 
 
 def cost_ratio(analysis: stats.Analysis, factor: str, level: str, against: str, cost: str) -> float | None:
@@ -108,7 +115,6 @@ def details(analysis: stats.Analysis) -> list[str]:
     if len(analysis.cells) > 1:
         out.append(_best(analysis, best))
     out.append(_test(analysis, best))
-    out.append(held_fixed(analysis))
     out += noise_floor(analysis)
     if analysis.curse == analysis.curse and len(analysis.cells) > 1:
         luck = words.spread(analysis.curse)
@@ -121,7 +127,8 @@ def details(analysis: stats.Analysis) -> list[str]:
 def held_fixed(analysis: stats.Analysis) -> str:
     """The settings that all cells share."""
     fixed = analysis.design.fixed
-    shown = {k: v for k, v in fixed.items() if v is not None and k not in ("iso", "validation_fraction")}
+    hidden = {"iso", "validation_fraction"} | (set() if fixed.get("optimizer") in ("sgd", "rmsprop") else {"momentum"})
+    shown = {name: level for name, level in fixed.items() if level not in (None, 0, "none") and name not in hidden}
     return f"Held fixed: {', '.join(f'{name} {stats.text(level)}' for name, level in shown.items())}."
 
 
@@ -182,6 +189,8 @@ def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
         tail = "the other cell cannot be told from it"
     elif ties == others:
         tail = f"none of the {others} other cells can be told from it"
+    elif ties <= NAMED:
+        tail = f"the best cell is it or {words.join([c.label for c in analysis.ties], 'or')} (95 % confidence)"
     else:
         tail = f"the best cell is it or one of {ties} of the {others} others (95 % confidence)"
     return f"Best on {where}: {best.label}, {_cell(analysis, best)}, {words.seeds(analysis, best)}; {tail}."

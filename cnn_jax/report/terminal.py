@@ -26,7 +26,7 @@ def show(analysis: stats.Analysis, console: Console) -> None:
         )
     console.print()
     console.print(answer.headline(analysis), style="bold", highlight=False, markup=False)
-    for sentence in answer.details(analysis):
+    for sentence in (*answer.details(analysis), *([answer.held_fixed(analysis)] if analysis.cells else [])):
         console.print(sentence, highlight=False, markup=False)
     for sentence in answer.cautions(analysis):
         console.print(sentence, style="yellow", highlight=False, markup=False)

@@ -42,6 +42,7 @@ class Term:
         span: The contrast that the report quotes. For a factor of numbers the last level against the first if that difference
             is claimed; otherwise the two levels that differ most clearly. For an interaction the change of one factor's step
             between two levels of the other that is clearest.
+        extremes: The level of highest mean against that of lowest; for an interaction the same as `span`.
         test: The F test of no effect on these images, for new seeds; the claims do not use it.
         levels: Each level's marginal mean.
         contrasts: Each level against the first.
@@ -51,6 +52,7 @@ class Term:
     factors: tuple[str, ...]
     span: Contrast
     test: Test | None
+    extremes: Contrast
     levels: tuple[tuple[str, Estimate], ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     p: float = math.nan
@@ -211,7 +213,7 @@ def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, mea
 
     contrasts = tuple(against(0, b) for b in range(1, groups))
     if not contrasts[-1].estimate.known:
-        return Term((name,), contrasts[-1], None, levels, contrasts)
+        return Term((name,), contrasts[-1], None, contrasts[-1], levels, contrasts)
     low, high = np.triu_indices(groups, 1)
     pairs = pairs_LL[low, high]
     at = clearest(pairs)
@@ -222,7 +224,9 @@ def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, mea
         span = contrasts[-1]
     else:
         span = against(a, b) if coding.ordered or pairs.value[at] >= 0 else against(b, a)
-    return Term((name,), span, means.test(rows), levels, contrasts, p)
+    height = [e.value for _, e in levels]
+    extremes = against(int(np.argmin(height)), int(np.argmax(height)))
+    return Term((name,), span, means.test(rows), extremes, levels, contrasts, p)
 
 
 def _interaction(factors: tuple[str, str], codings: dict[str, _Coding], means: Means, family: int) -> Term:
@@ -241,7 +245,7 @@ def _interaction(factors: tuple[str, str], codings: dict[str, _Coding], means: M
     wide = widened(e, one, (1 - LEVEL) / many)
     span = Contrast(f"{step} at {b.names[b1[j]]}", f"{step} at {b.names[b2[j]]}", e, wide)
     rows = (both_ABK[1:, 1:] - both_ABK[:1, 1:] - both_ABK[1:, :1] + both_ABK[:1, :1]).reshape(-1, len(means.mean_K))
-    return Term(factors, span, means.test(rows), p=min(1.0, many * float(one.p)))
+    return Term(factors, span, means.test(rows), span, p=min(1.0, many * float(one.p)))
 
 
 def _pairs_of(levels: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
