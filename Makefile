@@ -30,7 +30,7 @@ test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)
 
-# Convolution, pooling and gradients against PyTorch and Keras.
+# Convolution, pooling and gradients against PyTorch and Keras; textbook designs against statsmodels.
 oracle: .venv-oracle/.ready
 	KERAS_BACKEND=torch .venv-oracle/bin/python -m pytest -n auto -m oracle tests/oracle $(ARGS)
 
