@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax.convolution import ffi, xla
-from cnn_jax.convolution.xla import Axes
+from cnn_jax.convolution.xla import Axes, add_bias, sum_dtype
 
+__all__ = ["DESIGNS", "add_bias", "at_most", "conv_max_pool", "conv_valid", "dense", "design", "sum_dtype"]
 DESIGNS = ("native", "xla", "lax")
 _most: contextvars.ContextVar[str] = contextvars.ContextVar("design", default="native")
 
@@ -94,7 +95,7 @@ def conv_valid(
         y = xla.depthwise(x, kernel, strides, dilation, how.zeros)
     else:
         y = xla.as_written(x, kernel, how, groups)
-    y = y if bias is None else y + bias
+    y = y if bias is None else add_bias(y, bias)
     return jax.nn.relu(y) if relu else y
 
 
@@ -144,4 +145,4 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     by = design() if x.dtype == jnp.float32 else "lax"
     if by == "native":
         return ffi.dense(x, kernel, bias)
-    return xla.dense(x, kernel, bias) if by == "xla" else x @ kernel + bias
+    return xla.dense(x, kernel, bias) if by == "xla" else add_bias(x @ kernel, bias)
