@@ -21,7 +21,7 @@ from jax import lax
 
 from cnn_jax import config, geometry
 from cnn_jax.config import Padding, Size, UsageError
-from cnn_jax.convolution import TRANSPOSED_SCOPE, conv_max_pool, conv_valid, dense
+from cnn_jax.convolution import TRANSPOSED_SCOPE, add_bias, conv_max_pool, conv_valid, dense, sum_dtype
 from cnn_jax.convolution.linear import Arrays, Rule, canonical, linear
 
 Initializer = Callable[..., Any]  # (key, shape, dtype) -> array
@@ -99,9 +99,10 @@ def conv(
     (ceil(n / s) outputs, the odd position at the end); `padding_mode` says what fills it, so that changing the mode never
     shifts the sampling grid.
 
-    Every output is a sum of products in which a tap of zero hides its pixel, whatever finite value the pixel has. 3x3 kernels
-    are computed by Winograd's form on CPU only for kernels without isolated zeros and images without outliers; there a
-    rounding error is relative to the largest pixel of a window, as the window's pixels are of similar size.
+    The result and its gradients agree with `lax.conv_general_dilated` to rounding for any finite input: a pixel under a zero
+    tap has no influence, whatever its value (masked kernels, sentinels for missing data), and its gradient is zero. Without
+    zero taps, rounding errors are relative to the largest pixel of a window and the largest tap. Sums of bfloat16 and float16
+    are taken in float32.
 
     Raises:
       UsageError: shapes do not agree, or the kernel is larger than the padded image.
@@ -164,7 +165,7 @@ def conv_transpose(
     # What the pads of the convolution were is cut off; where the output reaches beyond the last window, zeros are added.
     edges = ((-low, out + low - whole, 0) for whole, out, (low, _) in zip(whole_S, out_S, pads, strict=True))
     y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-    return y if bias is None else y + bias
+    return y if bias is None else add_bias(y, bias)
 
 
 def max_pool(
@@ -175,11 +176,10 @@ def max_pool(
     Padding never wins, and a NaN always does. Of equal values the first in row-major order gets the gradient, as in PyTorch.
     Raises UsageError where a window would see nothing but padding.
     """
-    if jnp.issubdtype(x.dtype, jnp.inexact):
-        lowest: Any = -jnp.inf
-    else:
-        lowest = jnp.iinfo(x.dtype).min
-    return _pool(x, window, strides, padding, dilation, _first_maximum, lowest)[0]
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return _pool(x, window, strides, padding, dilation, _first_maximum, jnp.iinfo(x.dtype).min)[0]
+    wide = x.astype(sum_dtype(x.dtype))  # a pixel's gradient is a sum over the windows that it wins
+    return _pool(wide, window, strides, padding, dilation, _first_maximum, -jnp.inf)[0].astype(x.dtype)
 
 
 def avg_pool(
@@ -190,8 +190,8 @@ def avg_pool(
     The mean is over the pixels of the image under the window, as in Keras; with `count_include_pad` over all of the window,
     as PyTorch does unless told otherwise. Integers and half precision are summed in float32; integers come back as that.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    total, counts = _pool(wide, window, strides, padding, 1, jnp.add, 0)
+    wide = x.astype(sum_dtype(x.dtype))
+    total, counts = _pool(wide, window, strides, padding, 1, _sum, 0)
     if count_include_pad:
         size = math.prod(geometry.as_tuple(window, x.ndim - 2, "window"))
         counts = np.full_like(counts, size)
@@ -214,25 +214,42 @@ def _pool(
     spatial = x.shape[1:-1]
     pads = _fitting_pads(spatial, window, strides, dilation, padding, "window")
     x = pad(x, pads, value=fill)
-    counts = np.ones((), int)
+    counts, inside = np.ones((), int), []
     axes = list(zip(range(1, rank + 1), window, strides, dilation, strict=True))
     for (axis, k, s, d), n, (low, _) in zip(axes, spatial, pads, strict=True):
         starts = np.arange(0, x.shape[axis] - (k - 1) * d, s) - low
         taps_SP = starts[:, None] + np.arange(k) * d
-        inside_S = np.sum((taps_SP >= 0) & (taps_SP < n), axis=1)
+        inside_SP = (taps_SP >= 0) & (taps_SP < n)
+        inside_S = np.sum(inside_SP, axis=1)
+        inside.append(inside_SP)
         if not inside_S.all():
             raise UsageError(f"window {k} with padding {pads[axis - 1]} on an axis of {n} would see nothing but padding")
         counts = counts[..., None] * inside_S
     for axis, k, s, d in reversed(axes):
         span = (counts.shape[axis - 1] - 1) * s + 1
-        slices = (lax.slice_in_dim(x, tap * d, tap * d + span, s, axis) for tap in range(k))
-        x = functools.reduce(combine, slices)
+        inside_SP = inside[axis - 1]
+        combined = lax.slice_in_dim(x, 0, span, s, axis)
+        for tap in range(1, k):
+            # Where all taps before this one are padding.
+            first_S = inside_SP[:, tap] & ~inside_SP[:, :tap].any(axis=1)
+            first = first_S.reshape(-1, *(1,) * (x.ndim - axis - 1)) if first_S.any() else None
+            combined = combine(combined, lax.slice_in_dim(x, tap * d, tap * d + span, s, axis), first)
+        x = combined
     return x, counts
 
 
-def _first_maximum(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The larger; a if they are equal; NaN if either is. Its gradient is one select, and needs only the mask."""
-    return jnp.where((b > a) | (b != b), b, a)
+def _sum(a: jax.Array, b: jax.Array, first: np.ndarray | None) -> jax.Array:
+    del first  # padding is zero
+    return a + b
+
+
+def _first_maximum(a: jax.Array, b: jax.Array, first: np.ndarray | None) -> jax.Array:
+    """Return the larger; a if they are equal; NaN if either is; b where it is the `first` that is not padding.
+
+    The gradient is one select, and needs only the mask.
+    """
+    b_wins = (b > a) | (b != b)
+    return jnp.where(b_wins if first is None else b_wins | first, b, a)
 
 
 def _rank(x: jax.Array, kernel: jax.Array | None = None) -> int:
@@ -521,7 +538,7 @@ class Dense(_Weighted):
     def affine(self, x: jax.Array) -> jax.Array:
         x, kernel, bias = promote_dtype(x, self.kernel(x.shape[-1], self.units), self.bias(self.units))
         if bias is None or x.ndim > 2:
-            return x @ kernel if bias is None else x @ kernel + bias
+            return x @ kernel if bias is None else add_bias(x @ kernel, bias)
         return dense(x, kernel, bias)
 
 
@@ -536,7 +553,10 @@ class Subsample(_Parametric):
     def affine(self, x: jax.Array) -> jax.Array:
         size = math.prod(geometry.as_tuple(self.window, _rank(x), "window"))
         scale = self.parameter("scale", jax.nn.initializers.constant(1 / size), (x.shape[-1],))
-        return avg_pool(x, self.window) * (size * scale) + self.parameter("bias", "zeros", (x.shape[-1],))
+        bias = self.parameter("bias", "zeros", (x.shape[-1],))
+        dtype = jnp.result_type(x, scale, bias)
+        wide = sum_dtype(dtype)  # the gradients of scale and bias are sums over all positions
+        return (avg_pool(x.astype(wide), self.window) * (size * scale.astype(wide)) + bias.astype(wide)).astype(dtype)
 
 
 class MaxPool(_Named):
@@ -577,6 +597,18 @@ class GlobalAvgPool(_Named):
         return jnp.mean(x, axis=tuple(range(1, 1 + _rank(x))))
 
 
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the mean and the (biased) variance of x (..., C) per channel.
+
+    The mean of squares less the square of the mean takes one pass, but loses as many digits as the mean is larger than the
+    deviation: then a second pass sums the squared differences from the mean.
+    """
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    var = jnp.maximum(0, (x * x).mean(axes) - mean * mean)
+    return mean, lax.cond(jnp.all(mean * mean <= 4 * var), lambda: var, lambda: jnp.square(x - mean).mean(axes))
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
     """x (..., C) with mean 0 and variance 1 per channel, times scale plus bias; mean and (biased) variance of x.
@@ -584,9 +616,7 @@ def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float)
     Its gradient is the closed form (Ioffe and Szegedy 2015, section 3): two sums and one pass over x and the gradient, where
     differentiating the steps takes twice as many, and twice as long to compile.
     """
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
-    var = jnp.maximum(0, (x * x).mean(axes) - mean * mean)
+    mean, var = _moments(x)
     slope = scale * jax.lax.rsqrt(var + epsilon)
     return x * slope + (bias - mean * slope), mean, var
 
@@ -670,7 +700,8 @@ class RBF(_Named):
         codes_KC = np.array(self.codes)
         if codes_KC.shape[1:] != x.shape[1:]:
             raise UsageError(f"codes have length {codes_KC.shape[1:]}, but x has {x.shape[1:]} features")
-        return -0.5 * jnp.sum((x[:, None] - codes_KC.astype(x.dtype)) ** 2, axis=-1)
+        wide = x.astype(sum_dtype(x.dtype))
+        return (-0.5 * jnp.sum((wide[:, None] - codes_KC.astype(wide.dtype)) ** 2, axis=-1)).astype(x.dtype)
 
 
 class PadChannels(_Named):

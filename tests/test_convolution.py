@@ -306,6 +306,8 @@ def agrees_with_lax(images, size, kernel, channels, filters, strides, zeros, bia
     rng = np.random.default_rng(images)
     shapes = [(images, *size, channels), (*kernel, channels, filters), (filters,)][: 3 if biased else 2]
     arrays = [rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
+    if kernel == (3, 3):
+        arrays[1][arrays[1] == 0] = 4  # a kernel with zero taps is computed by the plain loops, not by Winograd's
     activation = jax.nn.relu if relu else (lambda y: y)
     how = {"strides": strides, "dilation": (1, 1), "groups": 1, "zeros": zeros}
 
@@ -444,58 +446,128 @@ def test_dense_is_a_product_and_a_bias():
     np.testing.assert_allclose(dense(x, kernel, bias), x @ kernel + bias, rtol=1e-5, atol=1e-6)
 
 
-# ----------------------------------------------------------------------------------------- exactness whatever the inputs
+# ----------------------------------------------------------------------------------- E1: range of the input, zero taps
+
+UNIT = {"strides": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
-def rounding_errors(x, kernel):
-    """Largest errors of the output and of both gradients, in units of eps times the sum of |x| |kernel| behind each value."""
-    with at_most("lax"), jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
-        wide = [np.asarray(a, np.float64) for a in (x, kernel)]
-        exact = lambda x, k: reference(x, k, strides=(1, 1), dilation=(1, 1), groups=1)  # noqa: E731
-        y, pull_back = jax.vjp(exact, *map(jnp.asarray, wide))
-        g = np.asarray(draw(*y.shape, seed=3), np.float64)
-        found = [np.asarray(a) for a in (y, *pull_back(jnp.asarray(g)))]
-        size, pull_back = jax.vjp(exact, *(jnp.asarray(np.abs(a)) for a in wide))
-        bounds = [np.asarray(a) for a in (size, *pull_back(jnp.asarray(np.abs(g))))]
-    ours = lambda x, k: conv_valid(x, k, strides=(1, 1), dilation=(1, 1), groups=1)  # noqa: E731
-    y, pull_back = jax.vjp(ours, jnp.asarray(x), jnp.asarray(kernel))
-    values = (y, *pull_back(jnp.asarray(g, jnp.float32)))
-    eps = np.finfo(np.float32).eps
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = [np.abs(np.asarray(v, np.float64) - f) / (eps * b) for v, f, b in zip(values, found, bounds, strict=True)]
-    return [float(np.where(b > 0, r, 0.0).max()) for r, b in zip(ratios, bounds, strict=True)]
+def masked_kernel(seed=0):
+    """Taps of a causal kernel (PixelCNN): zero from the centre on."""
+    kernel = draw(3, 3, 16, 16, seed=seed)
+    kernel[1, 1:] = kernel[2] = 0
+    return kernel
 
 
-@pytest.mark.parametrize("zero_tap", [False, True])
-@pytest.mark.parametrize("sentinel", [-9999.0, 1e6, -1e9, 1e30])
-def test_e1_an_outlier_costs_no_accuracy_elsewhere(sentinel, zero_tap):
-    x, kernel = draw(2, 8, 8, 16), draw(3, 3, 16, 16, seed=1)
-    x[0, 2, 2, 0] = sentinel
-    if zero_tap:
-        kernel[1, 1] = 0
-    # A plain sum of 144 products is off by a few eps of the sum of their magnitudes.
-    assert max(rounding_errors(x, kernel)) < 32
+@pytest.mark.parametrize("sentinel", [-9999.0, 1e6, -1e9, 1e38])
+def test_e1_a_zero_tap_hides_its_pixel(sentinel):
+    x, kernel = draw(2, 6, 6, 16, seed=1), masked_kernel()
+    shown = x.copy()
+    shown[0, 2, 2], x[0, 2, 2] = sentinel, 0
+    output = jax.jit(lambda x, k: conv_valid(x, k, **UNIT)[0, 1, 1])
+    np.testing.assert_allclose(output(shown, kernel), output(x, kernel), rtol=1e-5, atol=1e-5)
+    gradients = jax.jit(jax.grad(lambda x, k: output(x, k).sum(), (0, 1)))
+    (of_x, of_kernel), (_, expected) = gradients(shown, kernel), gradients(x, kernel)
+    assert not of_x[0, 2, 2].any()
+    np.testing.assert_allclose(of_kernel[kernel != 0], expected[kernel != 0], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("hidden", [-9999.0, -1e9, 3e38])
-def test_e1_a_zero_tap_hides_its_pixel(hidden):
-    kernel = draw(3, 3, 16, 16, seed=1)
-    kernel[1, 1] = 0
+def exact(x, kernel, upstream):
+    """The convolution and its two gradients in float64, and the same of magnitudes: the scale of a plain sum's errors."""
 
-    def at_centre(x):  # the output that sees pixel (2, 2) through the centre tap alone
-        return conv_valid(x, jnp.asarray(kernel), strides=(1, 1), dilation=(1, 1), groups=1)[0, 1, 1]
+    def both(x, kernel, upstream):
+        rows, columns = upstream.shape[1:3]
+        y, of_x, of_kernel = np.zeros(upstream.shape), np.zeros(x.shape), np.zeros(kernel.shape)
+        for i, j in np.ndindex(3, 3):
+            seen = (slice(None), slice(i, i + rows), slice(j, j + columns))
+            y += x[seen] @ kernel[i, j]
+            of_x[seen] += upstream @ kernel[i, j].T
+            of_kernel[i, j] = np.tensordot(x[seen], upstream, ((0, 1, 2), (0, 1, 2)))
+        return y, of_x, of_kernel
 
-    x = draw(1, 8, 8, 16)
-    clean = at_centre(jnp.asarray(x))
-    x[0, 2, 2] = hidden
-    np.testing.assert_allclose(at_centre(jnp.asarray(x)), clean, rtol=1e-4, atol=1e-4)
-    gradient = jax.grad(lambda x: at_centre(x).sum())(jnp.asarray(x))
-    np.testing.assert_array_equal(gradient[0, 2, 2], 0)
+    wide = [a.astype(np.float64) for a in (x, kernel, upstream)]
+    return both(*wide), both(*map(np.abs, wide))
 
 
-def test_e1_an_image_does_not_depend_on_the_range_of_its_batch_mates(only_native):
-    x, kernel = draw(2, 8, 8, 16), jnp.asarray(draw(3, 3, 16, 16, seed=1))
-    run = functools.partial(conv_valid, kernel=kernel, strides=(1, 1), dilation=(1, 1), groups=1)
-    alone = run(jnp.asarray(x))[1]
-    x[0, 0, 0, 0] = 1e9
-    np.testing.assert_array_equal(run(jnp.asarray(x))[1], alone)
+@pytest.mark.usefixtures("only_native")
+@settings(max_examples=60, deadline=None, phases=FOUND)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    decades=st.sampled_from([0, 1, 5, 30]),
+    scale=st.sampled_from([1e-37, 1e-20, 1.0, 1e20, 1e33]),
+    sentinel=st.sampled_from([None, -9999.0, 1e6, -1e9, 1e30]),
+    zero_taps=st.booleans(),
+    relu=st.booleans(),
+)
+def test_e1_errors_are_those_of_a_plain_sum(seed, decades, scale, sentinel, zero_taps, relu):
+    """Each output within a small multiple of eps * sum |x| |kernel|, whatever the range of the input."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, 6, 7, 16)) * 10 ** rng.uniform(-decades, 0, (2, 6, 7, 16)) * scale
+    x = np.maximum(x, 0) if relu else x
+    if sentinel is not None:
+        x[0, rng.integers(6), rng.integers(7)] = sentinel
+    x, kernel = x.astype(np.float32), draw(3, 3, 16, 20, seed=seed)
+    kernel[rng.integers(3), rng.integers(3)] *= not zero_taps
+    upstream = draw(2, 4, 5, 20, seed=seed + 1) * (rng.random((2, 4, 5, 1)) < 0.5).astype(np.float32)
+    y, pull_back = jax.vjp(jax.jit(lambda x, k: conv_valid(x, k, **UNIT)), x, kernel)
+    values, bounds = exact(x, kernel, upstream)
+    for name, found, value, bound in zip(["y", "x", "kernel"], (y, *pull_back(upstream)), values, bounds, strict=True):
+        # 2e-36: what is flushed to zero below the smallest normal number, 144 times over.
+        excess = np.abs(np.asarray(found, np.float64) - value) / (2.0**-23 * bound + 2e-36)
+        assert excess.max() <= 32, (name, excess.max())
+
+
+@pytest.mark.usefixtures("only_native")
+def test_e1_an_image_is_judged_alone():
+    """An outlier in one image changes no bit of the others."""
+    x, kernel = draw(3, 9, 9, 16), draw(3, 3, 16, 16, seed=1)
+    run = jax.jit(lambda x: conv_valid(x, kernel, **UNIT))
+    before = np.asarray(run(x))
+    x[1, 4, 4] = 1e9
+    np.testing.assert_array_equal(np.asarray(run(x))[[0, 2]], before[[0, 2]])
+
+
+@pytest.mark.usefixtures("only_native")
+def test_e1_what_is_not_finite_stays_in_its_windows():
+    x, kernel = draw(1, 8, 8, 16), draw(3, 3, 16, 16, seed=1)
+    x[0, 4, 4, 3] = np.nan
+    y = np.asarray(conv_valid(x, kernel, **UNIT))
+    assert np.isnan(y[0, 2:5, 2:5]).all()
+    assert np.isnan(y).sum() == 9 * 16
+
+
+# ------------------------------------------------------------------------------ E2: half precision; E10: large kernels
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_e2_gradients_of_half_precision_are_summed_in_float32(dtype):
+    x = jnp.ones((2, 32, 32, 2), dtype)
+    depthwise = jax.grad(lambda k: conv_valid(x, k, strides=(1, 1), dilation=(1, 1), groups=2).astype(jnp.float32).sum())
+    np.testing.assert_array_equal(depthwise(jnp.ones((1, 1, 1, 2), dtype)).astype(np.float32), 2048)
+    kernel = jnp.ones((1, 1, 2, 3), dtype)
+    by_bias = jax.grad(lambda b: conv_valid(x, kernel, b, **UNIT).astype(jnp.float32).sum())
+    np.testing.assert_array_equal(by_bias(jnp.zeros(3, dtype)).astype(np.float32), 2048)
+    of_dense = jax.grad(lambda b: dense(jnp.ones((2048, 2), dtype), kernel[0, 0], b).astype(jnp.float32).sum())
+    np.testing.assert_array_equal(of_dense(jnp.zeros(3, dtype)).astype(np.float32), 2048)
+
+
+def test_e2_a_large_depthwise_window_is_summed_in_float32():
+    y = conv_valid(jnp.ones((1, 24, 24, 2), jnp.bfloat16), jnp.ones((24, 24, 1, 2), jnp.bfloat16), **{**UNIT, "groups": 2})
+    np.testing.assert_array_equal(y.astype(np.float32), 576)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_e10_depthwise_kernels_of_any_size_make_one_program(multiplier):
+    def gradient(size):
+        kernel = jax.ShapeDtypeStruct((size, size, 1, 4 * multiplier), jnp.float32)
+        x = jax.ShapeDtypeStruct((2, 33, 33, 4), jnp.float32)
+        loss = lambda x, k: conv_valid(x, k, **{**UNIT, "groups": 4}).sum()  # noqa: E731
+        return len(jax.jit(jax.grad(loss, (0, 1))).lower(x, kernel).as_text().splitlines())
+
+    assert gradient(31) < 1.2 * gradient(3)
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+def test_e10_depthwise_convolution_agrees_with_lax(multiplier):
+    x, kernel = draw(2, 13, 12, 3), draw(7, 5, 1, 3 * multiplier, seed=1)
+    how = {"strides": (2, 1), "dilation": (1, 2), "groups": 3}
+    agree(lambda x, k: conv_valid(x, k, **how), lambda x, k: reference(x, k, **how), x, kernel)

@@ -630,3 +630,45 @@ def test_batch_norm_is_that_of_flax(shape):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), found, expected)
     still = theirs.apply(variables(params), x, use_running_average=True)
     np.testing.assert_allclose(ours.apply(variables(params), x, False), still, rtol=1e-5, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- E2, E9: numerics
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_e2_gradients_of_half_precision_are_summed_in_float32(dtype):
+    x = jnp.ones((2, 64, 64, 1), dtype)
+    module = layers.Subsample(2, dtype=dtype)
+    params = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
+    gradients = jax.grad(lambda p: module.apply({"params": p}, x).astype(jnp.float32).sum())(params)
+    assert gradients["scale"] == 4 * 2048
+    assert gradients["bias"] == 2048
+    by_bias = jax.grad(lambda b: conv_transpose(x, jnp.ones((1, 1, 1, 1), dtype), b).astype(jnp.float32).sum())
+    assert by_bias(jnp.zeros(1, dtype)) == 8192
+    peak = jnp.zeros((1, 65, 65, 1), dtype).at[0, 32, 32].set(1)
+    wins = jax.grad(lambda x: max_pool(x, 33, strides=1, padding=16).astype(jnp.float32).sum())(peak)
+    assert wins.max() == jnp.asarray(33 * 33, dtype)
+
+
+@pytest.mark.parametrize("padding", [1, "same", "same_lower"])
+def test_e9_padding_never_wins_over_minus_infinity(padding):
+    """The gradient of each window goes to its first pixel, though padding has the same value."""
+    x = jnp.full((1, 4, 4, 1), -jnp.inf)
+    gradient = jax.grad(lambda x: max_pool(x, 3, strides=1, padding=padding).sum())(x)
+    assert gradient.sum() == 16
+    np.testing.assert_array_equal(gradient[0, :, :, 0], np.outer([2, 1, 1, 0], [2, 1, 1, 0]))
+
+
+@pytest.mark.parametrize("mean", [0, 5, 300])
+def test_e9_batch_norm_of_a_mean_far_from_zero(mean):
+    x = np.random.default_rng(0).normal(mean, 0.1, (64, 16, 16, 3)).astype(np.float32)
+    wide = x.astype(np.float64)
+    moments = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+    module = layers.BatchNorm(momentum=0.0)
+    variables = {
+        "params": {"scale": jnp.ones(3), "bias": jnp.zeros(3)},
+        "batch_stats": {"mean": jnp.zeros(3), "var": jnp.ones(3)},
+    }
+    _, moved = jax.jit(lambda x: module.apply(variables, x, train=True, mutable=["batch_stats"]))(x)
+    np.testing.assert_allclose(moved["batch_stats"]["mean"], moments[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(moved["batch_stats"]["var"], moments[1], rtol=4e-6 if mean < 300 else 1e-4)

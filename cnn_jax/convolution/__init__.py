@@ -18,8 +18,9 @@ import jax.numpy as jnp
 
 from cnn_jax.convolution import ffi, xla
 from cnn_jax.convolution.linear import canonical
-from cnn_jax.convolution.xla import Axes
+from cnn_jax.convolution.xla import Axes, add_bias, sum_dtype
 
+__all__ = ["DESIGNS", "TRANSPOSED_SCOPE", "add_bias", "at_most", "conv_max_pool", "conv_valid", "dense", "design", "sum_dtype"]
 TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for whoever counts them
 DESIGNS = ("native", "xla", "lax")
 _most: contextvars.ContextVar[str] = contextvars.ContextVar("design", default="native")
@@ -97,7 +98,7 @@ def conv_valid(
         y = xla.depthwise(x, kernel, strides, dilation, how.zeros)
     else:
         y = xla.as_written(x, kernel, how, groups)
-    y = y if bias is None else y + bias
+    y = y if bias is None else add_bias(y, bias)
     return jax.nn.relu(y) if relu else y
 
 
@@ -149,4 +150,4 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     x, kernel, bias = canonical(x), canonical(kernel), canonical(bias)
     if by == "native":
         return ffi.dense(x, kernel, bias)
-    return xla.dense(x, kernel, bias) if by == "xla" else x @ kernel + bias
+    return xla.dense(x, kernel, bias) if by == "xla" else add_bias(x @ kernel, bias)
