@@ -852,7 +852,7 @@ def images():
         ("images = 3", ["not a function"]),
         ("def other(): pass", ["cannot be imported", "images"]),
         ("1 / 0", ["cannot be imported", "ZeroDivisionError"]),
-        ("def images(): 1 / 0", ["failed", "ZeroDivisionError", "(forked.py:2)"]),
+        ("def images(): 1 / 0", ["failed", "ZeroDivisionError", "forked.py:2)"]),
         ("def images(): return [1, 2]", ["2 arrays", "train_labels"]),
         ("def images(): return [np.zeros(3)] * 4", ["train_images", "(3,)"]),
         ("import sys; sys.exit(0)", ["cannot be imported", "SystemExit: 0"]),  # B7
