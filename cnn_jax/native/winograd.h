@@ -132,18 +132,20 @@ static void add_weights_gradient(const float *from, int64_t blocks, int64_t chan
 }
 
 // ------------------------------------------------------------------------------------------------------------- range
-// In exact arithmetic an output depends on the taps and pixels of its window one by one; in this form a rounding error is
-// relative to the largest tap times the largest pixel of the window (of each channel). That is no worse than what a plain sum
-// promises unless a large pixel meets a zero tap, or a tap that is small beside its neighbours. So the plain loops take
-//   - every image, where a kernel has zeros beside other taps of one channel and filter (masked and pruned kernels);
-//   - an image whose pixels span too wide a range (sentinels, outliers), or that holds a value that is not finite;
-//   - anything so large that a sum of four might overflow, or so small that half of it might underflow.
+// A plain sum's rounding error is relative to each product. Here it is relative to the largest tap times the largest pixel of the
+// window, in each channel, which matters where a large pixel meets a zero tap, or one that is small beside its neighbours. So
+// the plain loops are used for
+//   - kernels with zeros beside other taps of one channel and filter (masked and pruned kernels);
+//   - images whose pixels span too wide a range (sentinels, outliers), or with a value that is not finite;
+//   - values so large that a sum of four might overflow, or so small that a half might underflow.
 // Each image is judged by itself: its outputs do not depend on the rest of the batch.
 
 #define BITS_OF_POWER(exponent) ((127 + (exponent)) << 23)  // as an integer, a magnitude compares as it does as a float
 #define SMALLEST_SCALE BITS_OF_POWER(-100)
 #define LARGEST_SCALE BITS_OF_POWER(50)
-#define RANGE 10      // bits: pixels below 2^-RANGE of the largest are small
+// Bits: below 2^-bits of the largest a pixel is small. Gradients of a training network have a wide range of their own.
+#define PIXEL_RANGE 10
+#define GRADIENT_RANGE 16
 #define FEW_SMALL 16  // one pixel of so many that are not zero may be small
 #define SAMPLED 7     // of a large image, one vector of so many is looked at for small pixels
 
@@ -194,11 +196,11 @@ static int kernel_fits(const float *kernel, int64_t slices) {
   return !sum_of(mixed) && scale_fits(largest_of(most));
 }
 
-static int image_fits(const float *image, int64_t size) {
+static int image_fits(const float *image, int64_t size, int range) {
   const int32_t scale = scale_of(image, size);
   if (!scale || !scale_fits(scale)) return !scale;
   ints small = {0}, counted = {0};
-  const ints limit = (ints){0} + (scale - (RANGE << 23));
+  const ints limit = (ints){0} + (scale - (range << 23));
   const int64_t step = WIDE * (size < 64 * SAMPLED * WIDE ? 1 : SAMPLED);
   for (int64_t i = 0; i < size; i += step) {
     const ints pixels = magnitude(image + min_of(i, size - WIDE));
@@ -344,8 +346,8 @@ static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const str
 
 // Whether it is done this way; behind a max-pool only forward, as the winners' gradients need even fewer products.
 static int by_winograd(const struct conv *c) {
-  return !c->plain && c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 && c->channels > NARROW &&
-         c->filters > NARROW && min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
+  return !c->plain && c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 &&
+         c->channels > NARROW && c->filters > NARROW && min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
 }
 
 static void judge_kernel(struct conv *c) {
@@ -394,7 +396,7 @@ static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int
     tiles.bias = c->packed + tiles.filter_pitch * 9 * c->channels, tiles.relu = c->relu, tiles.pool = c->pool;
     tiles.row = c->y_columns * c->filters, tiles.column = c->filters;
     for (int64_t i = first; i < last; i++) {
-      if (!image_fits(c->x + i * size, size)) {
+      if (!image_fits(c->x + i * size, size, PIXEL_RANGE)) {
         forward(c, task, i, i + 1);
         continue;
       }
@@ -419,7 +421,7 @@ static void input_gradient_by_winograd(struct conv *c, int64_t task, int64_t fir
     for (int64_t i = first; i < last; i++) {
       if (copy) pass_gradient(c, i, copy, c->out_columns * image.pitch, image.pitch, NULL);
       image.pixels = copy ? copy : c->y_gradient + i * y_size;
-      if (!image_fits(image.pixels, c->out_rows * c->out_columns * image.pitch)) {
+      if (!image_fits(image.pixels, c->out_rows * c->out_columns * image.pitch, GRADIENT_RANGE)) {
         input_gradient_dense(c, task, i, i + 1);
         continue;
       }
@@ -443,7 +445,7 @@ static void add_to_partial_by_winograd(struct conv *c, int64_t task, int64_t fir
   float *total = c->partials + task * c->partial, *bias = total + c->partial - whole(c->filters, 16);
   if (!c->failed) {
     for (int64_t i = first; i < last; i++) {
-      if (!image_fits(c->x + i * size, size) || !scale_fits(scale_of(c->y_gradient + i * y_size, y_size))) {
+      if (!image_fits(c->x + i * size, size, PIXEL_RANGE) || !scale_fits(scale_of(c->y_gradient + i * y_size, y_size))) {
         add_to_partial(c, task, i, i + 1);
         continue;
       }
