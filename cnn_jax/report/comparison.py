@@ -71,9 +71,7 @@ def _mean_difference(a: list[stats.Cell], b: list[stats.Cell], metric: str) -> s
     step = max(stats.one_image(r, metric) for cell in (*a, *b) for r in cell.done)
     means = stats.Means.of([cell.values(metric) for cell in (*a, *b)], step)
     e = means.contrast(np.repeat([-1 / len(a), 1 / len(b)], len(a)))
-    span = (
-        f" (95 % interval {words.points(e.low)} to {words.points(e.high)})" if e.known else " (no interval: one run per cell)"
-    )
+    span = f"95 % interval {words.points(e.low)} to {words.points(e.high)}" if e.known else "no interval: one run per cell"
     return f"Mean difference over {words.count(len(a), 'shared cell')}, B - A: {words.points(e.value)} points ({span})."
 
 
