@@ -117,10 +117,10 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
     store.check(out)
     console = output.console()
+    found = planned.warnings() if values.dry_run else []  # before anything is printed: it may raise an error
     if request.note:
         console.print(request.note, soft_wrap=True)
     if values.dry_run:
-        found = planned.warnings()  # before the plan: it may raise an error
         plan.show(planned, console, str(out))
         output.warn(found)
         return 0
