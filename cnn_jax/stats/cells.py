@@ -169,7 +169,7 @@ def design(records: Sequence[Record]) -> Design:
     for record in records:
         runs.setdefault(key(record["config"]), []).append(record)
     configs = [_levels(group[0]["config"]) for group in runs.values()]
-    names = list(dict.fromkeys(name for config in configs for name in config))
+    names = sorted(dict.fromkeys(name for config in configs for name in config), key=_place_of_name)
     columns = {name: [config.get(name) for config in configs] for name in names}
     varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
     aliases: dict[str, str] = {}
@@ -188,6 +188,14 @@ def design(records: Sequence[Record]) -> Design:
     )
     fixed = {name: column[0] for name, column in columns.items() if name not in varied}
     return Design(cells, factors, aliases, fixed, tuple(sorted({place(r)[0] for r in records})))
+
+
+_ORDER = [field.name for part in (ModelConfig, DataConfig, TrainConfig) for field in dataclasses.fields(part)]
+
+
+def _place_of_name(name: str) -> int:
+    """The model first, then its settings, those of the data and of training; options that only one model has come last."""
+    return -1 if name == "model" else _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
 def _levels(config: dict[str, Any]) -> dict[str, Level]:
