@@ -84,7 +84,8 @@ def _float(value: Any) -> float:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("not a string")
-    value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+    # A lone surrogate is a byte of a path that is not UTF-8.
+    value = value.encode(errors="backslashreplace").decode()
     return value if value.isprintable() else _CONTROL.sub("\ufffd", value)  # such as a terminal's escape sequences
 
 

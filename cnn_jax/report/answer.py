@@ -91,14 +91,9 @@ def cost_ratio(analysis: stats.Analysis, factor: str, level: str, against: str, 
 def _decided(analysis: stats.Analysis, best: stats.Cell) -> str:
     """The conclusion of a sweep that added seeds until cells could be told apart."""
     counts = {v: sum(d.verdict == v for d in analysis.decisions) for v in ("worse", "close", "open")}
-    said = [
-        f"{words.count(counts['worse'], 'cell')} {'is' if counts['worse'] == 1 else 'are'} worse" if counts["worse"] else "",
-        f"{counts['close']} {'is' if counts['close'] == 1 else 'are'} as good within the difference to resolve"
-        if counts["close"]
-        else "",
-        f"{counts['open']} {'is' if counts['open'] == 1 else 'are'} still open" if counts["open"] else "",
-    ]
-    verdicts = words.join([s for s in said if s])
+    ends = {"worse": "worse", "close": "as good within the difference to resolve", "open": "still open"}
+    said = [f"{words.count(n, 'cell')} {'is' if n == 1 else 'are'} {ends[v]}" for v, n in counts.items() if n]
+    verdicts = words.join(said)
     return f"{best.label} has the best {words.METRICS[analysis.metric]}, {_cell(analysis, best)}: {verdicts}."
 
 

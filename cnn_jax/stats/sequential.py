@@ -1,7 +1,6 @@
 """Adding seeds only where the answer is open, by a rule that stays valid however often one looks."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -25,14 +24,17 @@ def confidence_sequence(differences: np.ndarray, alpha: float = 1 - LEVEL, step:
     """
     n = len(differences)
     mean = float(differences.mean()) if n else math.nan
+    sd = max(float(np.std(differences, ddof=1)), step / math.sqrt(6)) if n > 1 else math.nan
+    half = _half_width(sd, n, alpha)
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def _half_width(sd: float, n: int, alpha: float) -> float:
     growth = 1 + PRIOR * n
     ratio = (math.sqrt(growth) / alpha) ** (2 / max(n, 1))
     if n < 2 or ratio >= growth:
-        return Estimate(mean, -math.inf, math.inf, n)
-    t2_over_v = (ratio - 1) / (1 - ratio / growth)
-    sd = max(float(np.std(differences, ddof=1)), step / math.sqrt(6))
-    half = sd * math.sqrt((n - 1) * t2_over_v / n)
-    return Estimate(mean, mean - half, mean + half, n)
+        return math.inf
+    return sd * math.sqrt((n - 1) * (ratio - 1) / (1 - ratio / growth) / n)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +93,10 @@ def expected_seeds(sd: float, difference: float, cells: int) -> int:
     The number at which the sequence's half width falls below `difference`, for runs that are independent between cells.
     """
     alpha = (1 - LEVEL) / math.comb(max(cells, 2), 2)
-    for n in itertools.count(2):
-        signs = np.resize([1.0, -1.0], n)
-        e = confidence_sequence(signs / signs.std(ddof=1) * sd * math.sqrt(2), alpha)
-        if (e.high - e.low) / 2 < difference:
-            return n
-    raise AssertionError("the sequence's width falls to zero")
+    low, high = 1, 2
+    while _half_width(sd * math.sqrt(2), high, alpha) >= difference:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _half_width(sd * math.sqrt(2), middle, alpha) >= difference else (low, middle)
+    return high
