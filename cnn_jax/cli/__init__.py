@@ -119,7 +119,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
     console = output.console()
     found = planned.warnings() if values.dry_run else []  # before anything is printed: it may raise an error
     if request.note:
-        console.print(request.note, soft_wrap=True)
+        console.print(request.note)
     if values.dry_run:
         plan.show(planned, console, str(out))
         output.warn(found)
