@@ -52,7 +52,6 @@ NOT_RECORDS = {
     "a list": "[1,2,3]",
     "three fields": json.dumps({"schema": 1, "trial": "a", "status": "done"}),
     "NaN": json.dumps(GOOD | {"test_loss": float("nan")}),
-    "surrogate": json.dumps(GOOD | {"command": "\ud800"}),
 }
 CHANGES = {
     "trial is a list": {"trial": ["a"]},
@@ -83,6 +82,13 @@ CHANGES = {
     "filters are text": config(model=GOOD["config"]["model"] | {"filters": "8"}),
     "options are an object": config(model=GOOD["config"]["model"] | {"options": {"a": 1}}),
 }
+
+
+def test_f3_a_surrogate_is_read_as_its_escape(tmp_path: Path) -> None:
+    """A command may name a path that is not UTF-8."""
+    out = sweep(tmp_path, line(json.dumps(GOOD | {"command": "\ud800"})))
+    assert [record["command"] for record in store.read(out)] == ["\\ud800"]
+    assert report.write(out).exists()
 
 
 @pytest.mark.parametrize("what", [*NOT_RECORDS, *CHANGES])
