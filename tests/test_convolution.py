@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -500,8 +500,13 @@ def test_e1_a_zero_tap_hides_its_pixel(sentinel):
     zero_taps=st.booleans(),
     relu=st.booleans(),
 )
+@example(seed=26956, decades=0, scale=1.0, sentinel=None, zero_taps=False, relu=True)
 def test_e1_errors_are_those_of_a_plain_sum(seed, decades, scale, sentinel, zero_taps, relu):
-    """Each output within a small multiple of eps * sum |x| |kernel|, whatever the range of the input."""
+    """Each output within a small multiple of eps * sum |x| |kernel|, whatever the range of the input.
+
+    The nine taps of a channel and filter share one bound, the largest: with few images that relu left mostly zero, a tap's own
+    sum can have hardly a term, and Winograd's products are shared between taps.
+    """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2, 6, 7, 16)) * 10 ** rng.uniform(-decades, 0, (2, 6, 7, 16)) * scale
     x = np.maximum(x, 0) if relu else x
@@ -512,6 +517,7 @@ def test_e1_errors_are_those_of_a_plain_sum(seed, decades, scale, sentinel, zero
     upstream = draw(2, 4, 5, 20, seed=seed + 1) * (rng.random((2, 4, 5, 1)) < 0.5).astype(np.float32)
     y, pull_back = jax.vjp(jax.jit(lambda x, k: conv_valid(x, k, **UNIT)), x, kernel)
     values, bounds = exact(x, kernel, upstream)
+    bounds[2][:] = bounds[2].max((0, 1))
     for name, found, value, bound in zip(["y", "x", "kernel"], (y, *pull_back(upstream)), values, bounds, strict=True):
         # 2e-36: what is flushed to zero below the smallest normal number, 144 times over.
         excess = np.abs(np.asarray(found, np.float64) - value) / (2.0**-23 * bound + 2e-36)
