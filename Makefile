@@ -42,6 +42,7 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 $(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)

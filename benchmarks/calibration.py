@@ -20,7 +20,7 @@ from scipy import optimize
 from scipy import stats as theory
 
 from cnn_jax import stats
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 _REPEATS = flags.DEFINE_integer("repeats", 2000, "sweeps per row", lower_bound=10)
 _ONLY = flags.DEFINE_string("only", "", "only the rows whose name contains this")

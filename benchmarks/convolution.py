@@ -1,10 +1,10 @@
 """Training steps per second of small convnets by how convolution and max-pool are written, on one core.
 
-    python -m benchmarks.convolution [NET ...] [DESIGN ...]        names of `NETS` and `DESIGNS`; none: all
+    python -m benchmarks.convolution [NET ...] [IMPLEMENTATION ...]        names of `NETS` and `IMPLEMENTATIONS`; none: all
 
-Every design is compiled first; then they take turns, and the best of each is printed, with its ratio to the first. Seconds
-are those of the processor, not of the clock, so that other work on the machine disturbs little. XLA_FLAGS are taken from
-the environment, and the core from the affinity; unset, they are what a worker of `runner` has.
+Every implementation is compiled first; then they take turns, and the best of each is printed, with its ratio to the first.
+Seconds are those of the processor, not of the clock, so that other work on the machine disturbs little. XLA_FLAGS are
+taken from the environment, and the core from the affinity; unset, they are those of a worker.
 """
 
 import os
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from cnn_jax.convolution import at_most, conv_max_pool, conv_valid, dense
+from cnn_jax.ops.conv import at_most, conv_max_pool, conv_valid, dense
 
 BATCH, STEPS, TURNS = 128, 8, 4
 POOL = 0  # a layer is (filters, kernel size, stride, padded) or POOL: a window of 2; a dense layer to 10 classes ends the net
@@ -74,8 +74,8 @@ def at_once(x, kernel, bias, strides, zeros, pooled):
     return maximum_of_slices(y) if pooled else y
 
 
-# How a layer is done, the design of `convolution` for what it leaves to it, and the dense layer.
-DESIGNS = {
+# How a layer is done, the implementation of `convolution` for what it leaves to it, and the dense layer.
+IMPLEMENTATIONS = {
     "lax": (one_by_one(lax_conv, reduce_window), "lax", lambda x, k, b: x @ k + b),
     "lax, slices": (one_by_one(lax_conv, maximum_of_slices), "lax", lambda x, k, b: x @ k + b),
     "xla, apart": (one_by_one(our_conv, maximum_of_slices), "xla", lambda x, k, b: x @ k + b),
@@ -84,8 +84,8 @@ DESIGNS = {
 }
 
 
-def logits(params, x, layers, design):
-    do, by, last = design
+def logits(params, x, layers, implementation):
+    do, by, last = implementation
     kernels = iter(params)
     with at_most(by):
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
@@ -113,7 +113,7 @@ def initial(shape, layers, rng):
     return [*params, (head, np.zeros(10, np.float32))]
 
 
-def compiled(net, design):
+def compiled(net, implementation):
     """A program of STEPS training steps, its arguments, and the seconds it took to trace and compile."""
     shape, layers = net
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def compiled(net, design):
             x = images[chosen].astype(jnp.float32) * (1 / 255)
 
             def loss(params):
-                answers = logits(params, x, layers, design)
+                answers = logits(params, x, layers, implementation)
                 return optax.softmax_cross_entropy_with_integer_labels(answers, labels[chosen]).mean()
 
             value, gradients = jax.value_and_grad(loss)(params)
@@ -146,22 +146,25 @@ def compiled(net, design):
 
 def main(names):
     nets = [name for name in names if name in NETS] or list(NETS)
-    designs = [name for name in names if name in DESIGNS] or list(DESIGNS)
-    if unknown := set(names) - set(nets) - set(designs):
-        sys.exit(f"unknown: {', '.join(unknown)}; nets: {', '.join(NETS)}; designs: {', '.join(DESIGNS)}")
+    implementations = [name for name in names if name in IMPLEMENTATIONS] or list(IMPLEMENTATIONS)
+    if unknown := set(names) - set(nets) - set(implementations):
+        sys.exit(f"unknown: {', '.join(unknown)}; nets: {', '.join(NETS)}; implementations: {', '.join(IMPLEMENTATIONS)}")
     print(f"{'':28s}{'':16s}{'images/s':>10s}{'ratio':>8s}{'compile s':>11s}")
     for name in nets:
-        programs = {design: compiled(NETS[name], DESIGNS[design]) for design in designs}
+        programs = {implementation: compiled(NETS[name], IMPLEMENTATIONS[implementation]) for implementation in implementations}
         seconds = dict.fromkeys(programs, float("inf"))
         for _ in range(TURNS):
-            for design, (program, arguments, _) in programs.items():
+            for implementation, (program, arguments, _) in programs.items():
                 start = time.process_time()
                 jax.block_until_ready(program(*arguments))
-                seconds[design] = min(seconds[design], time.process_time() - start)
+                seconds[implementation] = min(seconds[implementation], time.process_time() - start)
         first = seconds[next(iter(programs))]
-        for design, (_, _, compile_seconds) in programs.items():
-            rate = BATCH * STEPS / seconds[design]
-            print(f"{name:28s}{design:16s}{rate:10,.0f}{first / seconds[design]:8.1f}{compile_seconds:11.2f}", flush=True)
+        for implementation, (_, _, compile_seconds) in programs.items():
+            rate = BATCH * STEPS / seconds[implementation]
+            print(
+                f"{name:28s}{implementation:16s}{rate:10,.0f}{first / seconds[implementation]:8.1f}{compile_seconds:11.2f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

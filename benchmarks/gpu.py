@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import sweep
-from cnn_jax.config import DataConfig, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import DataConfig
 
 ONE_CELL = {"filters": "32", "kernel_size": "3", "padding": "valid"}
 

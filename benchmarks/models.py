@@ -1,6 +1,6 @@
 """A network of the benchmark that the zoo has not, brought as a fork brings its own: --model=benchmarks.models:vgg3."""
 
-from cnn_jax.config import Conv, Dense, Flatten, Layer, MaxPool, Spec
+from cnn_jax.nn import Conv, Dense, Flatten, Layer, MaxPool, Spec
 
 
 def vgg3(input_shape: tuple[int, ...], num_classes: int) -> Spec:

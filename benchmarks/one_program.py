@@ -20,8 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax import geometry, train
-from cnn_jax.convolution import conv_max_pool, dense, design
+from cnn_jax.nn.padding import resolve_pads
+from cnn_jax.ops.conv import conv_max_pool, dense, implementation
+from cnn_jax.training.loss import cross_entropy
+from cnn_jax.training.optimizer import optimizer
+from cnn_jax.training.step import as_floats
 
 SIZE, CLASSES, BATCH, TURNS = 28, 10, 128, 3
 HYPER = {"learning_rate": 1e-3, "weight_decay": 0.0, "momentum": 0.0}
@@ -38,7 +41,7 @@ class Cell:
     @property
     def pads(self) -> tuple[int, int]:
         """Zeros before and after the image, on each axis."""
-        return geometry.resolve_pads((SIZE,), self.kernel_size, 1, 1, self.padding)[0]
+        return resolve_pads((SIZE,), self.kernel_size, 1, 1, self.padding)[0]
 
     @property
     def pooled(self) -> int:
@@ -112,7 +115,7 @@ class Run:
 
 def measure(cell: Cell, params: Any, data: Any, images: np.ndarray, labels: np.ndarray, *, lanes: bool) -> Run:
     """Compiles and times one pass over the images; with `lanes` params and data have a leading trial axis."""
-    rule = train.optimizer("adam", HYPER)
+    rule = optimizer("adam", HYPER)
 
     def run(params, state, data, images, labels):  # type: ignore[no-untyped-def]
         def step(carry, batch):  # type: ignore[no-untyped-def]
@@ -120,7 +123,7 @@ def measure(cell: Cell, params: Any, data: Any, images: np.ndarray, labels: np.n
             x, y = batch
 
             def loss(params):  # type: ignore[no-untyped-def]
-                return train.cross_entropy(logits(params, train.as_floats(x), cell.pads, data), y).mean()
+                return cross_entropy(logits(params, as_floats(x), cell.pads, data), y).mean()
 
             value, gradients = jax.value_and_grad(loss)(params)
             updates, state = rule.update(gradients, state, params)
@@ -175,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.images < BATCH or args.seeds < 1:
         parser.error(f"--images must be at least {BATCH}, --seeds at least 1")
-    design()  # compiles the C of convolutions, if there is none yet: once per machine, not per program
+    implementation()  # compiles the C of convolutions, if there is none yet: once per machine, not per program
     count = args.images // BATCH * BATCH
     own, one = both_ways(count, args.seeds, lanes=args.lanes)
 

@@ -25,7 +25,8 @@ import numpy as np
 import optax
 
 from cnn_jax import data
-from cnn_jax.config import DataConfig, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import DataConfig
 
 MOMENTUM, SMOOTHING, SHIFT = 0.85, 0.2, 2
 LEARNING_RATE, WEIGHT_DECAY = 0.1, 0.0005  # SGD on the mean loss of a batch

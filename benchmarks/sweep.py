@@ -28,10 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import data, store, summary
-from cnn_jax.config import DataConfig, ModelConfig, UsageError
-from cnn_jax.geometry import Description
+from cnn_jax import data, description
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import Description
+from cnn_jax.records import store
 from cnn_jax.sweep import parse_values, product
+from cnn_jax.trial import DataConfig, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = {"pytorch": "torch", "keras": "tensorflow", "flax": "flax"}  # peers/NAME_loop.py, and the package that it needs
@@ -381,7 +383,9 @@ def race(args: argparse.Namespace) -> None:
         limit, cores = core_limit()
         runs = compare(contenders, args.rounds)
     trained = models(net, axes, seeds)
-    flops = info.train_examples * sum(training_flops(summary.describe(m, info.input_shape, info.num_classes)) for m in trained)
+    flops = info.train_examples * sum(
+        training_flops(description.describe(m, info.input_shape, info.num_classes)) for m in trained
+    )
     rounds = f"{args.rounds} round{'s' * (args.rounds > 1)}"
     print(f"{args.net}: {len(trained)} trials on {config.dataset}, one epoch of {info.train_examples:,} images, {rounds}")
     print(

@@ -9,19 +9,19 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "conv": "layers",
-    "conv_transpose": "layers",
-    "max_pool": "layers",
-    "avg_pool": "layers",
-    "pad": "layers",
-    "describe": "summary",
-    "CNN": "models",
-    "check_model": "models",
-    "Trial": "config",
-    "ModelConfig": "config",
-    "DataConfig": "config",
-    "TrainConfig": "config",
-    "UsageError": "config",
+    "conv": "nn.functional",
+    "conv_transpose": "nn.functional",
+    "max_pool": "nn.functional",
+    "avg_pool": "nn.functional",
+    "pad": "nn.padding",
+    "describe": "description",
+    "CNN": "nn.network",
+    "check_model": "nn.check",
+    "Trial": "trial",
+    "ModelConfig": "trial",
+    "DataConfig": "trial",
+    "TrainConfig": "trial",
+    "UsageError": "errors",
 }
 __all__ = ["__version__", *_HOME]
 

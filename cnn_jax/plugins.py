@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cnn_jax.config import UsageError
+from cnn_jax.errors import UsageError
 
 _PACKAGE = Path(__file__).resolve().parent
 _MOST_TEXT = 300  # characters of an exception's message that are shown

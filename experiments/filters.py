@@ -8,7 +8,7 @@ points, the last ones cannot be told apart.
 
 from cnn_jax import cli
 from cnn_jax.cli.flags import Request
-from cnn_jax.config import Trial
+from cnn_jax.trial import Trial
 
 DEFAULTS = {"filters": "2,4,8,16,32,64"}
 

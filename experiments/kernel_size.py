@@ -8,7 +8,7 @@ gained on 8x8 images. Add --iso=params to give every kernel size as many paramet
 
 from cnn_jax import cli
 from cnn_jax.cli.flags import Request
-from cnn_jax.config import Trial
+from cnn_jax.trial import Trial
 
 DEFAULTS = {"kernel_size": "1,3,5,7"}
 

@@ -7,7 +7,7 @@ Test accuracy (n = 5) from 97.8 % (valid) to 98.4 % (same): no difference that f
 
 from cnn_jax import cli
 from cnn_jax.cli.flags import Request
-from cnn_jax.config import Trial
+from cnn_jax.trial import Trial
 
 DEFAULTS = {"padding": "valid,same,full,reflect,symmetric,replicate,circular"}
 

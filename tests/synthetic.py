@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import store
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.records import store
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 
 def record(trial: Trial, accuracy: float, *, status: str = "done", images: int = 500, hardness: int = 0, **more: Any) -> dict:

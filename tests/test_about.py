@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import data, plan, report, store, summary
+from cnn_jax import data, description, report
 from cnn_jax.cli import about, experiments
-from cnn_jax.config import DataConfig, ModelConfig, Trial
+from cnn_jax.records import store
+from cnn_jax.sweep import plan
+from cnn_jax.trial import DataConfig, ModelConfig, Trial
 from tests import synthetic
 
 QUESTION = "Does <padding> matter?"
@@ -196,15 +198,15 @@ def test_what_a_command_is_about_is_stored_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "lenet5", "resnet20", "vgg16", "convmixer", "nin", "alexnet"])
 def test_an_outline_has_all_parameters_and_ends_in_the_classes(name: str) -> None:
-    shape, classes = {"cnn": ((8, 8, 1), 10), "mlp": ((8, 8, 1), 10)}.get(name) or summary.zoo.NATIVE[name]
-    outline = summary.outline(ModelConfig(name), shape, classes)
+    shape, classes = {"cnn": ((8, 8, 1), 10), "mlp": ((8, 8, 1), 10)}.get(name) or description.zoo.PUBLISHED_FOR[name]
+    outline = description.outline(ModelConfig(name), shape, classes)
     assert sum(block["params"] for block in outline["blocks"]) == outline["params"]
     assert outline["blocks"][-1]["shape"] == [classes]
     assert json.loads(json.dumps(outline)) == outline
 
 
 def test_an_outline_in_words() -> None:
-    blocks = summary.outline(ModelConfig("resnet20"), (32, 32, 3), 10)["blocks"]
+    blocks = description.outline(ModelConfig("resnet20"), (32, 32, 3), 10)["blocks"]
     assert [(b["kind"], b["detail"]) for b in (*blocks[:2], *blocks[-2:])] == [
         ("conv", "3x3, padded, batch norm, relu"),
         ("residual", "conv 3x3, conv 3x3"),

@@ -12,7 +12,7 @@ from small_images import images
 from benchmarks import one_program, sweep
 from benchmarks.models import vgg3
 from cnn_jax import data, describe
-from cnn_jax.config import DataConfig
+from cnn_jax.trial import DataConfig
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from cnn_jax import store
+from cnn_jax.records import store
 
 ROOT = Path(__file__).resolve().parents[1]
 # A trial takes a second or two, so that most of what happens happens in the middle of some.

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnn_jax import console, report, stats
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.report import answer, html
 from cnn_jax.report.terminal import show
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from tests import synthetic
 
 TEMPLATE = synthetic.record(Trial(), 0.9, images=8) | {"test_correct": None, "history": []}

@@ -25,8 +25,8 @@ import pytest
 import synthetic
 from PIL import Image
 
-from cnn_jax import store
-from cnn_jax.config import Trial
+from cnn_jax.records import store
+from cnn_jax.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE_CELL = ["--filters=2", "--kernel_size=3", "--padding=valid", "--epochs=1"]
@@ -180,7 +180,7 @@ def test_an_experiment_a_model_and_a_dataset_of_a_fork(tmp_path: Path) -> None:
     (tmp_path / "forked.py").write_text(
         '''"""A fork's own."""
 import numpy as np
-from cnn_jax.config import Conv, Dense, Flatten
+from cnn_jax.nn import Conv, Dense, Flatten
 
 DEFAULTS = {"seeds": "2", "epochs": "1", "batch_size": "8"}
 
@@ -372,7 +372,7 @@ def test_b2_a_model_that_breaks_the_contract_is_one_line_and_writes_nothing(npz:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "nets.py").write_text(
         "import flax.linen as nn\n"
-        "from cnn_jax.config import Dense, Flatten\n"
+        "from cnn_jax.nn import Dense, Flatten\n"
         "def seven(input_shape, num_classes):\n    return (Flatten(), Dense(7))\n"
         "def raises(input_shape, num_classes):\n    return undefined\n"
         "class Integers(nn.Module):\n    num_classes: int\n    @nn.compact\n    def __call__(self, x, train=False):\n"
@@ -474,7 +474,7 @@ def test_killed_and_interrupted_sweeps_end_as_undisturbed_ones(npz: str, tmp_pat
 
 def _workers(pid: int) -> list[int]:
     """Its children that are workers: git, asked for the version, is gone in a moment."""
-    done = subprocess.run(["pgrep", "-P", str(pid), "-f", "cnn_jax.runner.worker"], capture_output=True, text=True)
+    done = subprocess.run(["pgrep", "-P", str(pid), "-f", "cnn_jax.execution.worker"], capture_output=True, text=True)
     return [int(word) for word in done.stdout.split()]
 
 

@@ -6,10 +6,11 @@ import re
 import pytest
 from synthetic import folder, record
 
-from cnn_jax import plan, report
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax import report
 from cnn_jax.console import UNLIMITED, Column, Console, Row, print_table
-from cnn_jax.runner.progress import Activity, Progress, about
+from cnn_jax.execution.progress import Activity, Progress, about
+from cnn_jax.sweep import plan
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 
 class Terminal(io.TextIOWrapper):

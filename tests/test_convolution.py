@@ -1,4 +1,4 @@
-"""Every design against lax: values and gradients of every rank, stride and dilation; what jit, vmap and scan make of them."""
+"""Every implementation against lax: values and gradients of every rank, stride and dilation; under jit, vmap and scan."""
 
 import functools
 import os
@@ -15,15 +15,15 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from cnn_jax import native
-from cnn_jax.convolution import at_most, conv_max_pool, conv_valid, dense, design
+from cnn_jax.ops import native
+from cnn_jax.ops.conv import at_most, conv_max_pool, conv_valid, dense, implementation
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(params=["native", "xla"], autouse=True)
 def by(request):
-    """Each test runs by both designs of CPU; a machine without a C compiler has but one."""
+    """Each test runs by both implementations of CPU; a machine without a C compiler has but one."""
     if request.param == "native" and native.library().path is None:
         reason = native.library().reason
         assert "failed" not in reason, reason  # a compiler that is there must take our C
@@ -35,7 +35,7 @@ def by(request):
 @pytest.fixture
 def only_native(by):
     if by != "native":
-        pytest.skip("of the native design")
+        pytest.skip("of the native implementation")
 
 
 def draw(*shape, seed=0):
@@ -257,7 +257,7 @@ def test_who_does_convolution_and_pool_at_once(change, fitting, by):
     assert (found[0] is not None) is (by in fitting and jax.default_backend() == "cpu")
 
 
-# --------------------------------------------------------------------------------------------------- the native design
+# --------------------------------------------------------------------------------------------------- the native implementation
 
 # A failure is told as it was found: to make it smaller takes minutes, as lax compiles anew for every shape.
 FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -417,8 +417,8 @@ def test_any_number_of_threads_gives_the_same_bits():
         import hashlib, os, sys
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
         import jax, numpy as np
-        from cnn_jax.convolution import conv_valid, design
-        assert design() == "native"
+        from cnn_jax.ops.conv import conv_valid, implementation
+        assert implementation() == "native"
         rng = np.random.default_rng(0)
         run = lambda *a: (conv_valid(*a, strides=(1, 1), dilation=(1, 1), groups=1, relu=True) ** 2).sum()
         for shapes in ([(37, 14, 14, 6), (5, 5, 6, 16), (16,)], [(37, 4, 4, 96), (3, 3, 96, 128), (128,)]):
@@ -433,7 +433,7 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 @pytest.mark.usefixtures("only_native")
 def test_no_compiler_means_xla_and_a_damaged_file_is_made_anew(tmp_path):
-    code = "from cnn_jax import native; from cnn_jax.convolution import design; print(design(), *native.library())"
+    code = "from cnn_jax.ops import conv, native; print(conv.implementation(), *native.library())"
 
     def told(**environment):
         environment = {**os.environ, "CNN_JAX_CACHE": str(tmp_path), **environment}
@@ -445,8 +445,8 @@ def test_no_compiler_means_xla_and_a_damaged_file_is_made_anew(tmp_path):
     assert "install gcc or clang" in told(PATH=str(tmp_path), CC="")
     assert told(CC="false").startswith("xla None")
     assert not list(tmp_path.glob("native/*.so"))
-    design_, path, *_ = told().split()
-    assert design_ == "native"
+    chosen, path, *_ = told().split()
+    assert chosen == "native"
     before = Path(path).read_bytes()
     Path(path).write_bytes(before[:1000])
     assert told().split()[:2] == ["native", path]
@@ -455,9 +455,9 @@ def test_no_compiler_means_xla_and_a_damaged_file_is_made_anew(tmp_path):
 
 def test_in_other_contexts_it_is_another_design():
     with at_most("lax"):
-        assert design() == "lax"
+        assert implementation() == "lax"
     with at_most("xla"):
-        assert design() == ("xla" if jax.default_backend() == "cpu" else "lax")
+        assert implementation() == ("xla" if jax.default_backend() == "cpu" else "lax")
 
 
 def test_dense_is_a_product_and_a_bias():

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cnn_jax.runner import cores, local
-from cnn_jax.runner.bench import Orders
+from cnn_jax.execution import cores
+from cnn_jax.execution.backends import local
+from cnn_jax.execution.messages import WorkerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,7 +50,7 @@ def test_c4_free_cores_first_then_those_with_the_fewest_holders(four):
 
 
 def test_c4_no_lock_outlives_its_process(four, tmp_path):
-    code = "import time; from cnn_jax.runner import cores; cores.allowed = lambda: [0, 1]; c = cores.Claims(); "
+    code = "import time; from cnn_jax.execution import cores; cores.allowed = lambda: [0, 1]; c = cores.Claims(); "
     code += "print(c.take(1, shared=False), flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
@@ -71,7 +72,7 @@ def test_c4_where_files_cannot_be_locked_cores_are_shared_out_all_the_same(four,
 
 def processes(tmp_path, workers, monkeypatch):
     monkeypatch.setattr(local, "accelerator", lambda: False)
-    return local.Processes(Orders(str(tmp_path), False, 1.0, {}), workers)
+    return local.Processes(WorkerConfig(str(tmp_path), False, 1.0, {}), workers)
 
 
 def grow(staff):
@@ -99,7 +100,7 @@ def test_c4_how_many_workers_a_sweep_gets_beside_others(four, tmp_path, monkeypa
 
 def affinities(pid):
     """Of a sweep's workers."""
-    found = subprocess.run(["pgrep", "-P", str(pid), "-f", "cnn_jax.runner.worker"], capture_output=True, text=True)
+    found = subprocess.run(["pgrep", "-P", str(pid), "-f", "cnn_jax.execution.worker"], capture_output=True, text=True)
     with_affinity = [os.sched_getaffinity(int(word)) for word in found.stdout.split()]
     return [mine for mine in with_affinity if len(mine) == 1]  # it is pinned in a moment
 

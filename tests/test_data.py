@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 from cnn_jax import data
-from cnn_jax.config import DataConfig, UsageError, cache_root
+from cnn_jax.cache_folder import cache_root
 from cnn_jax.data import builtin, cache, images, normalization, tfds
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import DataConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -45,7 +47,7 @@ def test_importing_and_planning_load_nothing_heavy():
     program = """
 import sys
 from cnn_jax import data
-from cnn_jax.config import DataConfig
+from cnn_jax.trial import DataConfig
 assert data.info(DataConfig("digits")).num_classes == 10
 heavy = {"jax", "flax", "sklearn", "PIL", "tensorflow_datasets", "scipy"} & set(sys.modules)
 assert not heavy, heavy

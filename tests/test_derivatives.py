@@ -1,4 +1,4 @@
-"""Derivatives of every kind, under every transformation and design, against the same function made of lax's own operations.
+"""Derivatives under every transformation and implementation, against the same function made of lax's own operations.
 
 Values are of order 1 and sums have at most some hundred terms: float32 is held to 1e-4 of the largest entry.
 """
@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cnn_jax import avg_pool, config, conv, conv_transpose, layers, max_pool, native
-from cnn_jax.convolution import at_most, conv_max_pool, conv_valid, dense
-from cnn_jax.models import CNN
+from cnn_jax import avg_pool, conv, conv_transpose, max_pool
+from cnn_jax import nn as specs
+from cnn_jax.nn import modules
+from cnn_jax.nn.network import CNN
+from cnn_jax.ops import native
+from cnn_jax.ops.conv import at_most, conv_max_pool, conv_valid, dense
 
 
 @pytest.fixture(params=["native", "xla", "lax"], autouse=True)
@@ -66,7 +69,7 @@ def pooled(relu, strides=(1, 1)):
 
 def normalized(x, scale, bias):
     variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}
-    y, changed = layers.BatchNorm().apply(variables, x, True, mutable=["batch_stats"])
+    y, changed = modules.BatchNorm().apply(variables, x, True, mutable=["batch_stats"])
     return jnp.concatenate([y.ravel(), *jax.tree.leaves(changed)])
 
 
@@ -267,17 +270,17 @@ def test_e5_a_program_is_exported_for_every_platform():
 # ----------------------------------------------------------------------------------------------------------- empty batches
 
 EVERY_KIND = {
-    "conv and pool": (config.Conv(6, 3, activation="relu"), config.MaxPool(2)),
-    "groups": (config.Conv(6, 3, groups=2), config.Activation("gelu")),
-    "depthwise": (config.DepthwiseConv(3), config.SeparableConv(4, 3), config.ConvTranspose(3, 3, strides=2)),
-    "flatten": (config.Flatten(), config.Dropout(0.5), config.Dense(3), config.RBF(((1, 1, -1),))),
-    "pools": (config.AvgPool(2), config.Subsample(2), config.GlobalMaxPool()),
-    "norms": (config.BatchNorm(), config.GroupNorm(2), config.LayerNorm(), config.PadChannels(6, 2), config.GlobalAvgPool()),
-    "branches": (config.Residual((config.Conv(4, 1),)), config.Branch(((config.Conv(2, 3),), (config.MaxPool(3, 1),)))),
+    "conv and pool": (specs.Conv(6, 3, activation="relu"), specs.MaxPool(2)),
+    "groups": (specs.Conv(6, 3, groups=2), specs.Activation("gelu")),
+    "depthwise": (specs.DepthwiseConv(3), specs.SeparableConv(4, 3), specs.ConvTranspose(3, 3, strides=2)),
+    "flatten": (specs.Flatten(), specs.Dropout(0.5), specs.Dense(3), specs.RBF(((1, 1, -1),))),
+    "pools": (specs.AvgPool(2), specs.Subsample(2), specs.GlobalMaxPool()),
+    "norms": (specs.BatchNorm(), specs.GroupNorm(2), specs.LayerNorm(), specs.PadChannels(6, 2), specs.GlobalAvgPool()),
+    "branches": (specs.Residual((specs.Conv(4, 1),)), specs.Branch(((specs.Conv(2, 3),), (specs.MaxPool(3, 1),)))),
 }
 
 
-# With 2 channels, the XLA design does convolution and pool at once.
+# With 2 channels, the XLA implementation does convolution and pool at once.
 @pytest.mark.parametrize(("kind", "channels"), [("conv and pool", 2), *((kind, 4) for kind in EVERY_KIND)])
 def test_e6_an_empty_batch_gives_an_empty_result(kind, channels):
     network = CNN(EVERY_KIND[kind])

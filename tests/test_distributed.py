@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnn_jax import store
+from cnn_jax.records import store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -130,19 +130,22 @@ def until(condition: Callable[[], Any], seconds: float = 200) -> None:
 CURVES = """
     import json, sys
     import jax
-    from cnn_jax import data, train
-    from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+    from cnn_jax import data
+    from cnn_jax.training.position import advance, finished, start
+    from cnn_jax.training.program import DeviceData, compile_program
+    from cnn_jax.training.result import results
+    from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
     model = ModelConfig(filters=(4, 6), kernel_size=(3, 3), padding="same", strides=(1, 1))
     trial = Trial(model, DataConfig(sys.argv[1]), TrainConfig(epochs=3, batch_size=40))
     found = {}
     for count in (1, 8):
-        dataset = train.DeviceData.put(data.load(trial.data), jax.devices()[:count])
-        program = train.compile_program(trial, 1, dataset)
-        position = train.start(program, [trial], dataset)
-        while not train.finished([trial], position):
-            position = train.advance(program, [trial], dataset, position, 3)
-        (result,) = train.results(program, [trial], dataset, position)
+        dataset = DeviceData.put(data.load(trial.data), jax.devices()[:count])
+        program = compile_program(trial, 1, dataset)
+        position = start(program, [trial], dataset)
+        while not finished([trial], position):
+            position = advance(program, [trial], dataset, position, 3)
+        (result,) = results(program, [trial], dataset, position)
         kernel = position.state.params["conv1"]["kernel"]
         found[count] = {
             "loss": [row["train_loss"] for row in result.history], "test_loss": result.test_loss,

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from absl import flags as absl_flags
 
-from cnn_jax import plan
 from cnn_jax.cli import experiments, flags
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.request import read_defaults, request_from
-from cnn_jax.config import Trial, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep import plan
+from cnn_jax.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cnn_jax.config import ModelConfig, Trial
-from cnn_jax.runner.forecast import ENOUGH_SECONDS, Forecast
+from cnn_jax.execution.forecast import ENOUGH_SECONDS, Forecast
+from cnn_jax.trial import ModelConfig, Trial
 
 SMALL, LARGE = ([Trial(ModelConfig(filters=(f,)), seed=s) for s in range(3)] for f in (10, 100))
 IMAGES = 1000

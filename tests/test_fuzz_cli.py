@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cnn_jax import cli, sweep
 from cnn_jax.cli.flags import SWEEP_FLAGS
-from cnn_jax.config import ACTIVATIONS, OPTIMIZERS, PADDINGS
+from cnn_jax.nn import ACTIVATIONS, PADDINGS
+from cnn_jax.trial import OPTIMIZERS
 from cnn_jax.zoo import MODELS
 
 LEGAL = {

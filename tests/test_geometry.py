@@ -13,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from cnn_jax import geometry, summary, zoo
-from cnn_jax.config import (
+from cnn_jax import description, zoo
+from cnn_jax import nn as specs
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import (
     Activation,
     AvgPool,
     BatchNorm,
@@ -25,22 +27,22 @@ from cnn_jax.config import (
     DepthwiseConv,
     Dropout,
     Flatten,
+    GeometryError,
     GlobalAvgPool,
     GlobalMaxPool,
     GroupNorm,
     LayerNorm,
     MaxPool,
-    ModelConfig,
     PadChannels,
     Residual,
     SeparableConv,
     Subsample,
-    TrainConfig,
-    UsageError,
+    layer_table,
     named,
 )
-from cnn_jax.geometry import GeometryError, layer_table
-from cnn_jax.models import CNN
+from cnn_jax.nn.network import CNN
+from cnn_jax.nn.padding import as_tuple, axis_pads, output_size, resolve_pads, transpose_geometry
+from cnn_jax.trial import ModelConfig, TrainConfig
 
 sizes = st.integers(1, 12)
 small = st.integers(1, 4)
@@ -65,29 +67,29 @@ def lax_output_size(n, k, s, d, pads):
 @settings(deadline=None, max_examples=200)
 @given(sizes, small, small, small, st.integers(0, 5), st.integers(0, 5))
 def test_output_size_is_that_of_lax(n, k, s, d, low, high):
-    assert geometry.output_size(n, k, s, d, low, high) == lax_output_size(n, k, s, d, (low, high))
+    assert output_size(n, k, s, d, low, high) == lax_output_size(n, k, s, d, (low, high))
 
 
 @settings(deadline=None)
 @given(sizes, small, small, small, st.sampled_from(["valid", "same", "same_lower"]))
 def test_named_paddings_are_those_of_lax(n, k, s, d, padding):
     expected = lax.padtype_to_pads([n], [(k - 1) * d + 1], [s], padding.upper())
-    assert geometry.axis_pads(n, k, s, d, padding) == tuple(expected[0])
+    assert axis_pads(n, k, s, d, padding) == tuple(expected[0])
 
 
 @given(sizes, small, small)
 def test_full_and_causal_paddings_reach_as_far_as_the_kernel(n, k, d):
     reach = (k - 1) * d
-    assert geometry.axis_pads(n, k, 1, d, "full") == (reach, reach)
-    assert geometry.axis_pads(n, k, 1, d, "causal") == (reach, 0)
-    assert geometry.output_size(n, k, 1, d, reach, 0) == n
+    assert axis_pads(n, k, 1, d, "full") == (reach, reach)
+    assert axis_pads(n, k, 1, d, "causal") == (reach, 0)
+    assert output_size(n, k, 1, d, reach, 0) == n
 
 
 def test_pads_may_be_given_for_every_axis():
-    assert geometry.resolve_pads((5, 6), 3, 1, 1, 2) == ((2, 2), (2, 2))
-    assert geometry.resolve_pads((5, 6), 3, 1, 1, ((0, 1), (2, 3))) == ((0, 1), (2, 3))
-    assert geometry.resolve_pads((28, 28), (3, 5), 2, 1, "same") == ((0, 1), (1, 2))
-    assert geometry.resolve_pads((), 3, 1, 1, "same") == ()
+    assert resolve_pads((5, 6), 3, 1, 1, 2) == ((2, 2), (2, 2))
+    assert resolve_pads((5, 6), 3, 1, 1, ((0, 1), (2, 3))) == ((0, 1), (2, 3))
+    assert resolve_pads((28, 28), (3, 5), 2, 1, "same") == ((0, 1), (1, 2))
+    assert resolve_pads((), 3, 1, 1, "same") == ()
 
 
 @settings(deadline=None, max_examples=60)
@@ -103,11 +105,11 @@ def test_pads_may_be_given_for_every_axis():
 def test_a_transposed_convolution_makes_what_the_convolution_would_take(n, k, s, d, padding, extra):
     same = padding in ("same", "same_lower")
     try:
-        pads, (size,) = geometry.transpose_geometry((n,), k, s, d, padding, extra)
+        pads, (size,) = transpose_geometry((n,), k, s, d, padding, extra)
     except GeometryError as error:
         assert (extra > 0 and (same or extra >= max(s, d))) or "cuts off all" in str(error)  # noqa: PT017
         return
-    taken = functools.partial(geometry.output_size, k=k, s=s, d=d, low=pads[0][0], high=pads[0][1])
+    taken = functools.partial(output_size, k=k, s=s, d=d, low=pads[0][0], high=pads[0][1])
     if same:
         assert size == n * s
     elif extra == 0:
@@ -119,18 +121,18 @@ def test_a_transposed_convolution_makes_what_the_convolution_would_take(n, k, s,
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: geometry.as_tuple((1, 2), 3, "strides"), "strides (1, 2) has 2 values for 3 spatial axes"),
-        (lambda: geometry.as_tuple(0, 2, "strides"), "strides is 0: it must be an integer of at least 1"),
-        (lambda: geometry.as_tuple(1.5, 2, "window"), "window is 1.5"),
-        (lambda: geometry.as_tuple(True, 2, "window"), "window is True"),
+        (lambda: as_tuple((1, 2), 3, "strides"), "strides (1, 2) has 2 values for 3 spatial axes"),
+        (lambda: as_tuple(0, 2, "strides"), "strides is 0: it must be an integer of at least 1"),
+        (lambda: as_tuple(1.5, 2, "window"), "window is 1.5"),
+        (lambda: as_tuple(True, 2, "window"), "window is True"),
         (
-            lambda: geometry.axis_pads(5, 3, 1, 1, "SAME"),
-            "unknown padding 'SAME': one of valid, same, same_lower, full, causal",
+            lambda: axis_pads(5, 3, 1, 1, "SAME"),
+            "unknown padding 'SAME': must be one of valid, same, same_lower, full, causal",
         ),
-        (lambda: geometry.axis_pads(5, 3, 1, 1, -1), "must not be negative"),
-        (lambda: geometry.axis_pads(5, 3, 1, 1, (0, -1)), "at least 0"),
-        (lambda: geometry.resolve_pads((5, 5), 3, 1, 1, "causal"), "one spatial axis, not 2"),
-        (lambda: geometry.resolve_pads((5, 5), 3, 1, 1, ((1, 1),)), "1 pairs for 2 spatial axes"),
+        (lambda: axis_pads(5, 3, 1, 1, -1), "must not be negative"),
+        (lambda: axis_pads(5, 3, 1, 1, (0, -1)), "at least 0"),
+        (lambda: resolve_pads((5, 5), 3, 1, 1, "causal"), "one spatial axis, not 2"),
+        (lambda: resolve_pads((5, 5), 3, 1, 1, ((1, 1),)), "1 pairs for 2 spatial axes"),
     ],
 )
 def test_illegal_sizes_are_refused(call, message):
@@ -160,12 +162,12 @@ def assert_as_traced(spec, input_shape, same_macs=True):
     counted = {name: sum(p.size for p in jax.tree.leaves(own)) for name, own in variables.get("params", {}).items()}
     assert {row.name: row.params for row in table.layers if row.params} == counted
     if same_macs:
-        assert table.macs == summary.describe(Wrapped(CNN(spec)), input_shape).macs
+        assert table.macs == description.describe(Wrapped(CNN(spec)), input_shape).macs
 
 
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_the_zoo_is_what_jax_says(name):
-    input_shape, num_classes = zoo.NATIVE[name]
+    input_shape, num_classes = zoo.PUBLISHED_FOR[name]
     spec = zoo.spec(ModelConfig(name), input_shape, num_classes)
     # A sparse layer is computed as a dense one with zeros, and distances without products.
     assert_as_traced(spec, input_shape, same_macs=name != "lenet5")
@@ -206,7 +208,10 @@ def test_every_kind_of_layer_is_in_that_test_or_in_the_zoo():
 
     shown = set(kinds((*EVERY_LAYER, Flatten(), GlobalAvgPool(), GlobalMaxPool())))
     shown |= set(kinds(zoo.spec(ModelConfig("lenet5"), (28, 28, 1), 10)))
-    assert shown == set(geometry.Layer.__args__)
+    kinds_of_ours = {kind for kind in vars(specs).values() if isinstance(kind, type) and issubclass(kind, specs.Layer)} - {
+        specs.Layer
+    }
+    assert shown == kinds_of_ours
 
 
 convs = st.builds(
@@ -302,14 +307,16 @@ SLOW = ("resnet32", "resnet44", "resnet56", "resnet110")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in zoo.MODELS if n != "mlp"])
 def test_receptive_fields_are_measured_gradient_footprints(name):
     """On one spatial axis: the axes do not know of each other, and an axis long enough for ResNet-110 is still quick."""
-    spec = named(zoo.spec(ModelConfig(name), *zoo.NATIVE[name]))
+    spec = named(zoo.spec(ModelConfig(name), *zoo.PUBLISHED_FOR[name]))
     if name.startswith("lenet5"):  # its padding is given per axis
         spec = (dataclasses.replace(spec[0], padding=2), *spec[1:])
-    deepest = layer_table(spec, zoo.NATIVE[name][0]).receptive_field
+    deepest = layer_table(spec, zoo.PUBLISHED_FOR[name][0]).receptive_field
     # One filter each is enough for the table too, and its sparse connections are no matter of space.
     rows = layer_table(positive(spec), (2 * deepest + 70, 1)).layers
     table = {row.name: (row.receptive_field, row.effective_stride) for row in rows}
-    original = {row.name: (row.receptive_field, row.effective_stride) for row in layer_table(spec, zoo.NATIVE[name][0]).layers}
+    original = {
+        row.name: (row.receptive_field, row.effective_stride) for row in layer_table(spec, zoo.PUBLISHED_FOR[name][0]).layers
+    }
     assert table == {name: original[name] for name in table}
     for layer, (here, beside) in footprints(positive(spec), (2 * deepest + 70, 1)).items():
         assert (here[1], beside[0] - here[0]) == table[layer], layer
@@ -370,11 +377,11 @@ def test_e7_settings_may_be_lists_and_numbers_of_numpy():
     assert hash(nested) == hash(Residual((as_given, MaxPool(2)), (Conv(8, 1),)))
     found = layer_table([Conv(np.int64(4), [3, 3]), Dense(np.int16(5))], np.array([6, 6, 1]))
     assert found == layer_table((Conv(4, 3), Dense(5)), (6, 6, 1))
-    assert summary.describe([Conv(4, 3)], [np.int64(6), 6, 1]).input_shape == (6, 6, 1)
-    assert geometry.resolve_pads((5, 6), 3, 1, 1, np.array([[0, 1], [2, 3]])) == ((0, 1), (2, 3))
+    assert description.describe([Conv(4, 3)], [np.int64(6), 6, 1]).input_shape == (6, 6, 1)
+    assert resolve_pads((5, 6), 3, 1, 1, np.array([[0, 1], [2, 3]])) == ((0, 1), (2, 3))
     for wrong in (np.float64(1), np.bool_(True), np.array([1.5, 2])):
         with pytest.raises(GeometryError, match="must be an integer"):
-            geometry.as_tuple(wrong, 2, "strides")
+            as_tuple(wrong, 2, "strides")
 
 
 def test_the_widest_branch_is_the_receptive_field():
@@ -393,29 +400,29 @@ def test_the_widest_branch_is_the_receptive_field():
             (Conv(2, 3), Conv(2, 5)),
             (5, 5, 1),
             "conv2: kernel 5x5 is larger than its input 3x3 under padding 'valid': "
-            "use --padding=same, a smaller --kernel_size or fewer layers",
+            "use padding 'same', a smaller kernel_size or fewer layers",
         ),
         ((Conv(2, 3, dilation=3),), (5, 5, 1), "conv1: kernel 3x3 with dilation 3x3 is larger than its input 5x5"),
         ((MaxPool(2), MaxPool(2)), (3, 3, 1), "pool2: window 2x2 is larger than its input 1x1 under padding 'valid'"),
         ((Conv(2, 3, padding="same", padding_mode="reflect"),), (1, 5, 1), "conv1: reflect padding of 1 is wider than its"),
         ((Conv(2, 9, padding="same", padding_mode="circular"),), (3, 3, 1), "conv1: circular padding of 4 is wider than"),
-        ((Conv(4, 1, groups=3),), (5, 5, 3), "conv1: groups 3 do not divide 4 channels"),
-        ((Conv(3, 1, groups=3),), (5, 5, 4), "conv1: groups 3 do not divide 4 channels"),
+        ((Conv(4, 1, groups=3),), (5, 5, 3), "conv1: groups=3 must divide its 4 channels"),
+        ((Conv(3, 1, groups=3),), (5, 5, 4), "conv1: groups=3 must divide its 4 channels"),
         ((Conv(3, 1, groups=0),), (5, 5, 4), "conv1: groups is 0: it must be an integer of at least 1"),
-        ((GroupNorm(8),), (5, 5, 4), "norm1: groups 8 do not divide 4 channels"),
+        ((GroupNorm(8),), (5, 5, 4), "norm1: groups=8 must divide its 4 channels"),
         ((Conv(0, 1),), (5, 5, 1), "conv1: filters is 0: it must be an integer of at least 1"),
         ((Dense(-1),), (5,), "dense1: units is -1"),
         ((DepthwiseConv(3, multiplier=0),), (5, 5, 1), "depthwise1: multiplier is 0"),
         ((Conv(1, (3, 3, 3)),), (5, 5, 1), "conv1: kernel_size (3, 3, 3) has 3 values for 2 spatial axes"),
-        ((Conv(1, activation="rellu"),), (5, 5, 1), "conv1: unknown activation 'rellu': one of linear, relu"),
-        ((Conv(1, padding_mode="mirror"),), (5, 5, 1), "conv1: unknown padding_mode 'mirror': one of zeros, reflect"),
-        ((Conv(1, kernel_init="xavier"),), (5, 5, 1), "conv1: unknown kernel_init 'xavier': one of zeros"),
-        ((Conv(1, padding="vaild"),), (5, 5, 1), "conv1: unknown padding 'vaild': one of valid, same"),
+        ((Conv(1, activation="rellu"),), (5, 5, 1), "conv1: unknown activation 'rellu': must be one of linear, relu"),
+        ((Conv(1, padding_mode="mirror"),), (5, 5, 1), "conv1: unknown padding_mode 'mirror': must be one of zeros, reflect"),
+        ((Conv(1, kernel_init="xavier"),), (5, 5, 1), "conv1: unknown kernel_init 'xavier': must be one of zeros"),
+        ((Conv(1, padding="vaild"),), (5, 5, 1), "conv1: unknown padding 'vaild': must be one of valid, same"),
         ((Residual((), activation="rellu"),), (5, 5, 1), "residual1: unknown activation 'rellu'"),
         ((Residual((Conv(2, 3),)),), (5, 5, 1), "residual1: its branches do not fit together: their outputs are 3x3x2 and 5"),
         ((Residual((Conv(2, 7, name="inner"),)),), (5, 5, 1), "inner: kernel 7x7 is larger"),
-        ((Branch(((), ()), merge="multiply"),), (5, 5, 1), "branch1: merge is 'multiply': one of concat, add"),
-        ((Branch(()),), (5, 5, 1), "branch1: merge is 'concat': one of concat, add, over at least one branch"),
+        ((Branch(((), ()), merge="multiply"),), (5, 5, 1), "branch1: unknown merge 'multiply': must be one of concat, add"),
+        ((Branch(()),), (5, 5, 1), "branch1: it must have at least one branch"),
         ((Flatten(), Conv(1)), (5, 5, 1), "conv1: it slides over spatial axes, but its input has none: 25 values"),
         ((Flatten(), ConvTranspose(1)), (5, 5, 1), "conv_transpose1: it slides over spatial axes"),
         ((Dropout(1.0),), (5, 5, 1), "dropout1: rate is 1.0: it must be at least 0 and below 1"),
@@ -424,9 +431,9 @@ def test_the_widest_branch_is_the_receptive_field():
         ((Conv(2, 1, connections=((0,),)),), (5, 5, 3), "conv1: connections must list, for each of its 2 filters"),
         ((ConvTranspose(1, 2, output_padding=1),), (5, 5, 1), "conv_transpose1: output_padding is 1: it must be smaller"),
         ((ConvTranspose(1, 3, padding="full"),), (2, 2, 1), "conv_transpose1: padding 'full' cuts off all of its output"),
-        ((Conv(1), TrainConfig()), (5, 5, 1), "TrainConfig is not a layer: one of Conv, DepthwiseConv"),
-        ((Conv(1),), (0, 5, 1), "input shape (0, 5, 1) is not legal"),
-        ((Conv(1),), (), "input shape () is not legal"),
+        ((Conv(1), TrainConfig()), (5, 5, 1), "TrainConfig is not a layer: a spec is a tuple of instances"),
+        ((Conv(1),), (0, 5, 1), "input shape (0, 5, 1) must be"),
+        ((Conv(1),), (), "input shape () must be"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_line_that_names_the_layer(spec, input_shape, message):

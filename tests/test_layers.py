@@ -20,10 +20,13 @@ from double import x64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_jax import config, geometry, layers
-from cnn_jax.config import UsageError
-from cnn_jax.convolution import at_most
-from cnn_jax.layers import avg_pool, conv, conv_transpose, max_pool, pad
+from cnn_jax import nn as specs
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import modules
+from cnn_jax.nn.functional import avg_pool, conv, conv_transpose, max_pool
+from cnn_jax.nn.modules import ACTIVATIONS
+from cnn_jax.nn.padding import as_tuple, output_size, pad, resolve_pads, transpose_geometry
+from cnn_jax.ops.conv import at_most
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float64": 1e-12}
 # Every new shape is a new compilation, so the examples are few; `make oracle` draws more. Always the same ones: no flakes.
@@ -49,7 +52,7 @@ def windows(x, sizes, strides, dilation):
 
 
 def outputs(x, sizes, strides, dilation):
-    return [geometry.output_size(n, k, s, d, 0, 0) for n, k, s, d in zip(x.shape[1:-1], sizes, strides, dilation, strict=True)]
+    return [output_size(n, k, s, d, 0, 0) for n, k, s, d in zip(x.shape[1:-1], sizes, strides, dilation, strict=True)]
 
 
 def loop_conv(x, kernel, strides, dilation, groups):
@@ -97,13 +100,13 @@ def table(text):
     return np.array([[float(v) for v in row.split()] for row in text.split("/")])
 
 
-@pytest.mark.parametrize("mode", config.PADDING_MODES)
+@pytest.mark.parametrize("mode", specs.PADDING_MODES)
 def test_each_mode_pads_as_drawn(mode):
     np.testing.assert_array_equal(pad(IMAGE, ((1, 1), (1, 1)), mode)[0, :, :, 0], table(PADDED[mode]))
     np.testing.assert_array_equal(pad(IMAGE[:, 0], ((2, 1),), mode)[0, :, 0], table(ROW[mode])[0])
 
 
-@pytest.mark.parametrize("mode", config.PADDING_MODES)
+@pytest.mark.parametrize("mode", specs.PADDING_MODES)
 def test_each_mode_convolves_as_added_up_by_hand(mode):
     ones = jnp.ones((3, 3, 1, 1))
     np.testing.assert_array_equal(conv(IMAGE, ones, padding="same", padding_mode=mode)[0, :, :, 0], table(SUMS[mode]))
@@ -168,12 +171,12 @@ CASES = [
 def settle(spatial, sizes, arguments):
     """Pads, strides and dilation of a case, all explicit."""
     rank = len(spatial)
-    strides = geometry.as_tuple(arguments.get("strides", 1), rank, "strides")
-    dilation = geometry.as_tuple(arguments.get("dilation", 1), rank, "dilation")
-    return geometry.resolve_pads(spatial, sizes, strides, dilation, arguments.get("padding", "valid")), strides, dilation
+    strides = as_tuple(arguments.get("strides", 1), rank, "strides")
+    dilation = as_tuple(arguments.get("dilation", 1), rank, "dilation")
+    return resolve_pads(spatial, sizes, strides, dilation, arguments.get("padding", "valid")), strides, dilation
 
 
-@pytest.mark.parametrize("mode", config.PADDING_MODES)
+@pytest.mark.parametrize("mode", specs.PADDING_MODES)
 @pytest.mark.parametrize(("spatial", "sizes", "channels", "filters", "arguments"), CASES)
 def test_conv_equals_plain_loops(spatial, sizes, channels, filters, arguments, mode):
     groups = arguments.get("groups", 1)
@@ -226,7 +229,7 @@ def directional(function, *arguments):
         return float(slope), float((ahead - behind) / (2 * h))
 
 
-@pytest.mark.parametrize("mode", config.PADDING_MODES)
+@pytest.mark.parametrize("mode", specs.PADDING_MODES)
 def test_gradients_are_slopes(mode):
     """1e-6: central differences with h = 1e-4 of a function that is a product of two arguments: exact but for rounding."""
     x, kernel, bias = normal(2, 5, 6, 4), normal(3, 2, 2, 6), normal(6)
@@ -284,8 +287,8 @@ def test_modes_agree_away_from_borders(k, strides):
     """Bit for bit, at any stride: the mode does not move the sampling grid. At the border they differ."""
     n = 14
     x, kernel = normal(1, n, n, 2), normal(k, k, 2, 3)
-    ((low, high), _) = geometry.resolve_pads((n, n), k, strides, 1, "same")
-    results = {mode: conv(x, kernel, strides=strides, padding="same", padding_mode=mode) for mode in config.PADDING_MODES}
+    ((low, high), _) = resolve_pads((n, n), k, strides, 1, "same")
+    results = {mode: conv(x, kernel, strides=strides, padding="same", padding_mode=mode) for mode in specs.PADDING_MODES}
     first, last = -(-low // strides), (n + low - k) // strides + 1
     assert last - first >= 2
     for mode, y in results.items():
@@ -315,7 +318,7 @@ def test_conv_transpose_is_the_adjoint_of_conv(data):
         arguments = {"strides": strides, "dilation": dilation, "padding": padding, "groups": groups}
         cx = jax.jit(functools.partial(conv, **arguments))(x, kernel)
         y = jnp.asarray(normal(*cx.shape, seed=1), jnp.float64)
-        _, reached = geometry.transpose_geometry(cx.shape[1:-1], sizes, strides, dilation, padding)
+        _, reached = transpose_geometry(cx.shape[1:-1], sizes, strides, dilation, padding)
         extra = tuple(n - m for n, m in zip(spatial, reached, strict=True))  # what the stride left over
         ty = jax.jit(functools.partial(conv_transpose, output_padding=extra, **arguments))(y, kernel)
         left, right = jnp.vdot(cx, y), jnp.vdot(x, ty)
@@ -402,8 +405,8 @@ SQUARE, KERNEL = np.ones((1, 4, 4, 4), np.float32), np.ones((3, 3, 4, 4), np.flo
         (lambda: conv(SQUARE, KERNEL, padding=4, padding_mode="reflect"), "reflect .* 4 is .*at most 3"),
         (lambda: conv(SQUARE, KERNEL, padding=5, padding_mode="symmetric"), "symmetric .* 5 is .*at most 4"),
         (lambda: conv(SQUARE, KERNEL, padding=5, padding_mode="circular"), "circular .* 5 is .*at most 4"),
-        (lambda: conv(SQUARE, KERNEL, padding_mode="mirror"), "padding_mode 'mirror': one of zeros, reflect"),
-        (lambda: conv(SQUARE, KERNEL, padding="some"), "padding 'some': one of valid, same"),
+        (lambda: conv(SQUARE, KERNEL, padding_mode="mirror"), "padding_mode 'mirror': must be one of zeros, reflect"),
+        (lambda: conv(SQUARE, KERNEL, padding="some"), "padding 'some': must be one of valid, same"),
         (lambda: conv(SQUARE, KERNEL, padding="causal"), "'causal' is for one spatial axis"),
         (lambda: conv(SQUARE, KERNEL, padding=-1), "must not be negative"),
         (lambda: conv(SQUARE, KERNEL, padding=((1, 1),)), "1 pairs for 2 spatial axes"),
@@ -437,8 +440,7 @@ def test_refusals(call, sentence):
 
 
 def test_tables_are_the_vocabulary():
-    assert tuple(layers.ACTIVATIONS) == config.ACTIVATIONS
-    assert tuple(layers.INITIALIZERS) == config.INITIALIZERS
+    assert tuple(ACTIVATIONS) == specs.ACTIVATIONS
 
 
 def test_activations_at_one_and_minus_one():
@@ -450,13 +452,13 @@ def test_activations_at_one_and_minus_one():
         "silu": (0.731059, -0.268941), "softplus": (1.313262, 0.313262), "sigmoid": (0.731059, 0.268941),
         "tanh": (math.tanh(1), -math.tanh(1)), "scaled_tanh": (1.7159 * math.tanh(2 / 3), -1.7159 * math.tanh(2 / 3)),
     }  # fmt: skip
-    for name, function in layers.ACTIVATIONS.items():
+    for name, function in ACTIVATIONS.items():
         np.testing.assert_allclose(function(jnp.array([1.0, -1.0])), answers[name], atol=1e-6, err_msg=name)
 
 
 MODULES = [
-    name for name, kind in inspect.getmembers(layers, inspect.isclass)
-    if issubclass(kind, nn.Module) and not name.startswith("_") and hasattr(config, name)  # PooledConv is two of them
+    name for name, kind in inspect.getmembers(modules, inspect.isclass)
+    if issubclass(kind, nn.Module) and not name.startswith("_") and hasattr(specs, name)  # PooledConv is two of them
 ]  # fmt: skip
 
 
@@ -467,7 +469,7 @@ def test_a_module_takes_what_its_spec_says(name):
     def fields(kind):
         return {f.name: f.default for f in dataclasses.fields(kind) if f.name not in ("name", "parent", "dtype", "precision")}
 
-    assert fields(getattr(layers, name)) == fields(getattr(config, name))
+    assert fields(getattr(modules, name)) == fields(getattr(specs, name))
 
 
 def filled(module, x):
@@ -481,11 +483,11 @@ def filled(module, x):
 def test_modules_compute_their_functions(rank):
     x = jnp.asarray(normal(2, *(5,) * rank, 4))
     arguments = {"strides": 2, "padding": "same", "padding_mode": "circular"}
-    p, y, _ = filled(layers.Conv(6, 3, groups=2, activation="relu", **arguments), x)
+    p, y, _ = filled(modules.Conv(6, 3, groups=2, activation="relu", **arguments), x)
     direct = conv(x, p["kernel"], p["bias"], groups=2, strides=2, padding="same", padding_mode="circular")
     close(y, jax.nn.relu(direct))
 
-    p, y, count = filled(layers.DepthwiseConv(3, 2, **arguments), x)
+    p, y, count = filled(modules.DepthwiseConv(3, 2, **arguments), x)
     assert count == 3**rank * 8 + 8
     for channel in range(4):
         own = slice(2 * channel, 2 * channel + 2)
@@ -499,28 +501,28 @@ def test_modules_compute_their_functions(rank):
         )
         close(y[..., own], alone)
 
-    p, y, count = filled(layers.SeparableConv(5, 3, multiplier=2, **arguments), x)
+    p, y, count = filled(modules.SeparableConv(5, 3, multiplier=2, **arguments), x)
     assert count == 3**rank * 8 + 8 * 5 + 5
     inner = conv(x, p["depthwise_kernel"], groups=4, strides=2, padding="same", padding_mode="circular")
     close(y, inner @ p["pointwise_kernel"].reshape(8, 5) + p["bias"])
 
-    p, y, _ = filled(layers.ConvTranspose(6, 3, strides=2, padding=1, output_padding=1, groups=2, use_bias=False), x)
+    p, y, _ = filled(modules.ConvTranspose(6, 3, strides=2, padding=1, output_padding=1, groups=2, use_bias=False), x)
     close(y, conv_transpose(x, p["kernel"], strides=2, padding=1, output_padding=1, groups=2))
 
-    np.testing.assert_array_equal(layers.MaxPool(2, 1, "same").apply({}, x), max_pool(x, 2, strides=1, padding="same"))
+    np.testing.assert_array_equal(modules.MaxPool(2, 1, "same").apply({}, x), max_pool(x, 2, strides=1, padding="same"))
     np.testing.assert_array_equal(
-        layers.AvgPool(2, 1, 1, True).apply({}, x), avg_pool(x, 2, strides=1, padding=1, count_include_pad=True)
+        modules.AvgPool(2, 1, 1, True).apply({}, x), avg_pool(x, 2, strides=1, padding=1, count_include_pad=True)
     )
     flat = np.asarray(x).reshape(2, -1, 4)
-    close(layers.GlobalMaxPool().apply({}, x), flat.max(1))
-    close(layers.GlobalAvgPool().apply({}, x), flat.mean(1))
+    close(modules.GlobalMaxPool().apply({}, x), flat.max(1))
+    close(modules.GlobalAvgPool().apply({}, x), flat.mean(1))
 
-    p, y, count = filled(layers.Subsample(2), x)
+    p, y, count = filled(modules.Subsample(2), x)
     assert count == 8
     close(y, avg_pool(x, 2) * 2**rank * p["scale"] + p["bias"])
-    close(layers.Subsample(2).init_with_output(jax.random.key(0), x)[0], avg_pool(x, 2))
+    close(modules.Subsample(2).init_with_output(jax.random.key(0), x)[0], avg_pool(x, 2))
 
-    y = layers.PadChannels(6, 2).apply({}, x)
+    y = modules.PadChannels(6, 2).apply({}, x)
     assert y.shape == (2, *(3,) * rank, 6)
     np.testing.assert_array_equal(y[..., :4], x[(slice(None), *(slice(None, None, 2),) * rank)])
     assert not y[..., 4:].any()
@@ -528,18 +530,18 @@ def test_modules_compute_their_functions(rank):
 
 def test_dense_and_rbf():
     x = jnp.asarray(normal(3, 4))
-    p, y, _ = filled(layers.Dense(2, activation="tanh"), x)
+    p, y, _ = filled(modules.Dense(2, activation="tanh"), x)
     close(y, np.tanh(np.asarray(x) @ p["kernel"] + p["bias"]))
     codes = ((1, -1, 1, 1), (-1, -1, -1, 1))
     expected = [[-0.5 * sum((a - b) ** 2 for a, b in zip(row, code, strict=True)) for code in codes] for row in np.asarray(x)]
-    close(layers.RBF(codes).apply({}, x), expected)
+    close(modules.RBF(codes).apply({}, x), expected)
 
 
 def test_connections_are_the_only_parameters():
     """A sparse layer equals the dense one with zeros at the missing connections, and counts without them."""
     connections = ((0, 2), (1,), (0, 1, 2))
     x = jnp.asarray(normal(2, 5, 5, 3))
-    module = layers.Conv(3, 3, connections=connections)
+    module = modules.Conv(3, 3, connections=connections)
     p, y, count = filled(module, x)
     assert count == 9 * 6 + 3
     kernel = np.zeros((3, 3, 3, 3), np.float32)
@@ -553,21 +555,21 @@ def test_connections_are_the_only_parameters():
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
-        (layers.Conv(4, 9), "kernel of 9"),
-        (layers.Conv(4, 3, padding=4, padding_mode="reflect"), "reflect"),
-        (layers.Conv(6, 3, groups=4), "groups=4 must divide"),
-        (layers.Conv(0), "filters is 0"),
-        (layers.Conv(4, activation="swish"), "unknown activation 'swish': one of linear, relu"),
-        (layers.Conv(4, kernel_init="xavier"), "unknown initializer 'xavier': one of zeros, ones"),
-        (layers.Conv(2, connections=((0,), (4,))), "connections must list"),
-        (layers.Conv(2, connections=((0,), (1, 1))), "connections must list"),
-        (layers.Conv(2, connections=((0,), ())), "connections must list"),
-        (layers.Conv(2, connections=((0,),)), "connections must list"),
-        (layers.Conv(2, groups=2, connections=((0,), (1,))), "groups must be 1"),
-        (layers.ConvTranspose(3, groups=2), "groups=2 must divide"),
-        (layers.MaxPool(5), "window of 5"),
-        (layers.PadChannels(3), "filters=3"),
-        (layers.RBF(((1, 1),)), "codes have length"),
+        (modules.Conv(4, 9), "kernel of 9"),
+        (modules.Conv(4, 3, padding=4, padding_mode="reflect"), "reflect"),
+        (modules.Conv(6, 3, groups=4), "groups=4 must divide"),
+        (modules.Conv(0), "filters is 0"),
+        (modules.Conv(4, activation="swish"), "unknown activation 'swish': must be one of linear, relu"),
+        (modules.Conv(4, kernel_init="xavier"), "unknown initializer 'xavier': must be one of zeros, ones"),
+        (modules.Conv(2, connections=((0,), (4,))), "connections must list"),
+        (modules.Conv(2, connections=((0,), (1, 1))), "connections must list"),
+        (modules.Conv(2, connections=((0,), ())), "connections must list"),
+        (modules.Conv(2, connections=((0,),)), "connections must list"),
+        (modules.Conv(2, groups=2, connections=((0,), (1,))), "groups must be 1"),
+        (modules.ConvTranspose(3, groups=2), "groups=2 must divide"),
+        (modules.MaxPool(5), "window of 5"),
+        (modules.PadChannels(3), "filters=3"),
+        (modules.RBF(((1, 1),)), "codes have length"),
     ],
 )
 def test_modules_name_themselves_when_they_refuse(module, sentence):
@@ -578,13 +580,13 @@ def test_modules_name_themselves_when_they_refuse(module, sentence):
 @pytest.mark.parametrize(("dtype", "kept"), [(None, "float32"), (jnp.bfloat16, "float32"), (jnp.float64, "float64")])
 def test_dtype_is_of_the_computation(dtype, kept):
     with x64(True):
-        p, y, _ = filled(layers.Conv(4, dtype=dtype), jnp.asarray(SQUARE))
+        p, y, _ = filled(modules.Conv(4, dtype=dtype), jnp.asarray(SQUARE))
         assert y.dtype == (dtype or jnp.float32)
         assert p["kernel"].dtype == kept
 
 
 def test_precision_reaches_the_products_and_their_gradients():
-    module = layers.Conv(4, precision="highest")
+    module = modules.Conv(4, precision="highest")
     variables = {"params": {"kernel": KERNEL, "bias": KERNEL[0, 0, 0]}}
     with at_most("xla"):  # C multiplies in float32 whatever is asked
         program = str(jax.make_jaxpr(jax.grad(lambda v: module.apply(v, SQUARE).sum()))(variables))
@@ -594,7 +596,7 @@ def test_precision_reaches_the_products_and_their_gradients():
 
 
 def test_initializers_and_activations_may_be_functions():
-    module = layers.Conv(
+    module = modules.Conv(
         4, kernel_init=lambda key, shape, dtype: jnp.full(shape, 3, dtype), bias_init="ones", activation=jnp.negative
     )
     y, variables = module.init_with_output(jax.random.key(0), SQUARE)
@@ -606,7 +608,7 @@ def test_initializers_and_activations_may_be_functions():
 def test_batch_norm_is_that_of_flax(shape):
     rng = np.random.default_rng(0)
     x, pulled = rng.normal(3, 2, shape).astype(np.float32), rng.normal(size=shape).astype(np.float32)
-    ours, theirs = layers.BatchNorm(), nn.BatchNorm(momentum=0.9, epsilon=1e-5)
+    ours, theirs = modules.BatchNorm(), nn.BatchNorm(momentum=0.9, epsilon=1e-5)
     params = {
         "scale": rng.normal(1, 0.3, shape[-1:]).astype(np.float32),
         "bias": rng.normal(size=shape[-1:]).astype(np.float32),
@@ -638,7 +640,7 @@ def test_batch_norm_is_that_of_flax(shape):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_e2_gradients_of_half_precision_are_summed_in_float32(dtype):
     x = jnp.ones((2, 64, 64, 1), dtype)
-    module = layers.Subsample(2, dtype=dtype)
+    module = modules.Subsample(2, dtype=dtype)
     params = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
     gradients = jax.grad(lambda p: module.apply({"params": p}, x).astype(jnp.float32).sum())(params)
     assert gradients["scale"] == 4 * 2048
@@ -664,7 +666,7 @@ def test_e9_batch_norm_of_a_mean_far_from_zero(mean):
     x = np.random.default_rng(0).normal(mean, 0.1, (64, 16, 16, 3)).astype(np.float32)
     wide = x.astype(np.float64)
     moments = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
-    module = layers.BatchNorm(momentum=0.0)
+    module = modules.BatchNorm(momentum=0.0)
     variables = {
         "params": {"scale": jnp.ones(3), "bias": jnp.zeros(3)},
         "batch_stats": {"mean": jnp.zeros(3), "var": jnp.ones(3)},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import math
 import os
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import get_args
 
 import flax.linen as nn
 import jax
@@ -18,27 +18,35 @@ import numpy as np
 import pytest
 from double import x64
 
-from cnn_jax import config as c
-from cnn_jax import geometry, layers, models
-from cnn_jax.config import ModelConfig, UsageError
-from cnn_jax.convolution import at_most
-from cnn_jax.models import CNN, build, check_model, initial_variables
+from cnn_jax import nn as specs
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import layer_table
+from cnn_jax.nn.activation import MONOTONE
+from cnn_jax.nn.check import check_model
+from cnn_jax.nn.functional import conv, max_pool
+from cnn_jax.nn.init import initial_variables
+from cnn_jax.nn.initializers import for_jax
+from cnn_jax.nn.modules import ACTIVATIONS
+from cnn_jax.nn.network import CNN
+from cnn_jax.ops.conv import at_most
+from cnn_jax.trial import ModelConfig
+from cnn_jax.zoo.build import build
 
 SHAPE = (8, 8, 4)
 # Every kind of layer, some nested: 8x8x4 in, 10 classes out.
-EVERYTHING: c.Spec = (
-    c.Conv(8, 3, padding="same", activation="relu"),
-    c.BatchNorm(),
-    c.Residual((c.DepthwiseConv(3, padding="same"), c.GroupNorm(4)), (c.PadChannels(8),), activation="tanh"),
-    c.Branch(((c.SeparableConv(4, 3, padding="same"),), (c.Conv(6, 1), c.LayerNorm()))),
-    c.Branch(((c.Activation("gelu"),), (c.MaxPool(3, 1, 1), c.AvgPool(3, 1, 1))), merge="add"),
-    c.Subsample(2, activation="scaled_tanh"),
-    c.ConvTranspose(4, 2, strides=2),
-    c.Conv(3, 3, connections=((0, 1), (2, 3), (0, 1, 2, 3)), bias_init="normal"),
-    c.Branch(((c.GlobalAvgPool(),), (c.GlobalMaxPool(),), (c.Flatten(),))),
-    c.Dropout(0.5),
-    c.Dense(8, activation="relu", kernel_init="he_normal"),
-    c.RBF(tuple(tuple(1 if k == f % 10 else -1 for f in range(8)) for k in range(10))),
+EVERYTHING: specs.Spec = (
+    specs.Conv(8, 3, padding="same", activation="relu"),
+    specs.BatchNorm(),
+    specs.Residual((specs.DepthwiseConv(3, padding="same"), specs.GroupNorm(4)), (specs.PadChannels(8),), activation="tanh"),
+    specs.Branch(((specs.SeparableConv(4, 3, padding="same"),), (specs.Conv(6, 1), specs.LayerNorm()))),
+    specs.Branch(((specs.Activation("gelu"),), (specs.MaxPool(3, 1, 1), specs.AvgPool(3, 1, 1))), merge="add"),
+    specs.Subsample(2, activation="scaled_tanh"),
+    specs.ConvTranspose(4, 2, strides=2),
+    specs.Conv(3, 3, connections=((0, 1), (2, 3), (0, 1, 2, 3)), bias_init="normal"),
+    specs.Branch(((specs.GlobalAvgPool(),), (specs.GlobalMaxPool(),), (specs.Flatten(),))),
+    specs.Dropout(0.5),
+    specs.Dense(8, activation="relu", kernel_init="he_normal"),
+    specs.RBF(tuple(tuple(1 if k == f % 10 else -1 for f in range(8)) for k in range(10))),
 )
 
 
@@ -61,13 +69,14 @@ def apply(model, variables, x, **arguments):
 
 
 def test_every_spec_has_a_builder_and_a_place_in_these_tests():
-    assert set(models._APPLY) == set(get_args(c.Layer)) == {type(layer) for layer in models.flat(EVERYTHING)}
+    kinds = {kind for kind in vars(specs).values() if inspect.isclass(kind) and issubclass(kind, specs.Layer)} - {specs.Layer}
+    assert kinds == {type(layer) for layer in specs.flat(EVERYTHING)}
 
 
 def test_features_and_parameters_have_the_names_and_sizes_of_the_geometry(network):
     model, variables = network
     logits, features = apply(model, variables, images())
-    rows = {row.name: row for row in geometry.layer_table(EVERYTHING, SHAPE).layers}
+    rows = {row.name: row for row in layer_table(EVERYTHING, SHAPE).layers}
     assert set(rows) == set(features)
     for name, feature in features.items():
         assert feature.shape[1:] == rows[name].output_shape, name
@@ -78,11 +87,11 @@ def test_features_and_parameters_have_the_names_and_sizes_of_the_geometry(networ
 
 def test_the_chapters_net_is_its_formula():
     """Logits by the functions of `layers`, put together by hand. 1e-5: float32, sums of at most 36 terms."""
-    model = CNN((c.Conv(4, 3, activation="relu"), c.MaxPool(2), c.Flatten(), c.Dense(10)))
+    model = CNN((specs.Conv(4, 3, activation="relu"), specs.MaxPool(2), specs.Flatten(), specs.Dense(10)))
     variables = initial_variables(model, SHAPE, 0)
     conv1, dense1 = variables["params"]["conv1"], variables["params"]["dense1"]
     x = images()
-    hidden = layers.max_pool(jnp.maximum(layers.conv(x, conv1["kernel"], conv1["bias"]), 0), 2)
+    hidden = max_pool(jnp.maximum(conv(x, conv1["kernel"], conv1["bias"]), 0), 2)
     expected = hidden.reshape(3, -1) @ dense1["kernel"] + dense1["bias"]
     np.testing.assert_allclose(apply(model, variables, x)[0], expected, atol=1e-5)
 
@@ -90,9 +99,9 @@ def test_the_chapters_net_is_its_formula():
 def test_residual_and_branches_are_sums_and_joins():
     x = jnp.asarray(images())
     spec = (
-        c.Residual((c.Activation("tanh"),), activation="relu"),
-        c.Branch(((c.Activation("relu"),), (c.Activation("linear"),)), merge="add"),
-        c.Branch(((c.Activation("relu"),), (c.Activation("tanh"), c.Activation("elu")))),
+        specs.Residual((specs.Activation("tanh"),), activation="relu"),
+        specs.Branch(((specs.Activation("relu"),), (specs.Activation("linear"),)), merge="add"),
+        specs.Branch(((specs.Activation("relu"),), (specs.Activation("tanh"), specs.Activation("elu")))),
     )
     out, features = CNN(spec).apply({}, x)
     first = jax.nn.relu(jnp.tanh(x) + x)
@@ -102,7 +111,7 @@ def test_residual_and_branches_are_sums_and_joins():
 
 
 def test_names_given_are_kept():
-    _, features = CNN((c.Flatten(name="pixels"), c.Dense(2))).init_with_output(jax.random.key(0), images())[0]
+    _, features = CNN((specs.Flatten(name="pixels"), specs.Dense(2))).init_with_output(jax.random.key(0), images())[0]
     assert list(features) == ["pixels", "dense1"]
 
 
@@ -141,7 +150,10 @@ def test_dtype_reaches_every_layer(dtype):
 
 
 def test_precision_reaches_every_product():
-    model = CNN((c.Conv(2, 3), c.ConvTranspose(2, 3), c.SeparableConv(2, 3), c.Flatten(), c.Dense(2)), precision="highest")
+    model = CNN(
+        (specs.Conv(2, 3), specs.ConvTranspose(2, 3), specs.SeparableConv(2, 3), specs.Flatten(), specs.Dense(2)),
+        precision="highest",
+    )
     variables = initial_variables(model, SHAPE, 0)
     with at_most("xla"):  # C multiplies in float32 whatever is asked
         program = str(jax.make_jaxpr(lambda x: model.apply(variables, x)[0])(images()))
@@ -153,14 +165,14 @@ def test_precision_reaches_every_product():
 @pytest.mark.parametrize(
     ("spec", "sentence"),
     [
-        ((c.Conv(4, 3), c.Conv(4, 9)), "layer 'conv2': kernel of 9"),
-        ((c.Residual((c.Conv(4, 9),)),), "layer 'conv1': kernel of 9"),
-        ((c.Residual((c.Conv(5, 1),)),), r"layer 'residual1': branches of shapes \(8, 8, 5\), \(8, 8, 4\)"),
-        ((c.Branch(((c.Conv(4, 3),), (c.Conv(4, 1),))),), "layer 'branch1': branches of shapes"),
-        ((c.Branch(((), ()), merge="stack"),), "layer 'branch1': unknown merge 'stack': one of add, concat"),
-        ((c.GroupNorm(3),), "layer 'norm1': groups=3 must divide the 4 channels"),
-        ((c.Activation("swish", name="last"),), "layer 'last': unknown activation 'swish'"),
-        ((c.Conv(4, 3, name="a"), c.Conv(4, 3, name="a")), "two layers are named 'a'"),
+        ((specs.Conv(4, 3), specs.Conv(4, 9)), "layer 'conv2': kernel of 9"),
+        ((specs.Residual((specs.Conv(4, 9),)),), "layer 'conv1': kernel of 9"),
+        ((specs.Residual((specs.Conv(5, 1),)),), r"layer 'residual1': branches of shapes \(8, 8, 5\), \(8, 8, 4\)"),
+        ((specs.Branch(((specs.Conv(4, 3),), (specs.Conv(4, 1),))),), "layer 'branch1': branches of shapes"),
+        ((specs.Branch(((), ()), merge="stack"),), "layer 'branch1': unknown merge 'stack': must be one of add, concat"),
+        ((specs.GroupNorm(3),), "layer 'norm1': groups=3 must divide its 4 channels"),
+        ((specs.Activation("swish", name="last"),), "layer 'last': unknown activation 'swish'"),
+        ((specs.Conv(4, 3, name="a"), specs.Conv(4, 3, name="a")), "two layers are named 'a'"),
     ],
 )
 def test_a_network_that_cannot_be_names_the_layer(spec, sentence):
@@ -174,7 +186,7 @@ def test_what_is_no_layer_is_refused():
         kind = "mystery"
         name: str = ""
 
-    with pytest.raises(UsageError, match="is no layer: one of Conv, "):
+    with pytest.raises(UsageError, match="Mystery is not a layer: a spec is a tuple"):
         CNN((Mystery(),)).init(jax.random.key(0), images())
 
 
@@ -208,14 +220,14 @@ def test_initial_values_look_like_those_of_init(network):
 SAMPLE = (5, 5, 24, 60)  # 36,000 values; fans 600 and 1,500
 
 
-@pytest.mark.parametrize("name", c.INITIALIZERS)
+@pytest.mark.parametrize("name", specs.INITIALIZERS)
 def test_numpy_draws_as_jax_does(name):
     """Mean, deviation, bounds and fourth moment, which tells a uniform from a cut-off normal from a whole one.
 
     With 36,000 draws the mean is off by 1/190 deviations and the deviation by 1/270 of itself: five of those are allowed.
     """
-    ours = models.NUMPY_INITIALIZERS[name](np.random.default_rng(0), SAMPLE, np.float32)
-    theirs = np.asarray(layers.INITIALIZERS[name](jax.random.key(0), SAMPLE, jnp.float32))
+    ours = specs.INITIALIZERS[name](np.random.default_rng(0), SAMPLE, np.float32)
+    theirs = np.asarray(for_jax(name)(jax.random.key(0), SAMPLE, jnp.float32))
     assert ours.dtype == theirs.dtype
     deviation = float(theirs.std())
     if deviation == 0:
@@ -228,23 +240,23 @@ def test_numpy_draws_as_jax_does(name):
     assert np.abs(ours).max() == pytest.approx(float(np.abs(theirs).max()), abs=deviation * (1 if name == "normal" else 0.02))
     # Another shape, so that a fan cannot be right by chance.
     small = (3, 8, 4000)
-    ours = models.NUMPY_INITIALIZERS[name](np.random.default_rng(0), small, np.float32)
-    theirs = layers.INITIALIZERS[name](jax.random.key(0), small, jnp.float32)
+    ours = specs.INITIALIZERS[name](np.random.default_rng(0), small, np.float32)
+    theirs = for_jax(name)(jax.random.key(0), small, jnp.float32)
     assert ours.std() == pytest.approx(float(theirs.std()), rel=5 / 190)
 
 
 def test_a_sparse_kernel_is_drawn_as_the_dense_one():
     connections = tuple((f % 6, (f + 1) % 6) for f in range(2000))
-    model = CNN((c.Conv(2000, 3, connections=connections),))
+    model = CNN((specs.Conv(2000, 3, connections=connections),))
     kernel = initial_variables(model, (5, 5, 6), 0)["params"]["conv1"]["kernel"]
-    dense = layers.INITIALIZERS["glorot_uniform"](jax.random.key(0), (3, 3, 6, 2000), jnp.float32)
+    dense = for_jax("glorot_uniform")(jax.random.key(0), (3, 3, 6, 2000), jnp.float32)
     assert kernel.shape == (3, 3, 4000)
     assert kernel.std() == pytest.approx(float(dense.std()), rel=5 / 190)
 
 
 def test_each_parameter_has_a_stream_of_its_own():
-    small = CNN((c.Conv(4, 3), c.Conv(4, 3)))
-    large = CNN((c.Conv(4, 3), c.Conv(4, 3), c.Dense(7)))
+    small = CNN((specs.Conv(4, 3), specs.Conv(4, 3)))
+    large = CNN((specs.Conv(4, 3), specs.Conv(4, 3), specs.Dense(7)))
     a, b = initial_variables(small, SHAPE, 5)["params"], initial_variables(large, SHAPE, 5)["params"]
     np.testing.assert_array_equal(a["conv1"]["kernel"], b["conv1"]["kernel"])
     assert not np.array_equal(a["conv1"]["kernel"], a["conv2"]["kernel"])
@@ -253,7 +265,7 @@ def test_each_parameter_has_a_stream_of_its_own():
 
 def test_initial_values_never_change():
     """Recorded results belong to these values: if this fails on purpose, say so in the CHANGELOG."""
-    kernel = initial_variables(CNN((c.Conv(2, 3),)), (8, 8, 1), 0)["params"]["conv1"]["kernel"]
+    kernel = initial_variables(CNN((specs.Conv(2, 3),)), (8, 8, 1), 0)["params"]["conv1"]["kernel"]
     np.testing.assert_allclose(kernel[0, 0, 0], [-0.3634594678878784, -0.21514111757278442], rtol=1e-6)
 
 
@@ -263,13 +275,13 @@ def test_drawing_initial_values_compiles_nothing():
     jax.jit(lambda x: x + 41)(1)
     assert any("backend_compile" in event for event in compiled)  # the listener does hear
     compiled.clear()
-    initial_variables(CNN((c.Conv(3, 3), c.BatchNorm(), c.Flatten(), c.Dense(9))), SHAPE, 1)
+    initial_variables(CNN((specs.Conv(3, 3), specs.BatchNorm(), specs.Flatten(), specs.Dense(9))), SHAPE, 1)
     assert not [event for event in compiled if "backend_compile" in event]
 
 
 def test_a_bias_has_no_fan():
-    with pytest.raises(UsageError, match=r"^layer 'conv1': bias_init 'he_normal' .*: one of zeros, ones, normal"):
-        initial_variables(CNN((c.Conv(3, 3, bias_init="he_normal"),)), SHAPE, 0)
+    with pytest.raises(UsageError, match=r"^layer 'conv1': bias_init 'he_normal' .*: must be one of zeros, ones, normal"):
+        initial_variables(CNN((specs.Conv(3, 3, bias_init="he_normal"),)), SHAPE, 0)
 
 
 # ----------------------------------------------------------------------------------------------------------------- forks
@@ -332,7 +344,7 @@ class Fork(nn.Module):
         return logits, features
 
 
-SMALL = (c.Conv(4, 3, activation="relu"), c.BatchNorm(), c.GlobalAvgPool(), c.Dropout(), c.Dense(10))
+SMALL = (specs.Conv(4, 3, activation="relu"), specs.BatchNorm(), specs.GlobalAvgPool(), specs.Dropout(), specs.Dense(10))
 
 
 @pytest.mark.parametrize("model", [CNN(SMALL), CNN(SMALL, dtype=jnp.bfloat16), Fork()])
@@ -391,7 +403,7 @@ def test_a_forks_initial_values_are_its_own():
 
 
 def a_spec(input_shape, num_classes):
-    return (c.Flatten(), c.Dense(num_classes))
+    return (specs.Flatten(), specs.Dense(num_classes))
 
 
 def a_module(input_shape, num_classes):
@@ -399,7 +411,7 @@ def a_module(input_shape, num_classes):
 
 
 def a_mistake(input_shape, num_classes):
-    return [c.Flatten(), c.Dense(num_classes)]
+    return [specs.Flatten(), specs.Dense(num_classes)]
 
 
 def seven_logits(input_shape, num_classes):
@@ -409,8 +421,9 @@ def seven_logits(input_shape, num_classes):
 def test_b2_build_checks_a_forks_module_and_starts_no_backend():
     code = f"""
         import jax
-        from cnn_jax.config import ModelConfig, UsageError
-        from cnn_jax.models import build
+        from cnn_jax.errors import UsageError
+        from cnn_jax.trial import ModelConfig
+        from cnn_jax.zoo.build import build
         try:
             build(ModelConfig("{__name__}:seven_logits"), {SHAPE}, 10)
         except UsageError as error:
@@ -430,7 +443,7 @@ def test_b2_build_checks_a_forks_module_and_starts_no_backend():
 
 def test_build_takes_a_name_or_a_forks_attribute():
     assert build(ModelConfig("chapter"), (28, 28, 1), 10).spec[0].name == "conv1"
-    assert build(ModelConfig(f"{__name__}:a_spec"), SHAPE, 7) == CNN(c.named(a_spec(SHAPE, 7)))
+    assert build(ModelConfig(f"{__name__}:a_spec"), SHAPE, 7) == CNN(specs.named(a_spec(SHAPE, 7)))
     assert build(ModelConfig(f"{__name__}:a_module"), SHAPE, 7) == Fork(7)
     with pytest.raises(UsageError, match=r"a_mistake returned a list: .* tuple of layer specs"):
         build(ModelConfig(f"{__name__}:a_mistake"), SHAPE, 7)
@@ -439,14 +452,14 @@ def test_build_takes_a_name_or_a_forks_attribute():
 
 
 @pytest.mark.parametrize("padding", ["valid", "same", "reflect"])
-@pytest.mark.parametrize("activation", layers.MONOTONE)
+@pytest.mark.parametrize("activation", MONOTONE)
 def test_convolution_and_pool_at_once_are_what_they_are_one_by_one(activation: str, padding: str) -> None:
     """Values, features and gradients. Tolerance: float32 sums of 9 products in another order."""
-    amount, mode = c.PADDINGS[padding]
-    conv = c.Conv(5, 3, padding=amount, padding_mode=mode, activation=activation, name="conv1")
-    pool = c.MaxPool(2, name="pool1")
-    head = (c.Flatten(), c.Dense(3))
-    together, apart = CNN((conv, pool, *head)), CNN((conv, c.Dropout(0.0), pool, *head))
+    amount, mode = specs.PADDINGS[padding]
+    conv = specs.Conv(5, 3, padding=amount, padding_mode=mode, activation=activation, name="conv1")
+    pool = specs.MaxPool(2, name="pool1")
+    head = (specs.Flatten(), specs.Dense(3))
+    together, apart = CNN((conv, pool, *head)), CNN((conv, specs.Dropout(0.0), pool, *head))
     x = np.random.default_rng(1).standard_normal((4, 9, 8, 1), np.float32)
     variables = initial_variables(together, x.shape[1:], 0)
     variables["params"]["conv1"]["bias"] = np.linspace(-0.5, 0.5, 5, dtype=np.float32)
@@ -464,5 +477,5 @@ def test_convolution_and_pool_at_once_are_what_they_are_one_by_one(activation: s
 
 def test_activations_called_monotone_are_and_the_others_are_not() -> None:
     x = np.linspace(-8, 8, 4001, dtype=np.float32)
-    rising = {name for name, f in layers.ACTIVATIONS.items() if (np.diff(f(x)) >= -1e-6).all()}
-    assert rising == set(layers.MONOTONE)
+    rising = {name for name, f in ACTIVATIONS.items() if (np.diff(f(x)) >= -1e-6).all()}
+    assert rising == set(MONOTONE)

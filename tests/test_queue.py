@@ -1,7 +1,7 @@
 """Which worker does what next."""
 
-from cnn_jax.config import ModelConfig, TrainConfig, Trial
-from cnn_jax.runner.queue import Queue, Task
+from cnn_jax.execution.queue import Queue, Task
+from cnn_jax.trial import ModelConfig, TrainConfig, Trial
 
 TRAIN = TrainConfig(epochs=1)
 

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cnn_jax import report, stats, store
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
+from cnn_jax import report, stats
+from cnn_jax.errors import UsageError
+from cnn_jax.records import store
 from cnn_jax.report import answer, plots, svg, table, tensorboard
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from tests import synthetic
 
 LOST = {"status": "diverged", "val_accuracy": None, "test_accuracy": None, "test_loss": None, "test_correct": None}

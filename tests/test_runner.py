@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 import synthetic
 
-from cnn_jax import runner, store
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
-from cnn_jax.runner import local
-from cnn_jax.runner.bench import Orders
-from cnn_jax.runner.crew import DEATHS, Crew
-from cnn_jax.runner.queue import Queue
+from cnn_jax import execution
+from cnn_jax.errors import UsageError
+from cnn_jax.execution.backends import local
+from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution.queue import Queue
+from cnn_jax.execution.scheduler import DEATHS, Crew
+from cnn_jax.records import store
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS = [Trial(ModelConfig(filters=(f,)), train=TrainConfig(epochs=1), seed=s) for f in (8, 16) for s in range(3)]
@@ -79,10 +81,10 @@ class Silent:
 
 def crew(out: Path, act: Any, lanes: int = 1, **how: Any) -> tuple[Crew, Played]:
     store.begin(out, "test", "now", TRIALS)
-    orders = Orders(str(out), True, 120.0, {"command": "test", "versions": {}})
+    config = WorkerConfig(str(out), True, 120.0, {"command": "test", "versions": {}})
     staff = Played(out, lambda number, message: act(staff, number, message), **how)
     queue = Queue(TRIALS, TRIALS, lambda trial: 1.0, lanes)
-    return Crew(staff, queue, orders, {TRIALS[0].data: "sum"}, Silent()), staff  # type: ignore[arg-type]
+    return Crew(staff, queue, config, {TRIALS[0].data: "sum"}, Silent()), staff  # type: ignore[arg-type]
 
 
 def statuses(out: Path) -> dict[str, str]:
@@ -407,9 +409,9 @@ def test_finished_trials_are_not_missing_and_other_data_are_refused(tmp_path: Pa
     store.begin(tmp_path, "test", "now", TRIALS)
     for trial, status in zip(TRIALS, ("done", "diverged", "failed"), strict=False):
         store.Writer(tmp_path).finish(synthetic.minimal(trial, status=status))
-    assert runner._missing(TRIALS, tmp_path, {TRIALS[0].data: "sum"}, True, []) == TRIALS[2:]
+    assert execution._missing(TRIALS, tmp_path, {TRIALS[0].data: "sum"}, True, []) == TRIALS[2:]
     with pytest.raises(UsageError, match="digits has changed"):
-        runner._missing(TRIALS, tmp_path, {TRIALS[0].data: "other"}, True, [])
+        execution._missing(TRIALS, tmp_path, {TRIALS[0].data: "other"}, True, [])
 
 
 SLOW = """
@@ -531,16 +533,16 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
 
 
 def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> None:
-    """In this process: a worker's bench takes up what was made with the same data and versions only."""
+    """In this process: a worker's trainer takes up what was made with the same data and versions only."""
     from cnn_jax import data
-    from cnn_jax.runner.bench import Bench
+    from cnn_jax.execution.trainer import Trainer
 
     trial = Trial(ModelConfig(filters=(2,)), DataConfig(npz), TrainConfig(epochs=2, batch_size=20))
     store.begin(tmp_path, "test", "now", [trial])
     checksum = data.load(trial.data).checksum
     task = {"trials": [trial.canonical], "lanes": 1, "checksum": checksum}
 
-    def bench(versions: dict[str, str], stops: int) -> tuple[list[int], list[dict[str, Any]]]:
+    def trainer(versions: dict[str, str], stops: int) -> tuple[list[int], list[dict[str, Any]]]:
         """Walks until it looked up `stops` times; returns the images that it trained on, and the records."""
         import jax
 
@@ -553,9 +555,9 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
             if event not in ("compiling", "compiled"):
                 images.append(fields.get("count", 0))
 
-        orders = Orders(str(tmp_path), False, 1e9, {"versions": versions})
-        stood = Bench(
-            orders,
+        config = WorkerConfig(str(tmp_path), False, 1e9, {"versions": versions})
+        stood = Trainer(
+            config,
             jax.devices()[:1],
             say,
             lambda: len(images) >= stops,
@@ -565,19 +567,19 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
         return images, kept
 
     said: list[str] = []
-    whole, (record,) = bench({"jax": "1"}, 99)
-    assert bench({"jax": "1"}, 0) == ([], [])  # it did nothing, and nothing is what another would get
-    first, none = bench({"jax": "1"}, 1)
+    whole, (record,) = trainer({"jax": "1"}, 99)
+    assert trainer({"jax": "1"}, 0) == ([], [])  # it did nothing, and nothing is what another would get
+    first, none = trainer({"jax": "1"}, 1)
     assert said.count("kept") == 1
     assert sum(first) < sum(whole)
     assert none == []
-    other, (anew,) = bench({"jax": "2"}, 99)
+    other, (anew,) = trainer({"jax": "2"}, 99)
     assert sum(other) == sum(whole)
-    rest, (resumed,) = bench({"jax": "1"}, 99)
+    rest, (resumed,) = trainer({"jax": "1"}, 99)
     assert sum(first) + sum(rest) == sum(whole)
     for name in ("history", "test_loss", "test_correct"):
         assert record[name] == anew[name] == resumed[name]
-    _, (refused,) = (lambda t: (task.update(checksum=t), bench({"jax": "1"}, 99))[1])("another")
+    _, (refused,) = (lambda t: (task.update(checksum=t), trainer({"jax": "1"}, 99))[1])("another")
     assert refused["status"] == "failed"
     assert "not the same data" in refused["reason"]
 
@@ -586,37 +588,37 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
 def test_what_does_not_fit_is_told_until_it_is_one_trial(
     error: Exception, npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real bench, on which nothing of more than one lane fits."""
-    from cnn_jax import data, train
-    from cnn_jax.runner.bench import Bench
+    """A real trainer, on which nothing of more than one lane fits."""
+    from cnn_jax import data
+    from cnn_jax.execution.trainer import Trainer
 
     def compile_program(trial: Trial, lanes: int, *_: Any) -> Any:
         raise error
 
     trials = [Trial(ModelConfig(filters=(2,)), DataConfig(npz), TrainConfig(epochs=1), seed) for seed in range(4)]
     store.begin(tmp_path, "test", "now", trials)
-    monkeypatch.setattr(train, "compile_program", compile_program)
+    monkeypatch.setattr("cnn_jax.execution.trainer.compile_program", compile_program)
     import jax
 
     said: list[str] = []
     kept: list[dict[str, Any]] = []
-    orders = Orders(str(tmp_path), False, 1e9, {"versions": {}})
-    bench = Bench(
-        orders,
+    config = WorkerConfig(str(tmp_path), False, 1e9, {"versions": {}})
+    trainer = Trainer(
+        config,
         jax.devices()[:1],
         lambda event, **_: said.append(event) if event != "compiling" else None,
         keep=lambda _, record, __: kept.append(record),
     )
     task = {"trials": [t.canonical for t in trials], "lanes": 4, "checksum": data.load(trials[0].data).checksum}
-    bench.work(0, task)
+    trainer.work(0, task)
     assert (said, kept) == (["memory"], [])
-    bench.work(0, task | {"trials": task["trials"][:1], "lanes": 1})
+    trainer.work(0, task | {"trials": task["trials"][:1], "lanes": 1})
     assert said == ["memory", "free"]
     assert [record["status"] for record in kept] == ["failed"]
 
 
 def test_outcome_is_complete_when_every_trial_has_a_record() -> None:
-    whole = runner.Outcome({"done": 2, "failed": 1}, 3, [], False)
+    whole = execution.Outcome({"done": 2, "failed": 1}, 3, [], False)
     assert whole.complete
     assert not dataclasses.replace(whole, total=4).complete
     assert not dataclasses.replace(whole, interrupted=True).complete

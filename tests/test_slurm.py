@@ -14,9 +14,9 @@ from typing import Any
 import fake_slurm
 import pytest
 
-from cnn_jax import store
-from cnn_jax.runner import mailbox
-from cnn_jax.runner.mailbox import Inbox, Outbox
+from cnn_jax.execution.backends import mailbox
+from cnn_jax.execution.backends.mailbox import Inbox, Outbox
+from cnn_jax.records import store
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from cnn_jax import stats
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from tests import synthetic
 
 

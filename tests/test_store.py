@@ -14,8 +14,9 @@ import objects
 import pytest
 import synthetic
 
-from cnn_jax import store
-from cnn_jax.config import Trial, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.records import store
+from cnn_jax.trial import Trial
 
 
 def record(trial: str, status: str = "done", **more: object) -> dict:
@@ -89,7 +90,7 @@ def test_a_finished_record_beats_a_failed_one_of_any_writer(folder: Path) -> Non
 def test_killed_writer_leaves_whole_records(folder: Path) -> None:
     code = """
         import json, sys
-        from cnn_jax import store
+        from cnn_jax.records import store
         writer, row = store.Writer(sys.argv[1]), json.loads(sys.argv[2])
         i = 0
         while True:
@@ -252,7 +253,7 @@ def test_folder_has_one_user_at_a_time(tmp_path: Path) -> None:
             [
                 sys.executable,
                 "-c",
-                "import sys; from pathlib import Path; from cnn_jax import store\nwith store.locked(Path(sys.argv[1])): pass",
+                "import sys, pathlib; from cnn_jax.records import store\nwith store.locked(pathlib.Path(sys.argv[1])): pass",
                 str(tmp_path / "x"),
             ],
             capture_output=True,
@@ -294,7 +295,7 @@ def test_a_line_cut_by_a_full_disk_does_not_spoil_the_next(folder: Path) -> None
     """The size of a file is limited in a process of its own: half of a line is written, then there is room again."""
     code = """
         import json, resource, sys
-        from cnn_jax import store
+        from cnn_jax.records import store
         writer = store.Writer(sys.argv[1])
         row = json.loads(sys.argv[2]) | {"filler": "x" * 1000}
         resource.setrlimit(resource.RLIMIT_FSIZE, (2500, resource.RLIM_INFINITY))

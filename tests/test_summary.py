@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from cnn_jax import conv_transpose, describe, zoo
-from cnn_jax.config import Conv, ConvTranspose, Dense, Flatten, MaxPool, ModelConfig, Residual, UsageError
-from cnn_jax.models import CNN
-from cnn_jax.summary import to_json, to_text
+from cnn_jax.description import to_json, to_text
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import Conv, ConvTranspose, Dense, Flatten, MaxPool, Residual
+from cnn_jax.nn.network import CNN
+from cnn_jax.trial import ModelConfig
 
 CHAPTER = (Conv(32, 3, activation="relu"), MaxPool(2), Flatten(), Dense(10))
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from cnn_jax import sweep
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 
 def test_product_is_every_combination_with_seeds_innermost() -> None:

@@ -17,8 +17,10 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from cnn_jax import private, report, store
-from cnn_jax.config import Trial, UsageError
+from cnn_jax import cache_folder, report
+from cnn_jax.errors import UsageError
+from cnn_jax.records import store
+from cnn_jax.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 EARLIER = Path(__file__).with_name("sweep-0.1.0")  # a sweep of four trials, as version 0.1.0 left it
@@ -138,7 +140,7 @@ def test_f3_only_regular_files_are_read(kind: str, tmp_path: Path, monkeypatch: 
                 one.bind(name)
         elif kind == "zero":
             os.symlink("/dev/zero", name)
-    code = "import sys; from cnn_jax import store; print(len(store._scan(store.folder(sys.argv[1])).records))"
+    code = "import sys; from cnn_jax.records import store; print(len(store._scan(store.folder(sys.argv[1])).records))"
     done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert done.stdout == "1\n", done.stderr
     with pytest.raises(OSError, match="regular" if kind != "folder" else "egular|directory"):
@@ -232,7 +234,7 @@ HARM = {
 
 def cache(path: Path) -> Path:
     for name in ("native", "xla", "digits-0"):
-        private.create(path / name)
+        cache_folder.create(path / name)
     (path / "native" / "conv-0-0.so").write_bytes(b"code")
     (path / "native" / "conv-0-0.so").chmod(0o600)
     return path
@@ -243,19 +245,19 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[
     """A temporary folder for the private cache of one test."""
     (tmp_path / "tmp").mkdir(mode=0o700)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    private._private_folder.cache_clear()
+    cache_folder._private_folder.cache_clear()
     yield tmp_path / "tmp"
-    private._private_folder.cache_clear()
+    cache_folder._private_folder.cache_clear()
 
 
 @pytest.mark.parametrize("harm", HARM)
 def test_f1_a_cache_that_others_can_write_is_not_used(harm: str, tmp_path: Path, temporary: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     home = cache(tmp_path / "home" / "cache")
     home.parent.chmod(0o700)
-    assert private.distrust(home) is None
+    assert cache_folder.distrust(home) is None
     HARM[harm](home)
-    found = private.cache_folder(home)
-    assert private.cache_folder(home) == found
+    found = cache_folder.cache_folder(home)
+    assert cache_folder.cache_folder(home) == found
     assert found.parent == temporary
     assert found.stat().st_mode & 0o777 == 0o700
     err = capsys.readouterr().err
@@ -271,24 +273,24 @@ def test_f1_files_of_another_user_are_not_used(tmp_path: Path, temporary: Path, 
     if os.geteuid() == 0:
         os.chown(culprit, 12345, 12345)
     else:
-        monkeypatch.setattr(private, "_owners", lambda: {0})
-    assert "belongs to another user" in str(private.distrust(home))
-    assert private.cache_folder(home).parent == temporary
+        monkeypatch.setattr(cache_folder, "_owners", lambda: {0})
+    assert "belongs to another user" in str(cache_folder.distrust(home))
+    assert cache_folder.cache_folder(home).parent == temporary
 
 
 def test_f1_a_link_in_the_cache_is_followed_and_checked(tmp_path: Path) -> None:
     home, other = cache(tmp_path / "cache"), cache(tmp_path / "other")
     shutil.rmtree(home / "xla")
     (home / "xla").symlink_to(other)
-    assert private.distrust(home) is None
+    assert cache_folder.distrust(home) is None
     other.chmod(0o777)
-    assert "writable by other users" in str(private.distrust(home))
+    assert "writable by other users" in str(cache_folder.distrust(home))
 
 
 def test_f1_a_private_folder_that_somebody_else_made_first_is_not_used(temporary: Path) -> None:
     (temporary / f"cnn_jax-{os.geteuid()}").mkdir()
     (temporary / f"cnn_jax-{os.geteuid()}").chmod(0o777)
-    found = private._private_folder()
+    found = cache_folder._private_folder()
     assert found.parent == temporary
     assert found.stat().st_mode & 0o777 == 0o700
 
@@ -299,7 +301,8 @@ def test_f1_planted_code_is_not_loaded(bad: str, tmp_path: Path) -> None:
     home = cache(tmp_path / "cache")
     (home / bad).chmod(0o777)
     code = (
-        "from cnn_jax import data, native; from cnn_jax.config import DataConfig; from cnn_jax.runner import local\n"
+        "from cnn_jax import data; from cnn_jax.ops import native; from cnn_jax.trial import DataConfig\n"
+        "from cnn_jax.execution.backends import local\n"
         "print(native.library().path); print(local.environment(1)['JAX_COMPILATION_CACHE_DIR'])\n"
         "print(data.load(DataConfig()).train_images.base.filename if 0 else data.load(DataConfig()).checksum)"
     )

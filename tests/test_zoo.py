@@ -10,9 +10,11 @@ import time
 import flax.linen as nn
 import pytest
 
-from cnn_jax import models, zoo
-from cnn_jax.config import PADDINGS, Conv, Dense, Flatten, ModelConfig, Trial, UsageError
-from cnn_jax.geometry import layer_table
+from cnn_jax import zoo
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import PADDINGS, Conv, Dense, Flatten, layer_table
+from cnn_jax.trial import ModelConfig, Trial
+from cnn_jax.zoo.build import build
 
 # name: (parameters, MACs, receptive field of the last layer that has one, where the number of parameters stands)
 GOLDEN = {
@@ -42,19 +44,19 @@ GOLDEN = {
 
 
 def network(name, input_shape=None, num_classes=None, **fields):
-    native_shape, native_classes = zoo.NATIVE[name]
+    native_shape, native_classes = zoo.PUBLISHED_FOR[name]
     return zoo.spec(ModelConfig(name, **fields), input_shape or native_shape, num_classes or native_classes)
 
 
 def table(name, input_shape=None, num_classes=None, **fields):
-    return layer_table(network(name, input_shape, num_classes, **fields), input_shape or zoo.NATIVE[name][0])
+    return layer_table(network(name, input_shape, num_classes, **fields), input_shape or zoo.PUBLISHED_FOR[name][0])
 
 
 # ------------------------------------------------------------------------------------------------------------ golden table
 
 
 def test_no_model_is_missing_from_the_golden_table():
-    assert set(GOLDEN) == set(zoo.MODELS) == set(zoo.NATIVE)
+    assert set(GOLDEN) == set(zoo.MODELS) == set(zoo.PUBLISHED_FOR)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -62,7 +64,7 @@ def test_golden(name):
     params, macs, receptive_field, _ = GOLDEN[name]
     found = table(name)
     assert (found.params, found.macs, found.receptive_field) == (params, macs, receptive_field)
-    assert found.output_shape == (zoo.NATIVE[name][1],)
+    assert found.output_shape == (zoo.PUBLISHED_FOR[name][1],)
 
 
 COUNTS_1998 = {"C1": 156, "S2": 12, "C3": 1516, "S4": 32, "C5": 48_120, "F6": 10_164}
@@ -254,7 +256,7 @@ def fork(tmp_path, monkeypatch):
 
             import flax.linen as nn
 
-            from cnn_jax.config import Conv, Dense, Flatten
+            from cnn_jax.nn import Conv, Dense, Flatten
 
             def plain(input_shape, num_classes, *, filters: tuple[int, ...] = (4,), gain: float = 1.0, twice: bool = False):
                 return (*[Conv(f) for f in filters], Flatten(), Dense(num_classes))
@@ -364,7 +366,7 @@ def test_a_forks_options_are_filled_in_and_checked_like_ours(fork):
 )
 def test_b2_a_model_that_breaks_the_contract_is_refused_in_one_line(fork, attribute, message):
     with pytest.raises(UsageError, match=re.escape(message)) as error:
-        models.build(ModelConfig(f"{fork}:{attribute}"), (5, 5, 1), 3)
+        build(ModelConfig(f"{fork}:{attribute}"), (5, 5, 1), 3)
     assert "\n" not in str(error.value)
 
 
@@ -382,8 +384,9 @@ def test_b2_a_syntax_error_of_a_fork_is_placed(tmp_path, monkeypatch):
 def test_planning_needs_no_jax():
     code = """
         import sys
-        from cnn_jax import geometry, isocost, summary, zoo
-        summary.describe("vgg16")
+        from cnn_jax import description
+        from cnn_jax.sweep import plan
+        description.describe("vgg16")
         assert not {"jax", "flax"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -16,10 +16,12 @@ from types import ModuleType
 from absl import flags as absl_flags
 from absl import logging
 
-from cnn_jax import plan, plugins, store, sweep
+from cnn_jax import plugins, sweep
 from cnn_jax.cli import about, commands, experiments, flags, help, output
 from cnn_jax.cli.request import read_defaults, request_from
-from cnn_jax.config import UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.records import store
+from cnn_jax.sweep import plan
 
 
 def launch(argv: Sequence[str], usage: str) -> int:
@@ -124,7 +126,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
         plan.show(planned, console, str(out))
         output.warn(found)
         return 0
-    from cnn_jax.cli import run  # here: its imports take longer than a plan
+    from cnn_jax.cli import run
 
     rule = None if resolve is None else run.Rule(resolve / 100, max_seeds)
     if places["host"]:

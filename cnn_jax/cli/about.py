@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import data, stats, store, summary
-from cnn_jax.config import DataConfig, ModelConfig
-from cnn_jax.plan import Plan
+from cnn_jax import data, description, stats
+from cnn_jax.records import store
+from cnn_jax.sweep.plan import Plan
+from cnn_jax.trial import DataConfig, ModelConfig
 
 NETWORKS = 4  # drawn; a sweep over more models shows the first
 SIDE = 64  # pixels of a stored image at most, along the longer axis
@@ -37,7 +38,7 @@ def describe(planned: Plan, question: str, resolve: float | None = None) -> dict
     networks = []
     for model, config in list(first.values())[:NETWORKS]:
         found = planned.info[config]
-        outline = summary.outline(model, found.input_shape, found.num_classes)
+        outline = description.outline(model, found.input_shape, found.num_classes)
         networks.append({"dataset": config.dataset, "settings": _settings(model)} | outline)
     return {"question": question, "networks": networks} | ({"resolve": resolve} if resolve else {})
 

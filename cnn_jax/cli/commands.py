@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 
 from absl import flags as absl_flags
 
-from cnn_jax import store, sweep
+from cnn_jax import sweep
 from cnn_jax.cli import flags
-from cnn_jax.config import ModelConfig, UsageError
 from cnn_jax.console import Column, Console, Row, print_table
-from cnn_jax.geometry import Description
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import Description
+from cnn_jax.records import store
+from cnn_jax.trial import ModelConfig
 
 _DESCRIBE = """python launch.py describe --model=NAME [--flags]
 
@@ -51,27 +53,27 @@ def describe(words: Sequence[str]) -> int:
                 f"--input_shape: {values.input_shape!r} is not legal: use positive integers, channels last, as 28,28,1"
             )
 
-    from cnn_jax import summary, zoo
+    from cnn_jax import description, zoo
 
     model = zoo.resolve(ModelConfig(**fields, options=options))
-    table = summary.describe(model, shape, flags.one(values, "num_classes", sweep.positive_int))
+    table = description.describe(model, shape, flags.one(values, "num_classes", sweep.positive_int))
     if values.json:
-        print(json.dumps(summary.to_json(table), indent=1))
+        print(json.dumps(description.to_json(table), indent=1))
     else:
         _print_layers(table, Console())
     return 0
 
 
 def _print_layers(table: Description, console: Console) -> None:
-    from cnn_jax import summary
+    from cnn_jax import description
 
-    text, notes = summary.to_text(table), "\n".join(summary.notes(table))
+    text, notes = description.to_text(table), "\n".join(description.notes(table))
     if max(map(len, text.removesuffix(notes).splitlines())) <= console.width:
         console.print(text)
         return
-    columns = [Column(name, left=i < 4, optional=i > 5) for i, name in enumerate(summary.COLUMNS)]
-    console.print(summary.title(table))
-    print_table(console, columns, [Row(cells) for cells in summary.to_rows(table)])
+    columns = [Column(name, left=i < 4, optional=i > 5) for i, name in enumerate(description.COLUMNS)]
+    console.print(description.title(table))
+    print_table(console, columns, [Row(cells) for cells in description.to_rows(table)])
     console.print(notes)
 
 

@@ -9,7 +9,8 @@ from cnn_jax import plugins
 from cnn_jax.cli import commands
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.spelling import did_you_mean
-from cnn_jax.config import Trial, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import Trial
 
 
 def known() -> dict[str, str]:

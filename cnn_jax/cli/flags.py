@@ -9,7 +9,8 @@ from absl import flags
 from cnn_jax import sweep
 from cnn_jax.cli.help import HelpRequested, defined, is_requested
 from cnn_jax.cli.spelling import did_you_mean
-from cnn_jax.config import Trial, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import Trial
 
 SEEDS = "3"
 # Every flag is read as text and parsed by us: absl's own parsers say less, and say it on many lines.

@@ -11,7 +11,8 @@ from cnn_jax import sweep, zoo
 from cnn_jax.cli import flags
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.spelling import did_you_mean
-from cnn_jax.config import ModelConfig, UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import ModelConfig
 
 _OPTION = "option="
 # Besides axes and options, what an experiment may set. Where and how it runs is for the command line alone.

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import data, plan, report, runner, stats, store
+from cnn_jax import data, execution, report, stats
 from cnn_jax.cli import about, output
-from cnn_jax.config import Trial
 from cnn_jax.console import Console
-from cnn_jax.runner.progress import Progress
+from cnn_jax.execution.progress import Progress
+from cnn_jax.records import store
+from cnn_jax.sweep import plan
+from cnn_jax.trial import Trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,21 +58,21 @@ def run(
 
     how: the further arguments of `runner.run`.
     """
-    runner.check(out, how["executor"], how["workers"])
+    execution.check(out, how["executor"], how["workers"])
     if how["executor"] == "local":
-        runner.warm_up()
+        execution.warm_up()
     progress = Progress(console, planned.training_images, planned.cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
     output.warn(planned.warnings())
     trials = list(planned.trials)
-    outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+    outcome = execution.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
         outlook = rule.outlook(trials, store.read(out))
         console.print(f"{len(added)} more trials where the answer is open{outlook}", soft_wrap=True)
         trials += added
-        outcome = runner.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+        outcome = execution.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
@@ -91,14 +93,14 @@ def follow(planned: plan.Plan, console: Console, out: Path, places: dict[str, An
     for config in planned.info:
         data.prepare(config)
     places = {name: value for name, value in places.items() if name != "executor"}
-    if trouble := runner.follow(out, **places):
+    if trouble := execution.follow(out, **places):
         print(f"error: {trouble}: the same commands on all hosts go on from the last checkpoint", file=sys.stderr)
         return 1
     console.print(f"host {places['host']} is done: the results are with host 0")
     return 0
 
 
-def _status(outcome: runner.Outcome, total: int, out: Path) -> int:
+def _status(outcome: execution.Outcome, total: int, out: Path) -> int:
     """Says what is not as it should be; returns the exit status."""
     there = sum(outcome.counts.values())
     if outcome.interrupted:

@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import private
-from cnn_jax.config import NORMALIZATIONS, DataConfig, UsageError
+from cnn_jax import cache_folder
 from cnn_jax.data import builtin, cache, folder, images, npz, tfds, warn
 from cnn_jax.data.builtin import DATASETS
 from cnn_jax.data.normalization import UNIT, Normalization, channel_statistics
 from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, check_scales, describe_raw
+from cnn_jax.errors import UsageError
+from cnn_jax.trial import NORMALIZATIONS, DataConfig
 
 __all__ = ["DATASETS", "UNIT", "Dataset", "DatasetInfo", "Normalization", "info", "load", "prepare", "warnings"]
 
@@ -67,7 +68,7 @@ def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) 
     UsageError as `info` does.
     """
     source = _source(config)
-    entry = cache.find(private.cache_folder(cache_dir), config.dataset, _identity(source, config))
+    entry = cache.find(cache_folder.cache_folder(cache_dir), config.dataset, _identity(source, config))
     found = entry.notes["warnings"] if entry else source.warnings()
     return [f"--dataset={config.dataset}: {line}" for line in (*source.notes, *found)]
 
@@ -160,7 +161,7 @@ def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | Non
         del arrays["class_names"]
         return arrays, {"info": dataclasses.asdict(describe_raw(config.dataset, raw)), "warnings": found}
 
-    return cache.entry(private.cache_folder(cache_dir), config.dataset, _identity(source, config), make, verify=verify)
+    return cache.entry(cache_folder.cache_folder(cache_dir), config.dataset, _identity(source, config), make, verify=verify)
 
 
 def _resized(what: str, raw: Raw, size: int) -> Raw:
@@ -185,7 +186,7 @@ def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool)
 
     identity = ["shuffled", whole.checksum, config.split_seed]
     label = f"{config.dataset}-seed{config.split_seed}"
-    return whole, cache.entry(private.cache_folder(cache_dir), label, identity, shuffle, verify=verify)
+    return whole, cache.entry(cache_folder.cache_folder(cache_dir), label, identity, shuffle, verify=verify)
 
 
 def _normalization(
@@ -202,7 +203,7 @@ def _normalization(
 
     identity = ["channel statistics", whole.checksum, config.split_seed, held_out, kept]
     label = f"{config.dataset}-statistics"
-    arrays = cache.entry(private.cache_folder(cache_dir), label, identity, make, verify=verify).arrays
+    arrays = cache.entry(cache_folder.cache_folder(cache_dir), label, identity, make, verify=verify).arrays
     return Normalization("per_channel", tuple(arrays["mean"].tolist()), tuple(arrays["std"].tolist()))
 
 

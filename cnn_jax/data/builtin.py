@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax import plugins
-from cnn_jax.config import UsageError
 from cnn_jax.data.source import DatasetInfo, Raw, Source, files_identity, raw_from_arrays
+from cnn_jax.errors import UsageError
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax import private
-from cnn_jax.config import UsageError
+from cnn_jax import cache_folder
+from cnn_jax.errors import UsageError
 
 FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone
 _SIDECAR = "sidecar.json"
@@ -45,7 +45,7 @@ def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, 
     if found := _open(home, verify):
         return found
     with _writing(folder):
-        private.create(folder)
+        cache_folder.create(folder)
         lock = os.open(home.with_name(home.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
     try:
         with _writing(folder):

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.config import UsageError
 from cnn_jax.data import images, warn
 from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, files_identity
+from cnn_jax.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 TEST_SHARE = 0.2  # of the images of each class, where the folder has no test set

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from cnn_jax.config import UsageError
+from cnn_jax.errors import UsageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 2**24  # 4096 x 4096: no convnet reads more, and a few kilobytes of PNG can claim much more

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.config import UsageError
 from cnn_jax.data import warn
 from cnn_jax.data.source import (
     DatasetInfo,
@@ -21,6 +20,7 @@ from cnn_jax.data.source import (
     image_shape,
     raw_from_arrays,
 )
+from cnn_jax.errors import UsageError
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

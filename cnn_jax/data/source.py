@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax.config import UsageError
+from cnn_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax.config import UsageError
 from cnn_jax.data import images
 from cnn_jax.data.builtin import DATASETS
 from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, files_identity
+from cnn_jax.errors import UsageError
 
 _NAME = re.compile(r"(?P<path>(?P<set>\w+)(/(?P<config>[\w.-]+))?)(:(?P<version>\d+\.\d+\.\d+))?")
 _KINDS = f"legal are {', '.join(DATASETS)}, npz:FILE, folder:DIR, package.module:function, names of TFDS (mnist, cifar10 ...)"

@@ -9,12 +9,13 @@ from typing import Any
 from rich.console import Console
 
 from cnn_jax import console as _console
-from cnn_jax import stats, store
-from cnn_jax.config import Trial
+from cnn_jax import stats
+from cnn_jax.records import store
 from cnn_jax.report import comparison, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
+from cnn_jax.trial import Trial
 
 
 @dataclasses.dataclass(frozen=True)

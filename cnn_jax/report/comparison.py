@@ -6,8 +6,8 @@ import numpy as np
 from rich.console import Console
 
 from cnn_jax import stats
-from cnn_jax.config import UsageError
 from cnn_jax.console import Column, Row, print_table
+from cnn_jax.errors import UsageError
 from cnn_jax.report import words
 from cnn_jax.report.joined import same_results
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from cnn_jax import stats
-from cnn_jax.config import UsageError
+from cnn_jax.errors import UsageError
 from cnn_jax.report import words
 
 _RESULTS = ("history", "test_loss", "test_accuracy", "test_correct")

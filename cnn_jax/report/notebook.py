@@ -3,8 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from cnn_jax import store
-from cnn_jax.config import UsageError
+from cnn_jax.errors import UsageError
+from cnn_jax.records import store
 from cnn_jax.report import svg
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_jax import stats, store
+from cnn_jax import stats
+from cnn_jax.records import store
 
 Image = np.ndarray  # uint8 (H, W, 1) or (H, W, 3)
 

@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnn_jax import stats, store
+from cnn_jax import stats
+from cnn_jax.records import store
 
 
 def write(records: list[stats.Record], dir: Path) -> int:

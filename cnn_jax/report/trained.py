@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax import stats
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.plots.figure import clip
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from cnn_jax.report import Sweep

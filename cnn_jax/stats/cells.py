@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.config import ACTIVATIONS, OPTIMIZERS, PADDINGS, DataConfig, ModelConfig, TrainConfig, added_defaults
+from cnn_jax.nn import ACTIVATIONS, PADDINGS
+from cnn_jax.trial import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, added_defaults
 
 Record = dict[str, Any]  # one trial's record, as `store.read` returns it
 Level = Any  # what a factor may be set to: int, float, str, None (the model's default) or a stack (16, 32)

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cnn_jax import avg_pool, conv, conv_transpose, geometry, layers, max_pool
+from cnn_jax import avg_pool, conv, conv_transpose, max_pool
+from cnn_jax.nn import modules
+from cnn_jax.nn.padding import resolve_pads
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
@@ -109,7 +111,7 @@ def test_depthwise_and_separable(case, padding, channels, multiplier):
         sizes, depth_multiplier=multiplier, dilation_rate=dilation, **arguments
     )
     layer.build(x.shape)
-    module = layers.DepthwiseConv(sizes, multiplier, dilation=dilation, **arguments)
+    module = modules.DepthwiseConv(sizes, multiplier, dilation=dilation, **arguments)
     own = (*sizes, 1, channels * multiplier)
     both_ways(
         lambda x, kernel, bias: module.apply({"params": {"kernel": kernel.reshape(own), "bias": bias}}, x),
@@ -121,7 +123,7 @@ def test_depthwise_and_separable(case, padding, channels, multiplier):
         3, sizes, depth_multiplier=multiplier, dilation_rate=dilation, **arguments
     )
     pair.build(x.shape)
-    separable = layers.SeparableConv(3, sizes, multiplier=multiplier, dilation=dilation, **arguments)
+    separable = modules.SeparableConv(3, sizes, multiplier=multiplier, dilation=dilation, **arguments)
 
     def ours(x, depthwise, pointwise, bias):
         params = {"depthwise_kernel": depthwise.reshape(own), "pointwise_kernel": pointwise, "bias": bias}
@@ -137,7 +139,7 @@ def test_pools(case, padding, name):
     if name == "Average" and padding == "same":
         # On PyTorch, Keras 3.15 replicates the border where the padding is uneven, and averages the copies in; on TensorFlow
         # it leaves padding out, as it does here where it is even.
-        assume(all(low == high for low, high in geometry.resolve_pads(spatial, window, strides, 1, padding)))
+        assume(all(low == high for low, high in resolve_pads(spatial, window, strides, 1, padding)))
     kind = getattr(keras.layers, f"{name}Pooling{len(spatial)}D")
     layer = kind(window, strides=strides, padding=padding)
     pool = {"Max": max_pool, "Average": avg_pool}[name]

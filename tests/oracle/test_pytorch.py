@@ -14,7 +14,8 @@ from double import x64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn_jax import avg_pool, conv, conv_transpose, geometry, max_pool, pad
+from cnn_jax import avg_pool, conv, conv_transpose, max_pool, pad
+from cnn_jax.nn.padding import resolve_pads
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -83,7 +84,7 @@ def sliding(draw):
 @given(sliding(), st.sampled_from(sorted(TORCH_MODES)), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.booleans())
 def test_conv(case, mode, groups, channels, filters, use_bias):
     spatial, sizes, strides, dilation, padding = case
-    pads = geometry.resolve_pads(spatial, sizes, strides, dilation, padding)
+    pads = resolve_pads(spatial, sizes, strides, dilation, padding)
     x, kernel = normal(2, *spatial, groups * channels), normal(*sizes, channels, groups * filters)
     bias = [normal(groups * filters)] * use_bias
     convolve = (F.conv1d, F.conv2d, F.conv3d)[len(spatial) - 1]

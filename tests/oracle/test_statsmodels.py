@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import stats
-from cnn_jax.config import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from tests import synthetic
 
 pytestmark = pytest.mark.oracle

@@ -1,0 +1,79 @@
+"""Records of trained and of failed trials. No JAX."""
+
+import base64
+import dataclasses
+import datetime
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import description
+from cnn_jax.records import store
+from cnn_jax.trial import Trial
+
+
+def success(
+    trial: Trial, outcome: Any, dataset: Any, provenance: Mapping[str, Any], device: str, precision: str
+) -> dict[str, Any]:
+    """The record of a trial that was trained: `outcome` is a training.result.Result, `dataset` a data.Dataset."""
+    shape = description.describe(trial.model, dataset.info.input_shape, dataset.info.num_classes)
+    last = (
+        outcome.history[-1] if outcome.history else dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"))
+    )
+    correct = outcome.test_correct
+    return _record(trial, provenance) | {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "params": shape.params,
+        "macs": shape.macs,
+        "receptive_field": shape.receptive_field,
+        "history": outcome.history,
+        **{name: last[name] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")},
+        "test_loss": outcome.test_loss,
+        "test_accuracy": None if correct is None else float(correct.mean()),
+        "test_correct": _bitmap(correct),
+        "val_correct": _bitmap(outcome.val_correct),
+        "test_examples": len(dataset.test_labels),
+        "device": device,
+        "precision": precision,
+        "data": _data(dataset),
+    }
+
+
+def _data(dataset: Any) -> dict[str, Any]:
+    """What a record says of the images; the normalization, with its statistics, where it is not the default."""
+    found = {
+        "checksum": dataset.checksum,
+        "train": len(dataset.train_labels),
+        "validation": len(dataset.validation_labels),
+        "test": len(dataset.test_labels),
+    }
+    normalization = dataset.normalization
+    return found if normalization.kind == "none" else found | {"normalization": dataclasses.asdict(normalization)}
+
+
+def _bitmap(correct: np.ndarray | None) -> str | None:
+    """Answers as base64, a bit per image."""
+    return None if correct is None else base64.b64encode(np.packbits(correct).tobytes()).decode()
+
+
+def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a trial that could not be trained."""
+    empty = (
+        "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
+        "test_accuracy", "test_correct", "val_correct", "test_examples", "train_seconds", "compile_seconds", "device",
+        "precision", "convolution", "data",
+    )  # fmt: skip
+    return _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], **dict.fromkeys(empty)}
+
+
+def _record(trial: Trial, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": store.SCHEMA,
+        "trial": trial.id,
+        "config": json.loads(trial.canonical),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **provenance,
+    }

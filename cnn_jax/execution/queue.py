@@ -1,0 +1,86 @@
+"""Which worker does what next: buckets -> tasks. No processes and no JAX: pure bookkeeping, so that it can be tested alone."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from cnn_jax import sweep
+from cnn_jax.trial import Trial
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Trials that are trained side by side by one program of `lanes` lanes; fewer trials than lanes leave some idle."""
+
+    trials: tuple[Trial, ...]
+    lanes: int
+
+
+class Queue:
+    """Tasks still to be given out, arranged so that few programs are compiled twice and the last worker is done early.
+
+    A worker stays with its bucket; then it takes the costliest bucket that nobody has begun; then it helps with the one
+    that has most work left, if that work is longer than compiling its program once more.
+    """
+
+    def __init__(self, planned: Iterable[Trial], missing: Iterable[Trial], cost: Callable[[Trial], float], most_lanes: int):
+        """`cost`: of a trial, in any unit. `most_lanes`: trials side by side at most.
+
+        Lanes follow from the *planned* size of a bucket, so a trial's program does not depend on what is already done.
+        """
+        wanted = {trial.id for trial in missing}
+        self._pending: dict[tuple, list[Task]] = {}
+        for bucket in sweep.buckets(planned):
+            lanes = min(most_lanes, len(bucket.trials))
+            todo = [trial for trial in bucket.trials if trial.id in wanted]
+            if todo:
+                self._pending[bucket.static] = [Task(tuple(todo[i : i + lanes]), lanes) for i in range(0, len(todo), lanes)]
+        self._cost = {static: cost(tasks[0].trials[0]) for static, tasks in self._pending.items()}
+        self._begun: set[tuple] = set()
+        self._task_seconds: dict[tuple, float] = {}
+        self._compile_seconds = 1.5
+
+    def __len__(self) -> int:
+        """Trials not given out."""
+        return sum(len(task.trials) for tasks in self._pending.values() for task in tasks)
+
+    def next(self, current: tuple | None) -> Task | None:
+        """The next task for a worker whose last one had the static `current`; None: nothing is worth doing there."""
+        static = self._choose(current)
+        if static is None:
+            return None
+        self._begun.add(static)
+        tasks = self._pending[static]
+        task = tasks.pop(0)
+        if not tasks:
+            del self._pending[static]
+        return task
+
+    def _choose(self, current: tuple | None) -> tuple | None:
+        if current in self._pending:
+            return current
+
+        def left(static: tuple) -> float:
+            return self._cost[static] * len(self._pending[static])
+
+        untouched = [static for static in self._pending if static not in self._begun]
+        if untouched:
+            return max(untouched, key=left)
+        worth = [
+            static
+            for static, tasks in self._pending.items()
+            if self._task_seconds.get(static, float("inf")) * len(tasks) > self._compile_seconds
+        ]
+        return max(worth, key=left, default=None)
+
+    def give_back(self, task: Task) -> None:
+        """Takes back a task whose worker died or ran out of memory; anybody may have it."""
+        static = task.trials[0].static
+        self._pending.setdefault(static, []).insert(0, task)
+        self._begun.discard(static)
+        self._task_seconds.pop(static, None)
+
+    def measured(self, static: tuple, task_seconds: float, compile_seconds: float) -> None:
+        """Learns how long a task of a bucket takes, and what compiling costs."""
+        self._task_seconds[static] = task_seconds
+        if compile_seconds:
+            self._compile_seconds = compile_seconds

@@ -1,0 +1,172 @@
+"""Trainer of a worker: devices, loaded data, compiled programs; checkpoints, stopping, errors, records."""
+
+import contextlib
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import data, plugins
+from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution.outcome import failure, success
+from cnn_jax.records import store
+from cnn_jax.training.position import advance, finished, start
+from cnn_jax.training.program import DeviceData, compile_program, implementation
+from cnn_jax.training.result import results
+from cnn_jax.trial import Trial
+
+CHUNK_SECONDS = 0.5  # how long steps run before the worker looks up: for messages, checkpoints, and the order to stop
+
+
+class Trainer:
+    """Trains tasks on devices. Keeps the last data set and the last few programs."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        devices: Sequence[Any],
+        say: Callable[..., None] = lambda *_, **__: None,
+        stopped: Callable[[], bool] = lambda: False,
+        keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None] = lambda *_: None,
+        share: Callable[[bytes], bytes] = lambda data: data,
+    ):
+        """say: sends an event (see `worker`). stopped: whether to checkpoint and go. keep: (slot, record, parameters).
+
+        share: what the first of several hosts gives, see `hosts`.
+        """
+        self.config, self.devices = config, tuple(devices)
+        self.say, self.stopped, self.keep, self.share = say, stopped, keep, share
+        self.writer, self.keeps_checkpoints = store.Writer(config.out), config.host == 0
+        self.data: dict[Any, Any] = {}
+        self.programs: dict[Any, Any] = {}
+        self.loading, self.running = threading.Lock(), threading.Lock()
+
+    def work(self, slot: int, task: Mapping[str, Any]) -> None:
+        """Trains the trials of a task and keeps their records. A fault becomes a failed record, never an exception."""
+        trials = [Trial.from_json(text) for text in task["trials"]]
+        try:
+            try:
+                self._train(slot, trials, task["lanes"], task["checksum"])
+            except store.StoreError:
+                raise
+            except Exception as error:
+                full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+                if full and task["lanes"] > 1:
+                    self.say("memory", slot=slot)
+                    return
+                with contextlib.suppress(OSError):  # of a log that cannot be written
+                    traceback.print_exc()
+                reason = plugins.describe_error(error)
+                if self.config.hosts > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+                    # Another host is gone, as a rule. No trial is to blame, and the checkpoint is good.
+                    hint = "" if self.config.host else ": the same commands on all hosts go on from the last checkpoint"
+                    raise store.StoreError(f"the hosts cannot go on together ({reason}){hint}") from None
+                for trial in trials:
+                    self.keep(slot, failure(trial, reason, self.config.provenance), None)
+                self.say("free", slot=slot, task_seconds=0.0, compile_seconds=0.0)
+        except store.StoreError as error:
+            self.say("broken", reason=str(error))
+
+    def _train(self, slot: int, trials: list[Trial], lanes: int, checksum: str) -> None:
+        with jax.default_device(self.devices[0]):
+            dataset, on_device = self._dataset(trials[0])
+            if dataset.checksum != checksum:
+                raise ValueError(
+                    f"{trials[0].data.dataset} is not the same data on this machine as where the command was given"
+                )
+            program, compile_seconds = self._program(slot, trials[0], lanes, on_device)
+            with self.running:
+                began = time.perf_counter()
+                made_with = self._made_with(dataset, on_device)
+                position = self._resume(start(program, trials, on_device), trials, made_with)
+                first, kept, most_steps = position.step, time.monotonic(), 8
+                while not finished(trials, position):
+                    stop, most_steps = json.loads(self.share(json.dumps([self.stopped(), most_steps]).encode()))
+                    if stop:
+                        self._checkpoint(trials, position, made_with)
+                        if position.step > first:  # else another might come just as far, and so on for ever
+                            self.say("kept", slot=slot)
+                        return
+                    before, started = position.step, time.perf_counter()
+                    position = advance(program, trials, on_device, position, most_steps)
+                    steps, seconds = position.step - before, time.perf_counter() - started
+                    most_steps = max(1, int(steps * CHUNK_SECONDS / max(seconds, 1e-6)))
+                    self.say("images", slot=slot, count=steps * trials[0].train.batch_size * len(trials), seconds=seconds)
+                    if time.monotonic() - kept > self.config.checkpoint_seconds:
+                        self._checkpoint(trials, position, made_with)
+                        kept = time.monotonic()
+                outcomes = results(program, trials, on_device, position)
+                seconds = time.perf_counter() - began
+        for trial, outcome in zip(trials, outcomes, strict=True):
+            record = success(trial, outcome, dataset, self.config.provenance, self._device(), self._precision())
+            record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
+            record |= {"convolution": made_with["convolution"]}
+            self.keep(slot, record, outcome.variables if self.config.keep_params else None)
+            compile_seconds = 0.0  # paid once, written down once
+        self.say("free", slot=slot, task_seconds=seconds, compile_seconds=program.compile_seconds)
+
+    def _device(self) -> str:
+        times = f" x{len(self.devices)}" if len(self.devices) > 1 else ""
+        return f"{self.devices[0].platform}: {self.devices[0].device_kind}{times}"
+
+    def _precision(self) -> str:
+        """Values are float32 everywhere; accelerators multiply less exactly, unless jax_default_matmul_precision says so."""
+        products = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
+        return "float32" if self.devices[0].platform == "cpu" else f"float32, products {products}"
+
+    def _dataset(self, trial: Trial) -> tuple[Any, Any]:
+        with self.loading:
+            if trial.data not in self.data:
+                self.data.clear()
+                self.programs.clear()
+                loaded = data.load(trial.data)
+                self.data[trial.data] = (loaded, DeviceData.put(loaded, self.devices))
+            return self.data[trial.data]
+
+    def _program(self, slot: int, trial: Trial, lanes: int, on_device: Any) -> tuple[Any, float]:
+
+        key = (trial.static, lanes)
+        if key in self.programs:
+            return self.programs[key], 0.0
+        self.say("compiling", slot=slot)
+        program = compile_program(trial, lanes, on_device)
+        self.say("compiled", slot=slot, seconds=program.compile_seconds)
+        while len(self.programs) >= 4:
+            self.programs.pop(next(iter(self.programs)))
+        self.programs[key] = program
+        return program, program.compile_seconds
+
+    # A checkpoint holds all lanes of a task, under the name of its first trial. It is good for the same trials, data and
+    # versions only: half a run of each of two would be a number that neither gives.
+
+    def _made_with(self, dataset: Any, on_device: Any) -> dict[str, Any]:
+
+        versions = self.config.provenance["versions"]
+        return {
+            "data": dataset.checksum, "device": self._device(), "convolution": implementation(on_device), "versions": versions
+        }  # fmt: skip
+
+    def _checkpoint(self, trials: list[Trial], position: Any, made_with: Mapping[str, Any]) -> None:
+        if not self.keeps_checkpoints:
+            return
+        notes = json.dumps({"trials": [trial.id for trial in trials], **made_with})
+        self.writer.checkpoint(
+            trials[0].id, position.step, {**position.arrays(), "made": np.frombuffer(notes.encode(), np.uint8)}
+        )
+
+    def _resume(self, begin: Any, trials: list[Trial], made_with: Mapping[str, Any]) -> Any:
+        wanted = {"trials": [trial.id for trial in trials], **made_with}
+        found = b""
+        for arrays in store.checkpoints(self.config.out, trials[0].id) if self.keeps_checkpoints else ():
+            with contextlib.suppress(ValueError, KeyError):
+                if json.loads(arrays["made"].tobytes()) == wanted:
+                    begin.restored(arrays)
+                    found = store.to_npz(arrays)
+                    break
+        found = self.share(found)
+        return begin.restored(store.from_npz(found)) if found else begin

@@ -1,0 +1,109 @@
+"""Initializers by name: distributions that NumPy draws from, and the same as functions of JAX for the linen modules.
+
+A CNN's initial values are drawn by NumPy: random numbers inside a compiled program cost more time to compile than the network.
+Only `for_jax` imports JAX.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+Draw = Callable[..., Any]  # (generator or key, shape, dtype) -> array
+
+# Standard deviation of the standard normal distribution truncated at 2.
+_TRUNCATED = 0.87962566103423978
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """The same value everywhere."""
+
+    value: float
+
+    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return np.full(shape, self.value, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Normal distribution around 0."""
+
+    deviation: float
+
+    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return (rng.standard_normal(shape, dtype) * self.deviation).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceScaling:
+    """Variance scale / fan of a kernel (*K, in, out), as `jax.nn.initializers.variance_scaling`.
+
+    Uniform between plus and minus sqrt(3 variance), or normal, truncated at two of its standard deviations and widened to
+    keep the variance. Sources: Glorot and Bengio 2010 (fan_avg), He et al. 2015 (scale 2), LeCun et al. 1998 (fan_in).
+    """
+
+    scale: float
+    fan: Literal["fan_in", "fan_avg"]
+    distribution: Literal["uniform", "truncated_normal"]
+
+    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        *receptive, inputs, outputs = shape
+        fan = inputs if self.fan == "fan_in" else (inputs + outputs) / 2
+        deviation = math.sqrt(self.scale / (fan * math.prod(receptive)))
+        if self.distribution == "uniform":
+            return ((2 * rng.random(shape, dtype) - 1) * (math.sqrt(3) * deviation)).astype(dtype)
+        z = rng.standard_normal(shape, dtype)
+        while (out := np.abs(z) > 2).any():
+            z[out] = rng.standard_normal(out.sum(), dtype)
+        return (z * (deviation / _TRUNCATED)).astype(dtype)
+
+
+Initializer = Constant | Normal | VarianceScaling
+INITIALIZERS: dict[str, Initializer] = {
+    "zeros": Constant(0.0),
+    "ones": Constant(1.0),
+    "glorot_uniform": VarianceScaling(1, "fan_avg", "uniform"),
+    "glorot_normal": VarianceScaling(1, "fan_avg", "truncated_normal"),
+    "he_uniform": VarianceScaling(2, "fan_in", "uniform"),
+    "he_normal": VarianceScaling(2, "fan_in", "truncated_normal"),
+    "lecun_uniform": VarianceScaling(1, "fan_in", "uniform"),
+    "lecun_normal": VarianceScaling(1, "fan_in", "truncated_normal"),
+    "normal": Normal(0.01),
+}
+# Need no fans, which a bias does not have.
+WITHOUT_FANS = tuple(name for name, rule in INITIALIZERS.items() if not isinstance(rule, VarianceScaling))
+
+
+@functools.cache
+def for_jax(name: str) -> Draw:
+    """The initializer `name` of INITIALIZERS as a function of JAX: (key, shape, dtype) -> array."""
+    import jax
+
+    match INITIALIZERS[name]:
+        case Constant(value):
+            return jax.nn.initializers.constant(value)
+        case Normal(deviation):
+            return jax.nn.initializers.normal(deviation)
+        case VarianceScaling(scale, fan, distribution):
+            return jax.nn.initializers.variance_scaling(scale, fan, distribution)
+
+
+def connection_indices(connections: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Channel and filter of every connection, in the order in which a sparsely connected `Conv` packs its kernel."""
+    pairs = [(channel, filter_) for filter_, channels in enumerate(connections) for channel in channels]
+    channels_I, filters_I = np.array(pairs, int).reshape(-1, 2).T
+    return channels_I, filters_I
+
+
+def packed(init: Draw, connections: Sequence[Sequence[int]]) -> Draw:
+    """Draw a packed kernel (*K, I) as the connected entries of a dense one, over the channels that any filter sees."""
+    channels_I, filters_I = connection_indices(connections)
+
+    def draw(key: Any, shape: Sequence[int], dtype: Any = np.float32) -> Any:
+        return init(key, (*shape[:-1], channels_I.max() + 1, len(connections)), dtype)[..., channels_I, filters_I]
+
+    return draw

@@ -1,0 +1,35 @@
+"""Activation functions by name."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UsageError
+
+Function = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Function] = {
+    "linear": lambda x: x,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,  # slope 0.01 below zero, as in JAX and PyTorch; Keras 3 has 0.3
+    "relu6": jax.nn.relu6,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),  # exact, as in PyTorch and Keras; JAX's default is the tanh fit
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "scaled_tanh": lambda x: 1.7159 * jnp.tanh(x * (2 / 3)),  # LeCun et al. 1998, appendix A
+}
+
+
+def activation(name: str | Function) -> Function:
+    """Return the function of that name, or `name` itself if it is a function. Raises UsageError listing the names."""
+    if callable(name):
+        return name
+    if name not in ACTIVATIONS:
+        raise UsageError(f"unknown activation {name!r}: must be one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

@@ -1,0 +1,100 @@
+"""Base classes of the linen modules."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.errors import UsageError
+from cnn_jax.nn.initializers import INITIALIZERS, WITHOUT_FANS, Draw, for_jax
+from cnn_jax.nn.modules.activation import Function, activation
+from cnn_jax.nn.weighted import Weighted as WeightedSpec
+
+
+def initializer(name: str | Draw) -> Draw:
+    """Return the initializer of that name, or `name` itself if it is a function. Raises UsageError listing the names."""
+    if callable(name):
+        return name
+    if name not in INITIALIZERS:
+        raise UsageError(f"unknown initializer {name!r}: must be one of {', '.join(INITIALIZERS)}")
+    return for_jax(name)
+
+
+@contextlib.contextmanager
+def errors_named(name: str | None) -> Iterator[None]:
+    """Prefix the message of a UsageError with the layer's name; of nested layers, the innermost."""
+    try:
+        yield
+    except UsageError as error:
+        if str(error).startswith("layer "):
+            raise
+        raise UsageError(f"layer {name!r}: {error}") from error
+
+
+def parameter_dtype(dtype: Any) -> Any:
+    """The type of the parameters of a layer that computes in `dtype`: float64 for float64, otherwise float32."""
+    return jnp.promote_types(dtype or jnp.float32, jnp.float32)
+
+
+class Named(nn.Module):
+    """A layer whose refusals name it. Subclasses say what they do in `transform`."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        with errors_named(self.name or type(self).__name__):
+            return self.transform(x)
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+
+class Parametric(Named, kw_only=True):
+    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function).
+
+    Subclasses define `affine`, or `outputs` where the activation is done on the way.
+    """
+
+    activation: str | Function = WeightedSpec.activation
+    dtype: Any = None  # to compute in; None: what input and parameters promote to
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return self.outputs(x if self.dtype is None else x.astype(self.dtype))
+
+    def outputs(self, x: jax.Array) -> jax.Array:
+        return self.activate(self.affine(x))
+
+    def activate(self, y: jax.Array) -> jax.Array:
+        return activation(self.activation)(y)
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def parameter(self, name: str, init: str | Draw, shape: tuple[int, ...]) -> jax.Array:
+        value = self.param(name, initializer(init), shape, parameter_dtype(self.dtype))
+        return value if self.dtype is None else value.astype(self.dtype)
+
+
+class Weighted(Parametric, kw_only=True):
+    """A layer with a kernel and a bias; the initializers are a name of `INITIALIZERS` or a function."""
+
+    use_bias: bool = WeightedSpec.use_bias
+    kernel_init: str | Draw = WeightedSpec.kernel_init
+    bias_init: str | Draw = WeightedSpec.bias_init
+    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision(self.precision) if self.precision else contextlib.nullcontext():
+            return super().transform(x)
+
+    def kernel(self, *shape: int, name: str = "kernel") -> jax.Array:
+        return self.parameter(name, self.kernel_init, shape)
+
+    def bias(self, filters: int) -> jax.Array | None:
+        if self.bias_init in INITIALIZERS and self.bias_init not in WITHOUT_FANS:
+            raise UsageError(
+                f"bias_init {self.bias_init!r} scales by the fans of a kernel: must be one of {', '.join(WITHOUT_FANS)}"
+            )
+        return self.parameter("bias", self.bias_init, (filters,)) if self.use_bias else None

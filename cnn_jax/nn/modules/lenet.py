@@ -1,0 +1,45 @@
+"""Linen modules of `nn.lenet`."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import nn as specs
+from cnn_jax.errors import UsageError
+from cnn_jax.nn.functional import avg_pool
+from cnn_jax.nn.modules.base import Named, Parametric
+from cnn_jax.nn.padding import Size, array_rank, as_tuple
+from cnn_jax.ops.conv import sum_dtype
+
+
+class Subsample(Parametric):
+    """LeNet-5's pooling (LeCun et al. 1998): window sum times `scale` plus `bias`, both trained per channel, then activation.
+
+    `scale` starts at one over the window's size, that is as average pooling.
+    """
+
+    window: Size = specs.Subsample.window
+
+    def affine(self, x: jax.Array) -> jax.Array:
+        size = math.prod(as_tuple(self.window, array_rank(x), "window"))
+        scale = self.parameter("scale", jax.nn.initializers.constant(1 / size), (x.shape[-1],))
+        bias = self.parameter("bias", "zeros", (x.shape[-1],))
+        dtype = jnp.result_type(x, scale, bias)
+        wide = sum_dtype(dtype)  # the gradients of scale and bias are sums over all positions
+        return (avg_pool(x.astype(wide), self.window) * (size * scale.astype(wide)) + bias.astype(wide)).astype(dtype)
+
+
+class RBF(Named):
+    """LeNet-5's output layer: minus half the squared distance of x (N, features) to the code of each class. No parameters."""
+
+    codes: Sequence[Sequence[int]]
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        codes_KC = np.array(self.codes)
+        if codes_KC.shape[1:] != x.shape[1:]:
+            raise UsageError(f"codes have length {codes_KC.shape[1:]}, but x has {x.shape[1:]} features")
+        wide = x.astype(sum_dtype(x.dtype))
+        return (-0.5 * jnp.sum((wide[:, None] - codes_KC.astype(wide.dtype)) ** 2, axis=-1)).astype(x.dtype)

@@ -1,0 +1,47 @@
+"""Linen modules of `nn.pool`."""
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax import nn as specs
+from cnn_jax.nn.functional import avg_pool, max_pool
+from cnn_jax.nn.modules.base import Named
+from cnn_jax.nn.padding import Padding, Size, array_rank
+
+
+class MaxPool(Named):
+    """`max_pool` as a module."""
+
+    window: Size = specs.MaxPool.window
+    strides: Size | None = specs.MaxPool.strides
+    padding: Padding = specs.MaxPool.padding
+    dilation: Size = specs.MaxPool.dilation
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return max_pool(x, self.window, strides=self.strides, padding=self.padding, dilation=self.dilation)
+
+
+class AvgPool(Named):
+    """`avg_pool` as a module."""
+
+    window: Size = specs.AvgPool.window
+    strides: Size | None = specs.AvgPool.strides
+    padding: Padding = specs.AvgPool.padding
+    count_include_pad: bool = specs.AvgPool.count_include_pad
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return avg_pool(x, self.window, strides=self.strides, padding=self.padding, count_include_pad=self.count_include_pad)
+
+
+class GlobalMaxPool(Named):
+    """Maximum over all positions: (N, *S, C) -> (N, C)."""
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return jnp.max(x, axis=tuple(range(1, 1 + array_rank(x))))
+
+
+class GlobalAvgPool(Named):
+    """Mean over all positions: (N, *S, C) -> (N, C)."""
+
+    def transform(self, x: jax.Array) -> jax.Array:
+        return jnp.mean(x, axis=tuple(range(1, 1 + array_rank(x))))

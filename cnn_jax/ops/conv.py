@@ -1,0 +1,156 @@
+"""VALID convolution with bias, relu and max-pool, and their gradients, by the implementation that is fastest on the device.
+
+    native   C compiled for the processor (`ffi`, `native`): on CPU, float32, two spatial axes
+    xla      plain convolutions in place of XLA's slow gradients (`xla`): on CPU for the rest, and without a C compiler
+    lax      `lax.conv_general_dilated` as it is: on accelerators, in other precisions, with groups
+
+Padding modes are handled in nn/padding.py. docs/decisions 0001 and 0006 have the measurements. Letters: N images, S spatial
+axes, C channels, F filters, K kernel axes.
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.ops import ffi, xla
+from cnn_jax.ops.linear import canonical
+from cnn_jax.ops.xla import Axes, add_bias, sum_dtype
+
+__all__ = [
+    "IMPLEMENTATIONS", "TRANSPOSED_SCOPE", "add_bias", "at_most", "conv_max_pool", "conv_valid", "dense", "implementation",
+    "sum_dtype",
+]  # fmt: skip
+TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for whoever counts them
+IMPLEMENTATIONS = ("native", "xla", "lax")
+_most: contextvars.ContextVar[str] = contextvars.ContextVar("implementation", default="native")
+
+
+@contextlib.contextmanager
+def at_most(implementation: str) -> Iterator[None]:
+    """Within it, convolutions are traced by that implementation or a later one of IMPLEMENTATIONS.
+
+    'lax' is for whoever counts operations: a convolution is then the one that it is. 'xla' is for programs that several
+    devices share: XLA divides its own operations among them, but not a call of ours.
+    """
+    token = _most.set(implementation)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
+def implementation() -> str:
+    """The implementation of a float32 convolution over images, in this context."""
+    if jax.default_backend() != "cpu" or _most.get() == "lax":
+        return "lax"
+    return "native" if _most.get() == "native" and ffi.available() else "xla"
+
+
+def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups: int) -> str:
+    if groups > 1 or not x.dtype == kernel.dtype == jnp.float32:
+        return "lax"
+    found = implementation()
+    if found == "native" and (x.ndim != 4 or set(dilation) != {1} or 0 in x.shape):
+        return "xla"
+    return found
+
+
+def conv_valid(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    strides: Axes,
+    dilation: Axes,
+    groups: int,
+    zeros: Sequence[tuple[int, int]] | None = None,
+    relu: bool = False,
+) -> jax.Array:
+    """x (N, *S, C), kernel (*K, C // groups, F), bias (F,) -> (N, *S', F).
+
+    S' = floor((S - (K - 1) * dilation - 1) / strides) + 1, by Dumoulin and Visin 2016, relationship 15.
+
+    `zeros`: how many stand before and after x, per spatial axis (S then counts them). Better left to this function than put
+    there before: no gradient is computed for them, half of the work where images are small. Likewise bias and `relu`.
+
+    The result and its gradients are those of `lax.conv_general_dilated`, up to the order of summation.
+    """
+    x, kernel, bias = canonical(x), canonical(kernel), None if bias is None else canonical(bias)
+    how = xla.How(strides, dilation, tuple((low, high) for low, high in zeros or [(0, 0)] * len(strides)))
+    by = _implementation_for(x, kernel, dilation, groups)
+    if by == "native":
+        spatial = [
+            (n + sum(z) - k) // s + 1 for n, z, k, s in zip(x.shape[1:3], how.zeros, kernel.shape, strides, strict=False)
+        ]
+        if math.prod(spatial) == 1 and not any(map(any, how.zeros)):
+            # A kernel as large as the image: a matrix product.
+            seen = x[:, : kernel.shape[0], : kernel.shape[1]].reshape(len(x), -1)
+            y = dense(seen, kernel.reshape(-1, kernel.shape[-1]), _or_zeros(bias, kernel))[:, None, None]
+            return jax.nn.relu(y) if relu else y
+        native = ffi.How(strides, how.zeros, relu=relu, bias=bias is not None)  # type: ignore[arg-type]
+        return ffi.conv(native, x, kernel, _or_zeros(bias, kernel))
+    if by == "xla":
+        # The gradient is traced when jax.default_matmul_precision is no longer in force.
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        y = xla.conv(how._replace(precision=precision), x, kernel)
+    elif implementation() != "lax" and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
+        y = xla.depthwise(x, kernel, strides, dilation, how.zeros)
+    else:
+        y = xla.as_written(x, kernel, how, groups)
+    y = y if bias is None else add_bias(y, bias)
+    return jax.nn.relu(y) if relu else y
+
+
+def _sizes(x: jax.Array, kernel: jax.Array, strides: Axes, zeros: Sequence[tuple[int, int]]) -> list[int]:
+    """S' without dilation."""
+    around = map(sum, zeros)
+    return [(n + z - k) // s + 1 for n, z, k, s in zip(x.shape[1:-1], around, kernel.shape, strides, strict=False)]
+
+
+def _or_zeros(bias: jax.Array | None, kernel: jax.Array) -> jax.Array:
+    return jnp.zeros(kernel.shape[-1:], kernel.dtype) if bias is None else bias
+
+
+def conv_max_pool(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    strides: Axes,
+    dilation: Axes,
+    groups: int,
+    zeros: Sequence[tuple[int, int]],
+    activation: Callable[[jax.Array], jax.Array],
+    window: Axes,
+) -> jax.Array | None:
+    """max_pool(activation(conv(x) + bias)) for adjacent windows, (N, *S', F); None where fusing them is not faster.
+
+    `activation` must not decrease: the maximum then commutes with it, and it is applied to the pooled values alone. Of equal
+    values the first in row-major order gets the gradient, as in `nn.functional.max_pool`.
+    """
+    by = _implementation_for(x, kernel, dilation, groups)
+    relu, bias = activation is jax.nn.relu, canonical(_or_zeros(bias, kernel))
+    x, kernel = canonical(x), canonical(kernel)
+    if by == "native" and window == ffi.WINDOW and min(_sizes(x, kernel, strides, zeros)) >= 2:
+        both = tuple((low, high) for low, high in zeros)
+        y = ffi.conv(ffi.How(strides, both, relu=relu, pool=True), x, kernel, bias)  # type: ignore[arg-type]
+        return y if relu else activation(y)
+    if by == "xla" and x.ndim == 4 and set(strides) == set(dilation) == {1}:
+        x = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
+        if xla.can_pool(x, kernel, window=window):
+            y = xla.conv_pool(window, relu, x, kernel, bias)
+            return y if relu else activation(y)
+    return None
+
+
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """x (N, D), kernel (D, U), bias (U,) -> x @ kernel + bias (N, U)."""
+    by = implementation() if x.dtype == jnp.float32 else "lax"
+    x, kernel, bias = canonical(x), canonical(kernel), canonical(bias)
+    if by == "native":
+        return ffi.dense(x, kernel, bias)
+    return xla.dense(x, kernel, bias) if by == "xla" else add_bias(x @ kernel, bias)

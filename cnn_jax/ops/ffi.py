@@ -1,0 +1,275 @@
+"""Convolution by `native`'s C, as operations of JAX: float32, two spatial axes, no dilation, no groups.
+
+A layer's convolution, bias, relu and max-pool of 2x2 are one operation, which stores nothing but its result and, of a pool,
+which of the four won (a byte each). Its gradients are two more, so that the one nobody asks for is dropped. All three are
+linear in each of their arrays but for relu and pool, whose choices are an array of their own, `seen`: so the derivative of
+each is made of the others, forward and reverse, of any order.
+
+C is called in programs for this machine's CPU. The same operation lowered for another platform, or exported, is made of XLA's
+own operations: a program that leaves the process cannot count on our library where it will run.
+"""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.interpreters import batching, mlir
+
+from cnn_jax.ops import native, xla
+from cnn_jax.ops.linear import Arrays, Rule, linear
+
+_OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
+DEAD = 255  # in `seen` of a pool: relu let none of the window through
+WINDOW = (2, 2)  # of the pool
+
+
+class How(NamedTuple):
+    """What a convolution is, besides its arrays. `zeros` before and after the image, rows and columns."""
+
+    strides: tuple[int, int]
+    zeros: tuple[tuple[int, int], tuple[int, int]]
+    relu: bool = False
+    pool: bool = False
+    bias: bool = True  # False: nobody asks for its gradient
+
+
+@functools.lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether there is a compiled library; compiles it if need be."""
+    path = native.library().path
+    if path is None:
+        return False
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:
+        return False
+    for name in _OPERATIONS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return True
+
+
+def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """x (N, H, W, C), kernel (*K, C, F), bias (F,) -> (N, H', W', F). A NaN goes through relu and wins its window."""
+    return _conv(how, x, kernel, bias)[0]
+
+
+_Size = tuple[tuple[int, ...], tuple[int, ...]]  # of image and kernel
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
+    """The outputs, and of a pool its winners."""
+    return _call("cnn_jax_conv", how, _results(how, x, kernel), x, kernel, bias)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _kernel_gradient(how: How, size: _Size, x: jax.Array, gradient: jax.Array, seen: jax.Array) -> list[jax.Array]:
+    """The gradients of kernel and bias."""
+    kernel = jax.ShapeDtypeStruct((*size[1], x.shape[-1], gradient.shape[-1]), x.dtype)
+    bias = jax.ShapeDtypeStruct(gradient.shape[-1:], x.dtype)
+    return _call("cnn_jax_conv_kernel_gradient", how, [kernel, bias], x, gradient, seen)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _input_gradient(how: How, size: _Size, gradient: jax.Array, kernel: jax.Array, seen: jax.Array) -> jax.Array:
+    x = jax.ShapeDtypeStruct((len(gradient), *size[0], kernel.shape[-2]), kernel.dtype)
+    return _call("cnn_jax_conv_input_gradient", how, [x], gradient, kernel, seen)[0]
+
+
+# --------------------------------------------------------------------------------------------------------- derivatives
+
+
+def _conv_tangent(how: How, residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, kernel, seen), (dx, dkernel, dbias) = residuals, arguments
+    none = jnp.zeros_like(dbias)
+    return [_passed(how, _plain(how, dx, kernel, none) + _plain(how, x, dkernel, dbias), seen)]
+
+
+def _conv_transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, kernel, seen), (gradient,) = residuals, cotangents
+    size = (x.shape[1:3], kernel.shape[:2])
+    return [_input_gradient(how, size, gradient, kernel, seen), *_kernel_gradient(how, size, x, gradient, seen)]
+
+
+def _kernel_gradient_tangent(static: tuple[How, _Size], residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, gradient, seen), (dx, dgradient) = residuals, arguments
+    of_x, _ = _kernel_gradient(*static, dx, gradient, seen)
+    of_gradient, bias = _kernel_gradient(*static, x, dgradient, seen)
+    return [of_x + of_gradient, bias]
+
+
+def _kernel_gradient_transpose(static: tuple[How, _Size], residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, gradient, seen), (kernel, bias) = residuals, cotangents
+    how, _ = static
+    return [_input_gradient(*static, gradient, kernel, seen), _passed(how, _plain(how, x, kernel, bias), seen)]
+
+
+def _input_gradient_tangent(static: tuple[How, _Size], residuals: Arrays, arguments: Arrays) -> Arrays:
+    (gradient, kernel, seen), (dgradient, dkernel) = residuals, arguments
+    return [_input_gradient(*static, dgradient, kernel, seen) + _input_gradient(*static, gradient, dkernel, seen)]
+
+
+def _input_gradient_transpose(static: tuple[How, _Size], residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (gradient, kernel, seen), (x,) = residuals, cotangents
+    how, _ = static
+    none = jnp.zeros(kernel.shape[-1:], kernel.dtype)
+    return [_passed(how, _plain(how, x, kernel, none), seen), _kernel_gradient(*static, x, gradient, seen)[0]]
+
+
+_CONV = Rule(_conv_tangent, _conv_transpose)
+_KERNEL_GRADIENT = Rule(_kernel_gradient_tangent, _kernel_gradient_transpose)
+_INPUT_GRADIENT = Rule(_input_gradient_tangent, _input_gradient_transpose)
+
+
+@_conv.defjvp
+def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Array], list[Any]]:
+    x, kernel, bias = primals
+    outputs = _conv(how, *primals)
+    # Without pool and relu there are no choices: `seen` is then any array that exists, so that the outputs can be freed.
+    seen = outputs[-1] if how.pool or how.relu else bias
+    winners = [np.zeros(choice.shape, jax.dtypes.float0) for choice in outputs[1:]]
+    return outputs, linear(_CONV, how, (x, kernel, seen), tangents, outputs[:1]) + winners
+
+
+@_kernel_gradient.defjvp
+def _kernel_gradient_jvp(how: How, size: _Size, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
+    outputs = _kernel_gradient(how, size, *primals)
+    return outputs, linear(_KERNEL_GRADIENT, (how, size), primals, tangents[:2], outputs)
+
+
+@_input_gradient.defjvp
+def _input_gradient_jvp(how: How, size: _Size, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    output = _input_gradient(how, size, *primals)
+    return output, linear(_INPUT_GRADIENT, (how, size), primals, tangents[:2], [output])[0]
+
+
+def _plain(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """The convolution without relu and pool."""
+    return conv(how._replace(relu=False, pool=False, bias=True), x, kernel, bias)
+
+
+def _passed(how: How, y: jax.Array, seen: jax.Array) -> jax.Array:
+    """As much of a convolution's outputs as relu and pool let through when `seen` was recorded."""
+    if how.pool:
+        rows, columns = seen.shape[1:3]
+        places = [y[:, i : 2 * rows : 2, j : 2 * columns : 2] for i, j in np.ndindex(*WINDOW)]
+        return jnp.select([seen == place for place in range(4)], places, jnp.zeros((), y.dtype))
+    return jnp.where(seen > 0, y, 0) if how.relu else y
+
+
+def _results(how: How, x: jax.Array, kernel: jax.Array) -> list[jax.ShapeDtypeStruct]:
+    spatial = [
+        ((n + sum(zeros) - k) // s + 1) // (w if how.pool else 1)
+        for n, k, s, zeros, w in zip(x.shape[1:3], kernel.shape, how.strides, how.zeros, WINDOW, strict=False)
+    ]
+    shape = (len(x), *spatial, kernel.shape[-1])
+    return [jax.ShapeDtypeStruct(shape, x.dtype), *[jax.ShapeDtypeStruct(shape, jnp.uint8)] * how.pool]
+
+
+# ---------------------------------------------------------------------------------------- one operation, by platform
+
+
+def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays: jax.Array) -> list[jax.Array]:
+    return _call_p.bind(*arrays, name=name, how=how, results=tuple(results))
+
+
+def _in_c(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDtypeStruct, ...]) -> list[jax.Array]:
+    (top, _), (left, _) = how.zeros
+    numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
+    return list(jax.ffi.ffi_call(name, results)(*arrays, how=numbers))
+
+
+def _by_xla(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDtypeStruct, ...]) -> list[jax.Array]:
+    """What the C function `name` returns, by XLA's own operations."""
+    plain = xla.How(how.strides, (1, 1), how.zeros)
+    if name == "cnn_jax_conv":
+        x, kernel, bias = arrays
+        y = xla.as_written(x, kernel, plain) + bias
+        y, *winners = _pool(y) if how.pool else [y]
+        if not how.relu:
+            return [y, *winners]
+        return [jax.nn.relu(y), *(jnp.where(y <= 0, jnp.uint8(DEAD), winner) for winner in winners)]
+    seen = arrays[2]
+    if name == "cnn_jax_conv_kernel_gradient":
+        x, gradient, _ = arrays
+
+        def tangent(*given: jax.Array) -> jax.Array:
+            return _passed(how, xla.as_written(x, given[0], plain) + given[1], seen)
+    else:
+        gradient, kernel, _ = arrays
+
+        def tangent(*given: jax.Array) -> jax.Array:
+            return _passed(how, xla.as_written(given[0], kernel, plain), seen)
+
+    return list(jax.linear_transpose(tangent, *results)(gradient))
+
+
+def _pool(y: jax.Array) -> list[jax.Array]:
+    """Maximum of 2x2 windows, and which of the four it was: the first of equal values; NaN before all."""
+    rows, columns = (size // 2 for size in y.shape[1:3])
+    places = [y[:, i : 2 * rows : 2, j : 2 * columns : 2] for i, j in np.ndindex(*WINDOW)]
+    best, winner = places[0], jnp.zeros(places[0].shape, jnp.uint8)
+    for number, place in enumerate(places[1:], 1):
+        wins = (place > best) | ((place != place) & (best == best))
+        best, winner = jnp.where(wins, place, best), jnp.where(wins, jnp.uint8(number), winner)
+    return [best, winner]
+
+
+def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, **params: Any) -> Any:
+    function = _by_xla if context.module_context.lowering_parameters.for_export else _in_c
+    return mlir.lower_fun(function, multiple_results=True)(context, *arrays, **params)
+
+
+def _batch(arrays: Arrays, axes: Sequence[int | None], **params: Any) -> tuple[list[jax.Array], list[int]]:
+    """One after the other: C works through a batch by itself."""
+    mapped = {i: jnp.moveaxis(a, axis, 0) for i, (a, axis) in enumerate(zip(arrays, axes, strict=True)) if axis is not None}
+
+    def one(given: dict[int, jax.Array]) -> list[jax.Array]:
+        return _call_p.bind(*(given.get(i, array) for i, array in enumerate(arrays)), **params)
+
+    outputs = jax.lax.map(one, mapped)
+    return outputs, [0] * len(outputs)
+
+
+_call_p = core.Primitive("cnn_jax_conv")
+_call_p.multiple_results = True
+_call_p.def_impl(jax.jit(_call_p.bind, static_argnames=("name", "how", "results")))
+_call_p.def_abstract_eval(lambda *_, results, **__: [jax.core.ShapedArray(r.shape, r.dtype) for r in results])
+batching.primitive_batchers[_call_p] = _batch
+mlir.register_lowering(_call_p, mlir.lower_fun(_by_xla, multiple_results=True))
+mlir.register_lowering(_call_p, _lower_for_cpu, platform="cpu")
+
+
+# ------------------------------------------------------------------------------------------------------- dense layers
+
+
+@jax.custom_jvp
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """x (N, D) @ kernel (D, U) + bias; the gradient of the kernel as the product that XLA is quick with: images first."""
+    return x @ kernel + bias
+
+
+def _dense_tangent(_: None, residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, kernel), (dx, dkernel, dbias) = residuals, arguments
+    return [dx @ kernel + x @ dkernel + dbias]
+
+
+def _dense_transpose(_: None, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, kernel), (gradient,) = residuals, cotangents
+    # Behind a barrier: otherwise XLA takes the transposition into the product, which is then four times slower.
+    kernel_gradient = jax.lax.optimization_barrier(gradient.T @ x).T
+    return [gradient @ kernel.T, kernel_gradient, gradient.sum(0)]
+
+
+_DENSE = Rule(_dense_tangent, _dense_transpose)
+
+
+@dense.defjvp
+def _dense_jvp(primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    y = dense(*primals)
+    return y, linear(_DENSE, None, primals[:2], tangents, [y])[0]

@@ -1,0 +1,126 @@
+"""C that is compiled for the processor at hand, once per machine: the loops of convolution. No JAX: see `convolution.ffi`.
+
+XLA's CPU backend neither keeps a layer's convolution, bias, relu and max-pool in registers nor runs the gradients of a
+convolution at more than a fraction of the processor's speed inside a loop (docs/decisions/0006). A C compiler does, and
+nearly every machine that trains networks has one. Where there is none, `library` says why and `convolution` has designs
+for XLA alone.
+
+CACHE/native/conv-KEY-SHA.so      KEY: of sources, compiler, processor; SHA: of the file itself, so damage is seen
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cnn_jax import cache_folder
+
+_SOURCES = ("conv.c", "lanes.h", "winograd.h")
+_HEADER = "xla/ffi/api/c_api.h"
+_FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11", "-w")
+_PROCESSOR = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
+
+
+class Library(NamedTuple):
+    """The compiled file, or None and why not."""
+
+    path: Path | None
+    reason: str = ""
+
+
+@functools.lru_cache(maxsize=1)
+def library() -> Library:
+    """Finds the compiled file in the cache or compiles it, two seconds of work. $CNN_JAX_NATIVE=0 says not to; $CC says who."""
+    if os.environ.get("CNN_JAX_NATIVE") == "0":
+        return Library(None, "CNN_JAX_NATIVE=0")
+    headers = _headers()
+    if headers is None:
+        return Library(None, "jaxlib has no FFI headers")
+    compiler = _compiler()
+    if compiler is None:
+        return Library(None, "there is no C compiler: install gcc or clang, or set CC")
+    try:
+        folder, key = cache_folder.cache_folder() / "native", _key(compiler, headers)
+        with _locked(folder, key):
+            return _found(folder, key) or _compiled(folder, key, compiler, headers)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Library(None, f"{' '.join(compiler)}: {error}")
+
+
+def _headers() -> Path | None:
+    """The folder of XLA's headers, without importing jaxlib."""
+    spec = importlib.util.find_spec("jaxlib")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / "include" / _HEADER).is_file():
+            return Path(place) / "include"
+    return None
+
+
+def _compiler() -> list[str] | None:
+    for words in (shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]):
+        if words and (path := shutil.which(words[0])):
+            return [path, *words[1:]]
+    return None
+
+
+def _key(compiler: list[str], headers: Path) -> str:
+    binary = Path(compiler[0]).resolve()
+    text = [*compiler, *_FLAGS, str(binary), str(binary.stat().st_mtime_ns), platform.platform(), _processor()]
+    files = [Path(__file__).with_name(name).read_bytes() for name in _SOURCES] + [(headers / _HEADER).read_bytes()]
+    return hashlib.sha256(b"\0".join([*(part.encode() for part in text), *files])).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What a processor can do, in its own words: a home folder may be shared between machines that differ."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            if line.startswith(("flags", "Features")):
+                return line
+    return platform.processor()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, key: str) -> Iterator[None]:
+    cache_folder.create(folder)
+    with open(folder / f"{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process dies
+        yield
+
+
+def _found(folder: Path, key: str) -> Library | None:
+    for path in folder.glob(f"conv-{key}-*.so"):
+        if path.name == _name(key, path.read_bytes()):
+            return Library(path)
+        path.unlink()
+    return None
+
+
+def _name(key: str, contents: bytes) -> str:
+    return f"conv-{key}-{hashlib.sha256(contents).hexdigest()[:16]}.so"
+
+
+def _compiled(folder: Path, key: str, compiler: list[str], headers: Path) -> Library:
+    told = ""
+    for left in folder.glob(f"making-{key}-*"):  # by a process that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{key}-") as scratch:
+        made = Path(scratch) / "conv.so"
+        for processor in _PROCESSOR:
+            command = [*compiler, *_FLAGS, *processor, "-I", headers, Path(__file__).with_name("conv.c"), "-o", made]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            if done.returncode == 0:
+                path = folder / _name(key, made.read_bytes())
+                made.replace(path)
+                return Library(path)
+            told = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
+    return Library(None, f"{' '.join(compiler)} failed: {told[:200]}")

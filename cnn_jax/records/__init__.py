@@ -1,0 +1,1 @@
+"""What was done: typed records in a folder of plain files."""

@@ -1,0 +1,212 @@
+"""The schema of a trial's record and of a sweep's header, in one place: writer, reader, tables and statistics share it. No JAX.
+
+Records come from files that anybody may have written, so they are decoded by type (see `schema`) and then checked for ranges.
+Fields that earlier versions did not write have the defaults of their time.
+"""
+
+import base64
+import binascii
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cnn_jax import schema
+from cnn_jax.trial import TRIAL_PARTS, Trial
+
+SCHEMA = 1
+MAX_COUNT = 2**53  # counts become floats in statistics and in the page
+MAX_FLOAT32 = 3.4028234e38
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,149}")
+
+
+class LaterVersion(ValueError):
+    """A whole record or trial that this version does not understand."""
+
+
+def is_plain_name(text: Any) -> bool:
+    """Whether `text` can be a trial's id: the name of a folder, of letters, digits, '-', '_' and '.', not a path."""
+    return isinstance(text, str) and _PLAIN_NAME.fullmatch(text) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """Commit of the code that trained, and whether it had uncommitted changes; None where git is not available."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """SHA-256 of the data set as read, and the number of images in each part."""
+
+    checksum: str
+    train: int
+    validation: int
+    test: int
+    normalization: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One trial: its configuration, how it ended, and what was measured. Accuracies are fractions of 1, times seconds."""
+
+    schema: int
+    trial: str
+    config: Trial
+    status: Literal["done", "diverged", "failed"]
+    reason: str | None = None
+    params: int | None = None
+    macs: int | None = None
+    receptive_field: int | tuple[int, ...] | None = None
+    history: tuple[dict[str, int | float | None], ...] = ()  # a row per epoch: "epoch", and a value per curve
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    test_correct: str | None = None  # base64 of a bit per test image
+    val_correct: str | None = None  # base64 of a bit per validation image
+    test_examples: int | None = None
+    train_seconds: float | None = None
+    compile_seconds: float | None = None
+    images_per_second: float | None = None
+    lanes: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    convolution: str | None = None
+    data: Images | None = None
+    params_sha256: str | None = None
+    finished: str | None = None  # ISO 8601
+    command: str | None = None
+    host: str | None = None
+    code: Code | None = None
+    versions: dict[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if a value is out of range."""
+        _require(is_plain_name(self.trial), "trial is not a plain file name")
+        counts = (self.params, self.macs, self.test_examples, self.lanes, *_sizes(self.receptive_field))
+        if self.data:
+            counts += (self.data.train, self.data.validation, self.data.test)
+        _require(all(n is None or 0 <= n <= MAX_COUNT for n in counts), "a count is negative or too large")
+        for name in ("train_accuracy", "val_accuracy", "test_accuracy"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value <= 1, f"{name} is not between 0 and 1")
+        for name in ("train_loss", "val_loss", "test_loss"):
+            _require(abs(getattr(self, name) or 0) <= MAX_FLOAT32, f"{name} is too large")
+        for name in ("train_seconds", "compile_seconds", "images_per_second"):
+            _require(0 <= (getattr(self, name) or 0) <= 1e15, f"{name} is negative or too large")
+        self._check_history()
+        self._check_images()
+        if self.finished is not None:
+            _require(1970 <= datetime.datetime.fromisoformat(self.finished).year < 9999, "finished is not a time")
+
+    def _check_history(self) -> None:
+        for row in self.history:
+            epoch = row.get("epoch")
+            _require(isinstance(epoch, int) and 0 <= epoch < 2**31, "a row of history has no epoch")
+            _require(all(value is None or abs(value) <= MAX_FLOAT32 for value in row.values()), "a curve is out of range")
+
+    def _check_images(self) -> None:
+        if self.status == "done":
+            _require(self.data is not None and self.test_accuracy is not None, "done, but without data or test_accuracy")
+            _require(bool(self.test_examples), "done, but without test images")
+        if self.data and self.test_examples is not None:
+            _require(self.test_examples == self.data.test, "two numbers of test images")
+        _check_bits(self.test_correct, self.test_examples)
+        _check_bits(self.val_correct, self.data.validation if self.data else None)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _sizes(size: int | tuple[int, ...] | None) -> tuple[int | None, ...]:
+    return size if isinstance(size, tuple) else (size,)
+
+
+def _check_bits(text: str | None, images: int | None) -> None:
+    if text is None:
+        return
+    try:
+        size = len(base64.b64decode(text, validate=True))
+    except binascii.Error as error:
+        raise ValueError(f"answers are not base64: {error}") from None
+    _require(images is not None and size == (images + 7) // 8, "the answers are not one bit per image")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command that was run in a folder. `plan` names the file of its trials, `version` the package that wrote it."""
+
+    command: str
+    time: str
+    plan: str = ""
+    version: str | None = None
+    about: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What sweep.json holds. `damaged` lists the lines that a command has reported."""
+
+    schema: int = SCHEMA
+    commands: tuple[Command, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the header as JSON; fields of a command that say nothing are left out."""
+        commands = [
+            {field.name: value for field in dataclasses.fields(c) if (value := getattr(c, field.name)) is not None}
+            for c in self.commands
+        ]
+        return {"schema": self.schema, "commands": commands, "damaged": list(self.damaged)}
+
+
+def decode(raw: Any) -> Record:
+    """Return a record from parsed JSON; unknown measurements are left out.
+
+    Raises:
+      LaterVersion: its configuration has a field that this version does not know.
+      ValueError: it is not a record.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError("not an object")
+    try:
+        return schema.decode(Record, raw | {"config": _trial(raw.get("config"))}, ignore_unknown=True)
+    except schema.UnknownField as error:
+        if not is_plain_name(raw.get("trial")):
+            raise ValueError("trial is not a plain file name") from None
+        raise LaterVersion(f"{error}, written by {_version(raw)}") from None
+
+
+def _trial(raw: Any) -> Any:
+    """A configuration with its model, data, train and seed given: what each of them lacks is the default of its time."""
+    if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
+        raise ValueError("config is not a trial")
+    return raw
+
+
+def _version(raw: Mapping[str, Any]) -> str:
+    versions = raw.get("versions")
+    found = versions.get("cnn_jax") if isinstance(versions, dict) else None
+    return f"cnn_jax {found}" if is_plain_name(found) else "an unknown version"
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Return a record as statistics and tables read it: every field, with the configuration in its canonical form."""
+    out = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    out |= {"config": json.loads(record.config.canonical), "history": [dict(row) for row in record.history]}
+    out |= {name: value and dataclasses.asdict(value) for name, value in (("data", record.data), ("code", record.code))}
+    if record.data and record.data.normalization is None:
+        del out["data"]["normalization"]
+    if isinstance(record.receptive_field, tuple):
+        out["receptive_field"] = list(record.receptive_field)
+    return out

@@ -1,0 +1,59 @@
+"""Axes of a sweep: what a trial can vary in, and how the values are read from text. No JAX."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import ACTIVATIONS, PADDINGS
+from cnn_jax.sweep.values import float32, number, one_of, positive_int, stack, word
+from cnn_jax.trial import NORMALIZATIONS, OPTIMIZERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """What a sweep can vary: the part of a trial that holds it, how one value is read from text, and what it is."""
+
+    part: str  # "model", "data" or "train"
+    parse: Callable[[str], Any]
+    help: str
+
+
+AXES: dict[str, Axis] = {
+    "model": Axis("model", word, "a name of the zoo, or package.module:attribute"),
+    "filters": Axis("model", stack, "filters per conv layer; a value may be a stack of layers: 16-32"),
+    "kernel_size": Axis("model", stack, "kernel size; a stack gives one per layer"),
+    "strides": Axis("model", stack, "strides of the convolutions; a stack gives one per layer"),
+    "padding": Axis("model", one_of(PADDINGS), "padding: amount and what fills it"),
+    "activation": Axis("model", one_of(ACTIVATIONS), "activation of the hidden layers"),
+    "dataset": Axis("data", word, "digits, a TFDS name (mnist, cifar10 ...), npz:FILE, folder:DIR, red_green"),
+    "validation_fraction": Axis("data", number(0.0, 1.0), "share of the training images held out for validation"),
+    "split_seed": Axis(
+        "data", lambda text: 0 if text == "0" else positive_int(text), "seed of the validation split, and of a drawn test set"
+    ),
+    "train_examples": Axis("data", positive_int, "use only so many training images"),
+    "image_size": Axis("data", positive_int, "resize images to this height and width"),
+    "normalize": Axis("data", one_of(NORMALIZATIONS), "none (0 to 1), per_channel or standardize (zero mean, unit variance)"),
+    "optimizer": Axis("train", one_of(OPTIMIZERS), "optimizer"),
+    "learning_rate": Axis("train", float32(0.0, above=True), "learning rate"),
+    "weight_decay": Axis("train", float32(0.0), "weight decay: decoupled for adamw, L2 for the others"),
+    "momentum": Axis("train", float32(0.0, 1.0), "momentum of sgd and rmsprop"),
+    "batch_size": Axis("train", positive_int, "images per training step"),
+    "epochs": Axis("train", positive_int, "passes over the training images"),
+}
+
+
+def parse_values(flag: str, text: str) -> list[Any]:
+    """The values of an axis from its flag's text: 'a,b' -> [a, b], parsed. Raises UsageError naming flag and legal values."""
+    return parse_list(flag, text, AXES[flag].parse)
+
+
+def parse_list(flag: str, text: str, parse: Callable[[str], Any]) -> list[Any]:
+    """Comma-separated values, each read by `parse`, in order and without repeats."""
+    values = []
+    for part in text.split(","):
+        try:
+            values.append(parse(part.strip()))
+        except ValueError as error:
+            raise UsageError(f"--{flag}: {part.strip()!r} is not legal: use {error}") from None
+    return list(dict.fromkeys(values))

@@ -1,0 +1,63 @@
+"""Products of axes -> trials, seeds innermost. No JAX: planning takes milliseconds."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnn_jax import zoo
+from cnn_jax.errors import UsageError
+from cnn_jax.sweep.axes import AXES
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
+
+MOST_TRIALS = 1_000_000  # a plan of more would not fit in memory, and its sweep not into a lifetime
+
+
+def product(
+    axes: Mapping[str, Sequence[Any]],
+    seeds: int = 1,
+    options: Mapping[str, Sequence[Any]] | None = None,
+    defaults: Mapping[str, Sequence[Any]] | None = None,
+    default_options: Mapping[str, Sequence[Any]] | None = None,
+) -> list[Trial]:
+    """Every combination of the axes' values, `seeds` trials each (seeds 0, 1, ...), in the order given, without repeats.
+
+    axes: values by name of `AXES`; an axis left out means the default. options: values of the models' own options by name.
+    defaults, default_options: values of further axes and options, for those models that have them. Models are resolved: what
+    is left to the model's default is filled in, so a value given and the same value left out make the same trial. Raises
+    UsageError for a model, axis or option that does not exist.
+    """
+    options, defaults = options or {}, {k: v for k, v in (defaults or {}).items() if k not in axes}
+    default_options = {k: v for k, v in (default_options or {}).items() if k not in options}
+    for name in (*axes, *defaults):
+        if name not in AXES:
+            raise UsageError(f"unknown axis {name!r}: one of {', '.join(AXES)}")
+
+    swept = (*axes.values(), *defaults.values(), *options.values(), *default_options.values())
+    count = seeds * math.prod(map(len, swept))
+    if count > MOST_TRIALS:
+        raise UsageError(f"the sweep has {count:,} trials: at most {MOST_TRIALS:,}; use fewer --seeds or values")
+
+    def combinations(part: str, values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+        names = [name for name in values if AXES[name].part == part]
+        return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(values[name] for name in names))]
+
+    models: list[ModelConfig] = []
+    for name in axes.get("model", defaults.get("model", [ModelConfig().name])):
+        own = zoo.options(name)
+        chosen = {axis: values for axis, values in axes.items() if axis != "model"}
+        chosen |= {axis: values for axis, values in defaults.items() if axis in own}
+        chosen_options = {**options, **{option: values for option, values in default_options.items() if option in own}}
+        for extra in itertools.product(*chosen_options.values()):
+            pairs = tuple(zip(chosen_options, extra, strict=True))
+            models += [zoo.resolve(ModelConfig(name, **fields, options=pairs)) for fields in combinations("model", chosen)]
+    data = [DataConfig(**fields) for fields in combinations("data", {**defaults, **axes})]
+    training = combinations("train", {**defaults, **axes})
+
+    trials = []
+    for d in dict.fromkeys(data):
+        train = dict.fromkeys(TrainConfig.of(d.dataset, **fields) for fields in training)
+        for m in dict.fromkeys(models):
+            for t in train:
+                trials += [Trial(m, d, t, seed) for seed in range(seeds)]
+    return trials

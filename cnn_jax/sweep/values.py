@@ -1,0 +1,91 @@
+"""Parsers of values on the command line: from the text of one value to the value, or a ValueError saying what is legal."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+
+def positive_int(text: str) -> int:
+    """'32' -> 32."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1 or len(text) > 9:
+        raise ValueError("an integer of at least 1")
+    return int(text)
+
+
+def stack(text: str) -> tuple[int, ...]:
+    """'32' -> (32,), '16-32' -> (16, 32): a value per conv block."""
+    try:
+        return tuple(positive_int(part) for part in text.split("-"))
+    except ValueError:
+        raise ValueError("integers of at least 1, a stack of layers joined by '-' as in 16-32") from None
+
+
+def number(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """A parser of finite numbers in [low, high), or in (low, high) if `above`."""
+    bounds = _bounds(low, high, above)
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(bounds) from None
+        if not (low < value if above else low <= value) or not value < high or not math.isfinite(value):
+            raise ValueError(bounds)
+        return value
+
+    return parse
+
+
+def float32(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """A parser as `number`, of values that compiled programs hold in float32: rounding must keep them in the interval.
+
+    Refuses values below float32's smallest normal number, 1.2e-38, but for 0: XLA takes them for 0.
+    """
+    parse_number, limits = number(low, high, above=above), np.finfo(np.float32)
+
+    def parse(text: str) -> float:
+        value = parse_number(text)
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = float(np.float32(value))
+        if (value and abs(rounded) < limits.tiny) or not rounded < high or not math.isfinite(rounded):
+            raise ValueError(f"{_bounds(low, high, above)} in float32, whose range is {limits.tiny:.2g} to {limits.max:.2g}")
+        return value
+
+    return parse
+
+
+def _bounds(low: float, high: float, above: bool) -> str:
+    """'a number above 0 and below 1'."""
+    return f"a number {'above' if above else 'of at least'} {low:g}" + ("" if math.isinf(high) else f" and below {high:g}")
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A parser of the given names."""
+    legal = tuple(names)
+
+    def parse(text: str) -> str:
+        if text not in legal:
+            raise ValueError(f"one of {', '.join(legal)}")
+        return text
+
+    return parse
+
+
+def word(text: str) -> str:
+    """Any text but the empty one; whether the name means something is checked by who looks it up."""
+    if not text:
+        raise ValueError("a name")
+    return text
+
+
+def scalar(text: str) -> int | float | str:
+    """'3' -> 3, '0.5' -> 0.5, 'A' -> 'A': the value of a model's own option."""
+    for convert in (int, float):
+        try:
+            value = convert(text)
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            return value
+    return word(text)

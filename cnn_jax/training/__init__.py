@@ -1,0 +1,1 @@
+"""Training: pure functions of (static config, hyperparameters, data, position)."""

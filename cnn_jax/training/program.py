@@ -1,0 +1,171 @@
+"""Compiled programs of a bucket of trials, and the data set in the device's memory."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnn_jax import zoo
+from cnn_jax.data import UNIT, Dataset, Normalization
+from cnn_jax.description import describe
+from cnn_jax.ops import conv as ops
+from cnn_jax.training.loop import eval_batches, over_lanes, steps_per_epoch, train_steps
+from cnn_jax.training.step import TrainState, create_train_state
+from cnn_jax.trial import Trial
+from cnn_jax.zoo.build import build
+
+EVAL_BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceData:
+    """A data set in a device's memory: training images, and the images to be judged on (validation, then test)."""
+
+    train_images: jax.Array
+    train_labels: jax.Array
+    eval_images: jax.Array
+    eval_labels: jax.Array
+    validation: int  # how many of the eval images are validation images
+    input_shape: tuple[int, ...]
+    num_classes: int
+    mesh: Mesh | None = None  # of the devices that share the images of every batch; None: one device
+    normalization: Normalization = UNIT  # of the images, training and evaluation alike
+
+    @classmethod
+    def put(cls, data: Dataset, devices: Sequence[jax.Device] = ()) -> "DeviceData":
+        """Copies the arrays to the device; to each of several, which then share the images of every batch."""
+        mesh = Mesh(np.array(devices), ("batch",)) if len(devices) > 1 else None
+
+        def put(array: np.ndarray) -> jax.Array:
+            if mesh is None:
+                return jax.device_put(np.ascontiguousarray(array), devices[0] if devices else None)
+            return _spread(array, NamedSharding(mesh, PartitionSpec()))
+
+        return cls(
+            put(data.train_images),
+            put(data.train_labels),
+            put(np.concatenate([data.validation_images, data.test_images])),
+            put(np.concatenate([data.validation_labels, data.test_labels])),
+            len(data.validation_labels),
+            data.info.input_shape,
+            data.info.num_classes,
+            mesh,
+            data.normalization,
+        )
+
+    def divided(self, indices: np.ndarray) -> Any:
+        """Indices (..., B) as the programs take them: the batch axis divided over the devices."""
+        return indices if self.mesh is None else _spread(indices, _division(self.mesh, indices.shape))
+
+
+def _division(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """The last axis divided over the devices; whole on each if it cannot be divided evenly."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), None if shape[-1] % mesh.size else "batch"))
+
+
+def _spread(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """The array on the devices of all processes; each process has the whole of it and gives its own devices their part."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A bucket's compiled programs: `train` is `train_steps`, `evaluate` is `eval_batches`, for `lanes` trials at a time."""
+
+    model: nn.Module
+    lanes: int
+    train: Callable
+    evaluate: Callable
+    eval_batches: int
+    compile_seconds: float
+
+
+def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
+    """Compiles what all trials with the `static` of `trial` share. Raises UsageError if batch or model do not fit the data."""
+    start = time.perf_counter()
+    model = build(trial.model, data.input_shape, data.num_classes)
+    name, batch = trial.train.optimizer, trial.train.batch_size
+    states = stack_states([create_train_state(model, data.input_shape, name, trial.seed)] * lanes)
+    hyper = hyper_of([trial] * lanes)
+    steps = steps_per_epoch(len(data.train_labels), batch)
+    sums = jax.ShapeDtypeStruct((lanes, 2, steps), jnp.float32)
+    order = jax.ShapeDtypeStruct((lanes, steps, batch), jnp.int32)
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    # One program evaluates any number of images, in pieces of at most 16 batches.
+    judged = max(data.validation, len(data.eval_labels) - data.validation)
+    pieces = jax.ShapeDtypeStruct((min(16, -(-judged // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
+
+    def train(state, hyper, sums, images, labels, order, first, last):  # type: ignore[no-untyped-def]
+        return train_steps(model, name, state, hyper, sums, images, labels, order, first, last, data.normalization)
+
+    def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
+        return eval_batches(model, variables, images, labels, indices, data.normalization)
+
+    placed: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    if data.mesh is not None:
+        # Values are whole on every device, the batch is divided: XLA then adds up the gradients of the parts.
+        whole = NamedSharding(data.mesh, PartitionSpec())
+        placed = (
+            {"in_shardings": (whole,) * 5 + (_division(data.mesh, order.shape), whole, whole), "out_shardings": whole},
+            {"in_shardings": (whole,) * 3 + (_division(data.mesh, pieces.shape),), "out_shardings": whole},
+        )
+    trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2), **placed[0])
+    judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])
+    with ops.at_most(implementation(data)):
+        lowered = (
+            trained.lower(states, hyper, sums, data.train_images, data.train_labels, order, index, index),
+            judged_by.lower(variables_of(states), data.eval_images, data.eval_labels, pieces),
+        )
+    train_program, eval_program = (_compile(program, _compiler_options(trial, data)) for program in lowered)
+    return Program(model, lanes, train_program, eval_program, pieces.shape[0], time.perf_counter() - start)
+
+
+# Multiply-accumulates of training, forward only, below which a program is compiled quickly: some seconds of one core.
+_SHORT = 1e11
+
+
+def _compiler_options(trial: Trial, data: DeviceData) -> dict[str, Any]:
+    """Settings of XLA for a program. A function of the trial alone, so that its numbers are too.
+
+    Without its MLIR emitters XLA's CPU compiler takes half the time, 0.8 s in place of 1.4, and its own code runs
+    slower. That is worth it for a short training of a network whose layers are all in C: 0 to 9 % of its time.
+    """
+    spec = zoo.spec(trial.model, data.input_shape, data.num_classes)
+    if implementation(data) != "native" or not isinstance(spec, tuple) or not all(layer.compiled_in_c for layer in spec):
+        return {}
+    work = describe(trial.model, data.input_shape, data.num_classes).macs * len(data.train_labels) * trial.train.epochs
+    return {"xla_cpu_use_fusion_emitters": False} if work < _SHORT else {}
+
+
+def _compile(lowered: jax.stages.Lowered, options: dict[str, Any]) -> Callable:
+    """Compiles with those options, or without them under an XLA that does not know them."""
+    if options:
+        with contextlib.suppress(RuntimeError):
+            return lowered.compile(compiler_options=options)
+    return lowered.compile()
+
+
+def implementation(data: DeviceData) -> str:
+    """How convolutions of programs for `data` are done: one of `ops.IMPLEMENTATIONS`."""
+    with ops.at_most("native" if data.mesh is None else "xla"):
+        return ops.implementation()
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, **state.model_state}
+
+
+def stack_states(states: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+
+
+def hyper_of(trials: Sequence[Trial]) -> dict[str, np.ndarray]:
+    rows = [trial.dynamic for trial in trials]
+    return {key: np.array([row[key] for row in rows], np.int32 if key == "seed" else np.float32) for key in rows[0]}

@@ -1,0 +1,155 @@
+"""A trial: model, data, training, seed, and its id. Every default of a sweep is a field here. No JAX."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from typing import Any
+
+from cnn_jax import schema
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+# Preprocessing of uint8 pixels: to 0..1; then to zero mean and unit variance, per channel of the training images or per image.
+NORMALIZATIONS = ("none", "per_channel", "standardize")
+
+Stack = tuple[int, ...]  # one value per conv block, as in --filters=16-32
+
+# Metadata of fields added after the first sweeps were recorded. At its default such a field is not part of a trial's JSON,
+# so ids of finished trials stay valid.
+_ADDED: dict[str, bool] = {"added": True}
+
+
+def added_defaults(part: "type[ModelConfig] | type[DataConfig] | type[TrainConfig]") -> dict[str, Any]:
+    """Fields that a trial's JSON omits at their default values, with these values."""
+    return {field.name: field.default for field in dataclasses.fields(part) if field.metadata.get("added")}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A model by name (of `zoo.MODELS`, or package.module:attribute) and what the sweep sets of it; None: the model's default.
+
+    `kernel_size` and `strides` hold an int, or a stack with an int per conv block. `options` are (name, value) pairs for
+    parameters that only this model has. `iso` says that `filters` were solved for equal cost, and of what: 'params@32' is
+    as many parameters as the reference cell with 32 filters; it changes nothing that is built.
+    """
+
+    name: str = "cnn"
+    filters: Stack | None = None
+    kernel_size: Stack | None = None
+    strides: Stack | None = None
+    padding: str | None = None
+    activation: str | None = None
+    options: tuple[tuple[str, str | int | float], ...] = ()
+    iso: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are divided. The split is a function of `split_seed` alone, never of a trial's seed."""
+
+    dataset: str = "digits"
+    validation_fraction: float = 0.1  # of the training images
+    split_seed: int = 0
+    train_examples: int | None = None  # keep only this many training images (before the split); None: all
+    normalize: str = dataclasses.field(default="none", metadata=_ADDED)  # one of NORMALIZATIONS
+    image_size: int | None = dataclasses.field(default=None, metadata=_ADDED)  # resize to this height and width; None: as read
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained."""
+
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0  # decoupled in adamw, an L2 penalty's gradient in the others
+    momentum: float = 0.9  # of sgd and rmsprop
+    batch_size: int = 128
+    epochs: int = 5
+
+    @classmethod
+    def of(cls, dataset: str, **fields: Any) -> "TrainConfig":
+        """The defaults for a data set, with `fields` in their place.
+
+        Digits has 1,294 training images: five epochs of 11 steps would show nothing, so it gets 60 epochs of 41 steps.
+        """
+        return cls(**({"batch_size": 32, "epochs": 60} if dataset == "digits" else {}) | fields)
+
+
+TRIAL_PARTS = frozenset(("model", "data", "train", "seed"))  # of a trial's JSON
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One training run. Equal trials have equal ids and, on the same machine, equal results."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig.of(DataConfig.dataset))
+    seed: int = 0
+
+    @functools.cached_property
+    def canonical(self) -> str:
+        """JSON with sorted keys: what the id is a hash of, and what a worker is sent."""
+        data, model, train = _json(self.data), _json(self.model), _json(self.train)
+        return f'{{"data":{data},"model":{model},"seed":{self.seed},"train":{train}}}'
+
+    @functools.cached_property
+    def id(self) -> str:
+        """A readable slug, then 8 hex digits of the SHA-256 of the canonical JSON; safe as a file name."""
+        return (
+            f"{_slug(self.data.dataset, self.model)}-seed{self.seed}-{hashlib.sha256(self.canonical.encode()).hexdigest()[:8]}"
+        )
+
+    @property
+    def static(self) -> tuple:
+        """What changes the compiled program."""
+        t = self.train
+        return (self.model, self.data, t.optimizer, t.batch_size, t.epochs)
+
+    @property
+    def dynamic(self) -> dict[str, float | int]:
+        """What is an argument of the compiled program."""
+        t = self.train
+        return {
+            "seed": self.seed,
+            "learning_rate": t.learning_rate,
+            "weight_decay": t.weight_decay,
+            "momentum": t.momentum,
+        }
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trial":
+        """Return the trial that `canonical` describes.
+
+        Raises:
+          schema.UnknownField: a later version wrote it, with a field that this version does not have.
+          ValueError: it is not a trial.
+        """
+        raw = schema.loads(text)
+        if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
+            raise ValueError("not a trial")
+        return schema.decode(cls, raw)
+
+
+# A sweep of 100,000 trials has few different models: their text is made once, not per trial.
+@functools.lru_cache(maxsize=4096)
+def _json(part: ModelConfig | DataConfig | TrainConfig) -> str:
+    omitted = added_defaults(type(part)).items()
+    fields = dict(item for item in dataclasses.asdict(part).items() if item not in omitted)
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+
+@functools.lru_cache(maxsize=4096)
+def _slug(dataset: str, m: ModelConfig) -> str:
+    words = [re.sub(r"[^A-Za-z0-9]+", "-", w).strip("-")[-24:] for w in (dataset, m.name)]
+    for letter, stack in (("f", m.filters), ("k", m.kernel_size), ("s", m.strides)):
+        if stack is not None:
+            words.append(letter + format_stack(stack))
+    words += [re.sub(r"[^A-Za-z0-9_]+", "-", w) for w in (m.padding, m.activation) if w]
+    return "-".join(words)[:80]
+
+
+def format_stack(stack: Stack) -> str:
+    """(16, 32) -> '16-32', as on the command line."""
+    return "-".join(str(v) for v in stack)

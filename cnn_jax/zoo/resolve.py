@@ -1,0 +1,170 @@
+"""From a ModelConfig to its network: options resolved and checked, the model function called. No JAX.
+
+A fork names its own model as package.module:attribute. The attribute is a function like those of the zoo that returns a spec
+or a linen module, a linen module class (its fields are the options; those called input_shape and num_classes are filled), or a
+finished spec or module.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from cnn_jax import plugins
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import ACTIVATIONS, PADDINGS, layer_table
+from cnn_jax.trial import ModelConfig, format_stack
+from cnn_jax.zoo.models import MODELS
+from cnn_jax.zoo.shapes import Shape
+
+FLAGS = ("filters", "kernel_size", "strides", "padding", "activation")
+_STACKS = FLAGS[:3]
+_LEGAL = {"padding": tuple(PADDINGS), "activation": ACTIVATIONS}
+
+
+@functools.lru_cache(maxsize=4096)
+def resolve(config: ModelConfig) -> ModelConfig:
+    """The same model with every option that it has and `config` leaves open filled in by the model's default.
+
+    A stack of equal kernel sizes or strides becomes one value, so equal networks have equal configs. Raises UsageError for an
+    unknown model, an option that the model does not have, an illegal value, and stacks whose lengths disagree.
+    """
+    parameters = _parameters(config.name)
+    flags = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None}
+    own = dict(config.options)
+    for name in own:
+        if name in FLAGS:
+            raise UsageError(f"--option={name}: {name} has a flag of its own: use --{name}")
+    for name in (*flags, *own):
+        if name not in parameters:
+            has = f"it has {', '.join(parameters)}" if parameters else "it has no options"
+            raise UsageError(f"{_flag(name)}: model {config.name} has no {name} to set: {has}")
+    values = {
+        name: _checked(config.name, name, parameters[name].annotation, value)
+        for name, value in (options(config.name) | flags | own).items()
+    }
+    for name in _STACKS[1:]:
+        if len(values.get(name, ())) > 1 and "filters" in values and len(values[name]) != len(values["filters"]):
+            raise UsageError(
+                f"--{name}: {format_stack(values[name])} has {len(values[name])} values for the {len(values['filters'])} of "
+                f"--filters={format_stack(values['filters'])}: give one value, or as many"
+            )
+    rest = tuple(sorted((name, value) for name, value in values.items() if name not in FLAGS))
+    filled: dict[str, Any] = {flag: values.get(flag) for flag in FLAGS}
+    return dataclasses.replace(config, options=rest, **filled)
+
+
+@functools.lru_cache(maxsize=4096)
+def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
+    """The network that `config` means for images of shape `input_shape` (*S, C): a spec, or a fork's linen module.
+
+    Raises UsageError as `resolve` does, where a model refuses this input or raises, and for a spec that does not end in a
+    logit per class. What a linen module returns is checked by `models.build`, which traces it.
+    """
+    model, config = _load(config.name), resolve(config)
+    what = f"--model: {config.name}"
+    with _reporting(config.name, "failed", model):
+        network = model if _is_network(model) else _make(model, config, tuple(input_shape), num_classes)
+    if not _is_network(network):
+        raise UsageError(f"{what} returned a {type(network).__name__}: it must be a tuple of layer specs or a linen module")
+    if isinstance(network, tuple):
+        with _reporting(config.name, "has an illegal layer", model):
+            table = layer_table(network, tuple(input_shape))
+        if table.output_shape != (num_classes,):
+            raise UsageError(
+                f"{what} gives outputs of shape {table.output_shape} per image, not ({num_classes},), a logit per class"
+            )
+        if not table.params:
+            raise UsageError(f"{what} has no parameters to train")
+    return network
+
+
+def _make(model: Callable[..., Any], config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
+    """Calls a function or a linen class with the settings of a resolved config."""
+    arguments = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None} | dict(config.options)
+    for name, parameter in _parameters(config.name).items():
+        if name in _STACKS and name in arguments and parameter.annotation is int:
+            arguments[name] = arguments[name][0]
+    if not inspect.isclass(model):
+        return model(input_shape, num_classes, **arguments)
+    given = {"input_shape": input_shape, "num_classes": num_classes}
+    fields = inspect.signature(model).parameters
+    return model(**{name: value for name, value in given.items() if name in fields}, **arguments)
+
+
+def _reporting(name: str, what: str, model: Any) -> contextlib.AbstractContextManager[None]:
+    """Reports exceptions of a fork's model in one line; an exception of ours is a fault of ours, with its traceback."""
+    function = model if callable(model) else None
+    return plugins.reporting(f"--model: {name} {what}", function) if ":" in name else contextlib.nullcontext()
+
+
+@functools.cache
+def _load(name: str) -> Any:
+    if name in MODELS:
+        return MODELS[name]
+    if ":" not in name:
+        raise UsageError(f"--model: unknown model {name!r}: one of {', '.join(MODELS)}, or package.module:attribute")
+    return plugins.load_attribute(name, f"--model: {name}")
+
+
+def _is_network(model: Any) -> bool:
+    """A finished spec or linen module, as opposed to something that makes one."""
+    return isinstance(model, tuple) or (hasattr(model, "apply") and not inspect.isclass(model))
+
+
+@functools.cache
+def _parameters(name: str) -> dict[str, inspect.Parameter]:
+    model = _load(name)
+    if _is_network(model):
+        return {}
+    if not callable(model):
+        raise UsageError(f"--model: {name} is neither a network nor a function that makes one")
+    try:
+        hints = get_type_hints(getattr(model, "func", model))
+    except (NameError, TypeError):  # a fork's annotations may name what is imported for type checkers only, or be none
+        hints = {}
+    with _reporting(name, "cannot be called", model):  # a builtin may have no signature
+        parameters = inspect.signature(model).parameters
+    # A linen module's fields; or what follows input_shape and num_classes.
+    skipped = ("input_shape", "num_classes", "parent", "name") if inspect.isclass(model) else tuple(parameters)[:2]
+    return {n: p.replace(annotation=hints.get(n, p.empty)) for n, p in parameters.items() if n not in skipped}
+
+
+def options(name: str) -> dict[str, Any]:
+    """What can be set of a model, with the defaults, flags and own options alike. Raises UsageError for an unknown model."""
+    # A fork's fields may default to anything (a dtype, a function): those are for its own code to set.
+    return {name: p.default for name, p in _parameters(name).items() if isinstance(p.default, str | int | float | tuple)}
+
+
+def _flag(name: str) -> str:
+    return f"--{name}" if name in FLAGS else f"--option={name}"
+
+
+def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
+    """`value` in the form that a ModelConfig holds. Raises UsageError if it is not what the option's annotation says."""
+
+    def refuse(legal: str) -> UsageError:
+        return UsageError(f"{_flag(name)}: {value!r} is not legal for model {model}: use {legal}")
+
+    if name in _STACKS:
+        stack = (value,) if isinstance(value, int) else tuple(value)
+        if not stack or not all(isinstance(v, int) and v >= 1 for v in stack):
+            raise refuse("integers of at least 1")
+        if name != "filters" and len(set(stack)) == 1:
+            stack = stack[:1]
+        count = 1 if annotation is int else len(get_args(annotation)) if get_origin(annotation) is tuple else None
+        if count and ... not in get_args(annotation) and len(stack) != count:
+            raise refuse("one value" if count == 1 else f"{count} values joined by '-'")
+        return stack
+    legal = get_args(annotation) if get_origin(annotation) is Literal else _LEGAL.get(name)
+    if legal:
+        if value not in legal:
+            raise refuse(f"one of {', '.join(map(str, legal))}")
+    elif annotation is bool:
+        if value not in (0, 1):
+            raise refuse("0 or 1")
+    elif annotation in (int, float) and not isinstance(value, int if annotation is int else int | float):
+        raise refuse("an integer" if annotation is int else "a number")
+    return value
