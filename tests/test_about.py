@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_jax import data, description, report
+from cnn_jax import data, description, report, zoo
 from cnn_jax.cli import about, experiments
 from cnn_jax.records import store
 from cnn_jax.sweep import plan
@@ -198,7 +198,7 @@ def test_what_a_command_is_about_is_stored_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "mlp", "lenet5", "resnet20", "vgg16", "convmixer", "nin", "alexnet"])
 def test_an_outline_has_all_parameters_and_ends_in_the_classes(name: str) -> None:
-    shape, classes = {"cnn": ((8, 8, 1), 10), "mlp": ((8, 8, 1), 10)}.get(name) or description.zoo.PUBLISHED_FOR[name]
+    shape, classes = {"cnn": ((8, 8, 1), 10), "mlp": ((8, 8, 1), 10)}.get(name) or zoo.PUBLISHED_FOR[name]
     outline = description.outline(ModelConfig(name), shape, classes)
     assert sum(block["params"] for block in outline["blocks"]) == outline["params"]
     assert outline["blocks"][-1]["shape"] == [classes]

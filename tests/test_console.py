@@ -112,7 +112,7 @@ def test_c2_text_of_the_user_is_not_markup(tmp_path, name):
     progress = Progress(console, lambda trial: 1, lambda trial: 1.0)
     with progress.running([Trial()]):
         progress.note(name)
-        progress.finished({"trial": Trial().id, "status": "failed", "reason": name})
+        progress.finished(Trial().id, "failed", name)
     shown = name.replace("\x1b", "\\x1b")
     text = stream.text()
     for line in (f"results go to {shown}", f"note: {shown}", f"failed: {Trial().id}: {shown}"):
@@ -167,7 +167,7 @@ def lines_of(monkeypatch, width):
         progress.trained([TRIALS[2]], 500, 30.0)
         progress.tick(Activity(compiling=1, parallel=2))
         for trial in TRIALS:
-            progress.finished({"trial": trial.id, "status": "done", "reason": None})
+            progress.finished(trial.id, "done", None)
         progress.tick(Activity(parallel=1))
     return stream
 
@@ -215,7 +215,7 @@ def test_c8_a_second_batch_of_trials_is_counted_from_zero():
     for _ in range(2):
         with progress.running(TRIALS):
             for trial in TRIALS:
-                progress.finished({"trial": trial.id, "status": "done", "reason": None})
+                progress.finished(trial.id, "done", None)
             assert progress._texts(Activity(), 0.0)[0] == "4/4 trials"
 
 

@@ -72,15 +72,15 @@ def test_c4_where_files_cannot_be_locked_cores_are_shared_out_all_the_same(four,
 
 def processes(tmp_path, workers, monkeypatch):
     monkeypatch.setattr(local, "accelerator", lambda: False)
-    return local.Processes(WorkerConfig(str(tmp_path), False, 1.0, {}), workers)
+    return local.LocalBackend(WorkerConfig(str(tmp_path), False, 1.0, {}), workers)
 
 
-def grow(staff):
+def grow(backend):
     """Starts all workers that can run now; returns their cores."""
-    while staff.size > len(staff.workers):
-        number = len(staff.workers)
-        staff.cores[number], staff.workers[number] = staff.spare.pop(), None
-    return list(staff.cores.values())
+    while backend.size > len(backend.workers):
+        number = len(backend.workers)
+        backend.cores[number], backend.workers[number] = backend.spare.pop(), None
+    return list(backend.cores.values())
 
 
 def test_c4_how_many_workers_a_sweep_gets_beside_others(four, tmp_path, monkeypatch):

@@ -71,5 +71,5 @@ def test_what_is_given_back_is_given_out_again() -> None:
     task = queue.next(None)
     assert task
     drain(queue, task.trials[0].static)
-    queue.give_back(task)
+    queue.requeue(task)
     assert queue.next(("another",)) == task

@@ -19,10 +19,11 @@ import synthetic
 
 from cnn_jax import execution
 from cnn_jax.errors import UsageError
+from cnn_jax.execution import messages
 from cnn_jax.execution.backends import local
-from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.queue import Queue
-from cnn_jax.execution.scheduler import DEATHS, Crew
+from cnn_jax.execution.scheduler import DEATHS, Scheduler
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
@@ -34,38 +35,38 @@ TRIALS = [Trial(ModelConfig(filters=(f,)), train=TrainConfig(epochs=1), seed=s) 
 
 
 class Played:
-    """A staff whose workers do what a function says: task -> events; it keeps no processes."""
+    """A backend whose workers do what a function says: task -> events; it keeps no processes."""
 
-    def __init__(self, out: Path, act: Callable[[int, dict[str, Any]], list[dict[str, Any]]], size: int = 2, slots: int = 1):
+    def __init__(self, out: Path, act: Callable[[int, dict[str, Any]], list[Event]], size: int = 2, slots: int = 1):
         self.out, self.act, self.size, self.slots = out, act, size, slots
-        self.events: list[tuple[int, dict[str, Any]]] = []
-        self.given: list[tuple[int, dict[str, Any]]] = []
-        self.hired: list[int] = []
+        self.events: list[tuple[int, Any]] = []
+        self.given: list[tuple[int, Any]] = []
+        self.started: list[int] = []
         self.stopped_after = None
 
-    def hire(self, number: int) -> None:
-        self.hired.append(number)
-        self.events.append((number, {"event": "ready", "slots": self.slots, "parallel": self.slots}))
+    def start(self, number: int) -> None:
+        self.started.append(number)
+        self.events.append((number, messages.Ready(slots=self.slots, parallel=self.slots)))
 
-    def give(self, number: int, message: dict[str, Any]) -> None:
+    def send(self, number: int, message: Assignment) -> None:
         self.given.append((number, message))
         self.events += [(number, event) for event in self.act(number, message)]
 
-    def wait(self, seconds: float) -> Iterator[tuple[int, dict[str, Any]]]:
+    def poll(self, seconds: float) -> Iterator[tuple[int, Any]]:
         events, self.events = self.events, []
         return iter(events)
 
-    def dismiss(self, number: int) -> None:
-        self.events.append((number, {"event": "lost", "how": "exit status 0"}))
+    def release(self, number: int) -> None:
+        self.events.append((number, messages.Lost(how="exit status 0")))
 
-    def stop(self, seconds: float) -> None:
+    def shutdown(self, seconds: float) -> None:
         self.stopped_after = seconds
 
-    def train(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def train(self, message: Assignment) -> list[Event]:
         writer = store.Writer(self.out)
-        for text in message["trials"]:
+        for text in message.trials:
             writer.finish(synthetic.minimal(Trial.from_json(text)))
-        return [{"event": "free", "slot": message["slot"], "task_seconds": 9.0, "compile_seconds": 0.0}]
+        return [messages.Idle(slot=message.slot, task_seconds=9.0, compile_seconds=0.0)]
 
 
 class Silent:
@@ -74,17 +75,17 @@ class Silent:
     def trained(self, trials: Any, images: int, seconds: float) -> None: ...
     def compiled(self, trial: Trial, seconds: float) -> None: ...
     def restarted(self, trials: Any) -> None: ...
-    def finished(self, record: Any) -> None: ...
+    def finished(self, trial: str, status: str, reason: str | None) -> None: ...
     def note(self, sentence: str) -> None: ...
     def tick(self, activity: Any) -> None: ...
 
 
-def crew(out: Path, act: Any, lanes: int = 1, **how: Any) -> tuple[Crew, Played]:
+def scheduler(out: Path, act: Any, lanes: int = 1, **how: Any) -> tuple[Scheduler, Played]:
     store.begin(out, "test", "now", TRIALS)
     config = WorkerConfig(str(out), True, 120.0, {"command": "test", "versions": {}})
-    staff = Played(out, lambda number, message: act(staff, number, message), **how)
+    backend = Played(out, lambda number, message: act(backend, number, message), **how)
     queue = Queue(TRIALS, TRIALS, lambda trial: 1.0, lanes)
-    return Crew(staff, queue, config, {TRIALS[0].data: "sum"}, Silent()), staff  # type: ignore[arg-type]
+    return Scheduler(backend, queue, config, {TRIALS[0].data: "sum"}, Silent()), backend  # type: ignore[arg-type]
 
 
 def statuses(out: Path) -> dict[str, str]:
@@ -93,31 +94,31 @@ def statuses(out: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_all_trials_are_done_once_and_data_are_named(tmp_path: Path, slots: int) -> None:
-    master, staff = crew(tmp_path, lambda staff, _, message: staff.train(message), slots=slots)
-    assert master.work() is False
+    master, backend = scheduler(tmp_path, lambda backend, _, message: backend.train(message), slots=slots)
+    assert master.run() is False
     assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
-    given = [text for _, message in staff.given for text in message["trials"]]
+    given = [text for _, message in backend.given for text in message.trials]
     assert sorted(given) == sorted(trial.canonical for trial in TRIALS)
-    assert {message["checksum"] for _, message in staff.given} == {"sum"}
-    assert staff.stopped_after is not None
+    assert {message.checksum for _, message in backend.given} == {"sum"}
+    assert backend.stopped_after is not None
 
 
 def test_c8_progress_hears_what_is_compiled_trained_and_lost(tmp_path: Path) -> None:
     told: list[Any] = []
     died = []
 
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
-        slot = message["slot"]
-        first = [{"event": "compiling", "slot": slot}]
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
+        slot = message.slot
+        first = [messages.Compiling(slot=slot)]
         if not died:
-            died.append(message["trials"][0])
+            died.append(message.trials[0])
             return [
                 *first,
-                {"event": "lost", "how": "killed by SIGKILL"},
-                {"event": "images", "slot": slot, "count": 1, "seconds": 1.0},
+                messages.Lost(how="killed by SIGKILL"),
+                messages.Trained(slot=slot, images=1, seconds=1.0),
             ]
-        images = {"event": "images", "slot": slot, "count": 10, "seconds": 2.0}
-        return [*first, {"event": "compiled", "slot": slot, "seconds": 3.0}, images, *staff.train(message)]
+        images = messages.Trained(slot=slot, images=10, seconds=2.0)
+        return [*first, messages.Compiled(slot=slot, seconds=3.0), images, *backend.train(message)]
 
     class Heard(Silent):
         def trained(self, trials: Any, images: int, seconds: float) -> None:
@@ -129,42 +130,42 @@ def test_c8_progress_hears_what_is_compiled_trained_and_lost(tmp_path: Path) -> 
         def restarted(self, trials: Any) -> None:
             told.append(("restarted", trials[0].id))
 
-    master, _ = crew(tmp_path, act)
+    master, _ = scheduler(tmp_path, act)
     master.progress = Heard()  # type: ignore[assignment]
-    master.work()
+    master.run()
     lost = Trial.from_json(died[0]).id
     assert told.pop(next(i for i, event in enumerate(told) if event[0] == "restarted")) == ("restarted", lost)
     assert sorted(told) == sorted(
         event for trial in TRIALS for event in (("trained", trial.id, 10, 2.0), ("compiled", trial.id, 3.0))
     )
-    assert not any(desk.compiling for desk in master.desks.values())
+    assert not any(worker.compiling for worker in master.workers.values())
 
 
 def test_a_dead_workers_trial_is_done_by_another(tmp_path: Path) -> None:
     died = []
 
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
         if len(died) < DEATHS - 1:
             died.append(number)
-            return [{"event": "lost", "how": "killed by SIGKILL"}]
-        return staff.train(message)
+            return [messages.Lost(how="killed by SIGKILL")]
+        return backend.train(message)
 
-    master, staff = crew(tmp_path, act)
-    master.work()
+    master, backend = scheduler(tmp_path, act)
+    master.run()
     assert set(statuses(tmp_path).values()) == {"done"}
-    assert staff.hired.count(died[0]) == 2
+    assert backend.startd.count(died[0]) == 2
 
 
 def test_a_trial_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
     bad = TRIALS[1]
 
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
-        if bad.canonical in message["trials"]:
-            return [{"event": "lost", "how": "killed by SIGSEGV"}]
-        return staff.train(message)
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
+        if bad.canonical in message.trials:
+            return [messages.Lost(how="killed by SIGSEGV")]
+        return backend.train(message)
 
-    master, _ = crew(tmp_path, act)
-    master.work()
+    master, _ = scheduler(tmp_path, act)
+    master.run()
     assert statuses(tmp_path) == {trial.id: "failed" if trial == bad else "done" for trial in TRIALS}
     (record,) = (r for r in store.read(tmp_path) if r["status"] == "failed")
     assert f"died {DEATHS} times" in record["reason"]
@@ -172,62 +173,62 @@ def test_a_trial_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_record_written_before_the_death_counts(tmp_path: Path) -> None:
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
-        staff.train(message)
-        return [{"event": "lost", "how": "killed by SIGKILL"}]
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
+        backend.train(message)
+        return [messages.Lost(how="killed by SIGKILL")]
 
-    master, staff = crew(tmp_path, act)
-    master.work()
-    assert len(staff.given) == len(TRIALS)
+    master, backend = scheduler(tmp_path, act)
+    master.run()
+    assert len(backend.given) == len(TRIALS)
     assert set(statuses(tmp_path).values()) == {"done"}
 
 
 def test_what_does_not_fit_is_halved(tmp_path: Path) -> None:
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
-        return staff.train(message) if message["lanes"] == 1 else [{"event": "memory", "slot": message["slot"]}]
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
+        return backend.train(message) if message.lanes == 1 else [messages.OutOfMemory(slot=message.slot)]
 
-    master, staff = crew(tmp_path, act, lanes=3)
-    master.work()
+    master, backend = scheduler(tmp_path, act, lanes=3)
+    master.run()
     assert set(statuses(tmp_path).values()) == {"done"}
-    assert {(len(m["trials"]), m["lanes"]) for _, m in staff.given} == {(3, 3), (2, 1), (1, 1)}
+    assert {(len(m.trials), m.lanes) for _, m in backend.given} == {(3, 3), (2, 1), (1, 1)}
 
 
 def test_workers_that_never_begin_are_no_endless_loop(tmp_path: Path) -> None:
-    master, staff = crew(tmp_path, lambda *_: [])
-    staff.hire = lambda number: staff.events.append((number, {"event": "lost", "how": "exit status 1"}))  # type: ignore[method-assign]
-    with pytest.raises(store.StoreError, match=r"die before they begin \(exit status 1\)"):
-        master.work()
-    assert staff.stopped_after is not None
+    master, backend = scheduler(tmp_path, lambda *_: [])
+    backend.start = lambda number: backend.events.append((number, messages.Lost(how="exit status 1")))  # type: ignore[method-assign]
+    with pytest.raises(store.StoreError, match=r"die at start-up \(exit status 1\)"):
+        master.run()
+    assert backend.stopped_after is not None
 
 
 def test_workers_that_begin_at_last_are_worth_waiting_for(tmp_path: Path) -> None:
     """On a cluster a job may be taken away at any time: here two in a row for every trial, in all more than DEATHS."""
-    master, staff = crew(
-        tmp_path, lambda staff, _, message: [*staff.train(message), {"event": "lost", "how": "preempted"}], size=1
+    master, backend = scheduler(
+        tmp_path, lambda backend, _, message: [*backend.train(message), messages.Lost(how="preempted")], size=1
     )
-    hire, hired = staff.hire, iter(range(99))
-    early = {"event": "lost", "how": "preempted"}
-    staff.hire = lambda number: staff.events.append((number, early)) if next(hired) % 3 < 2 else hire(number)  # type: ignore[method-assign]
-    master.work()
+    hire, hired = backend.start, iter(range(99))
+    early = messages.Lost(how="preempted")
+    backend.start = lambda number: backend.events.append((number, early)) if next(hired) % 3 < 2 else hire(number)  # type: ignore[method-assign]
+    master.run()
     assert set(statuses(tmp_path).values()) == {"done"}
 
 
 def test_a_broken_folder_ends_the_run(tmp_path: Path) -> None:
-    master, staff = crew(tmp_path, lambda *_: [{"event": "broken", "reason": "--out: full"}])
+    master, backend = scheduler(tmp_path, lambda *_: [messages.Broken(reason="--out: full")])
     with pytest.raises(store.StoreError, match="--out: full"):
-        master.work()
-    assert staff.stopped_after is not None
+        master.run()
+    assert backend.stopped_after is not None
 
 
 def test_a_signal_stops_and_is_told(tmp_path: Path) -> None:
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
         os.kill(os.getpid(), signal.SIGTERM)
         return []
 
     before = signal.getsignal(signal.SIGTERM)
-    master, staff = crew(tmp_path, act)
-    assert master.work() is True
-    assert staff.stopped_after is not None
+    master, backend = scheduler(tmp_path, act)
+    assert master.run() is True
+    assert backend.stopped_after is not None
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -235,58 +236,58 @@ def test_a_worker_that_is_told_to_go_hands_back_its_task_and_that_is_no_death(tm
     """As Slurm ends jobs whose time is up: the trial may need many of them."""
     times = 0
 
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
         nonlocal times
         times += 1
         if times > 2 * DEATHS:
-            return staff.train(message)
-        return [{"event": "kept", "slot": message["slot"]}, {"event": "lost", "how": "told to go"}]
+            return backend.train(message)
+        return [messages.Checkpointed(slot=message.slot), messages.Lost(how="told to go")]
 
-    master, staff = crew(tmp_path, act)
-    master.work()
+    master, backend = scheduler(tmp_path, act)
+    master.run()
     assert set(statuses(tmp_path).values()) == {"done"}
-    assert len(staff.given) == len(TRIALS) + 2 * DEATHS
+    assert len(backend.given) == len(TRIALS) + 2 * DEATHS
 
 
 def test_who_is_leaving_is_given_nothing_more(tmp_path: Path) -> None:
     """A worker with nothing to do is dismissed; then, before it is gone, another one dies and its trial is free again."""
-    master, staff = crew(tmp_path, lambda staff, _, message: staff.train(message))
+    master, backend = scheduler(tmp_path, lambda backend, _, message: backend.train(message))
     died, leaving = [], set()
 
-    def act(staff: Played, number: int, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
         assert number not in leaving
-        if message["trials"][0] == staff.last and not died:
+        if message.trials[0] == backend.last and not died:
             died.append(number)
-            return [{"event": "lost", "how": "killed by SIGKILL"}]
-        return staff.train(message)
+            return [messages.Lost(how="killed by SIGKILL")]
+        return backend.train(message)
 
     def dismiss(number: int) -> None:
         leaving.add(number)
-        late.append((number, {"event": "lost", "how": "exit status 0"}))
+        late.append((number, messages.Lost(how="exit status 0")))
 
-    def wait(seconds: float) -> list[tuple[int, dict[str, Any]]]:
-        if staff.events:
-            event, *staff.events = staff.events
+    def wait(seconds: float) -> list[tuple[int, Any]]:
+        if backend.events:
+            event, *backend.events = backend.events
             return [event]
         leaving.clear()
         events, late[:] = list(late), []
         return events
 
-    late: list[tuple[int, dict[str, Any]]] = []
-    staff.last = list(master.queue._pending.values())[-1][-1].trials[0].canonical  # type: ignore[attr-defined]
-    staff.act = lambda number, message: act(staff, number, message)
-    staff.dismiss, staff.wait = dismiss, wait  # type: ignore[method-assign,assignment]
-    master.work()
+    late: list[tuple[int, Any]] = []
+    backend.last = list(master.queue._pending.values())[-1][-1].trials[0].canonical  # type: ignore[attr-defined]
+    backend.act = lambda number, message: act(backend, number, message)
+    backend.release, backend.poll = dismiss, wait  # type: ignore[method-assign,assignment]
+    master.run()
     assert died
     assert set(statuses(tmp_path).values()) == {"done"}
 
 
 def test_the_end_waits_for_nobody_who_never_began(tmp_path: Path) -> None:
     """A job may stand in a cluster's queue for days."""
-    master, staff = crew(tmp_path, lambda staff, _, message: staff.train(message))
-    hire = staff.hire
-    staff.hire = lambda number: None if number == 1 else hire(number)  # type: ignore[method-assign]
-    master.work()
+    master, backend = scheduler(tmp_path, lambda backend, _, message: backend.train(message))
+    hire = backend.start
+    backend.start = lambda number: None if number == 1 else hire(number)  # type: ignore[method-assign]
+    master.run()
     assert set(statuses(tmp_path).values()) == {"done"}
 
 
@@ -461,7 +462,7 @@ def test_interrupted_within_five_seconds_whatever_it_does(where: str, number: in
     _, err = process.communicate()
     assert process.returncode == 130, err
     assert time.monotonic() - began < 5
-    assert "the same command goes on from here" in err
+    assert "rerun the same command to resume" in err
     assert "Traceback" not in err
 
 
@@ -540,37 +541,37 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
     trial = Trial(ModelConfig(filters=(2,)), DataConfig(npz), TrainConfig(epochs=2, batch_size=20))
     store.begin(tmp_path, "test", "now", [trial])
     checksum = data.load(trial.data).checksum
-    task = {"trials": [trial.canonical], "lanes": 1, "checksum": checksum}
+    task = Assignment(0, (trial.canonical,), 1, checksum)
 
-    def trainer(versions: dict[str, str], stops: int) -> tuple[list[int], list[dict[str, Any]]]:
+    def trainer(versions: dict[str, str], stops: int, task: Assignment = task) -> tuple[list[int], list[Any]]:
         """Walks until it looked up `stops` times; returns the images that it trained on, and the records."""
         import jax
 
         images: list[int] = []
-        kept: list[dict[str, Any]] = []
+        kept: list[Any] = []
 
-        def say(event: str, **fields: Any) -> None:
-            assert event != "broken", fields
-            said.append(event)
-            if event not in ("compiling", "compiled"):
-                images.append(fields.get("count", 0))
+        def send(event: Event) -> None:
+            assert not isinstance(event, messages.Broken), event
+            sent.append(type(event))
+            if not isinstance(event, messages.Compiling | messages.Compiled):
+                images.append(getattr(event, "images", 0))
 
         config = WorkerConfig(str(tmp_path), False, 1e9, {"versions": versions})
         stood = Trainer(
             config,
             jax.devices()[:1],
-            say,
+            send,
             lambda: len(images) >= stops,
             lambda _, record, __: kept.append(record),
         )
-        stood.work(0, task)
+        stood.run(task)
         return images, kept
 
-    said: list[str] = []
+    sent: list[type] = []
     whole, (record,) = trainer({"jax": "1"}, 99)
     assert trainer({"jax": "1"}, 0) == ([], [])  # it did nothing, and nothing is what another would get
     first, none = trainer({"jax": "1"}, 1)
-    assert said.count("kept") == 1
+    assert sent.count(messages.Checkpointed) == 1
     assert sum(first) < sum(whole)
     assert none == []
     other, (anew,) = trainer({"jax": "2"}, 99)
@@ -579,9 +580,9 @@ def test_a_checkpoint_of_other_data_is_not_resumed(npz: str, tmp_path: Path) -> 
     assert sum(first) + sum(rest) == sum(whole)
     for name in ("history", "test_loss", "test_correct"):
         assert record[name] == anew[name] == resumed[name]
-    _, (refused,) = (lambda t: (task.update(checksum=t), trainer({"jax": "1"}, 99))[1])("another")
+    _, (refused,) = trainer({"jax": "1"}, 99, dataclasses.replace(task, checksum="another"))
     assert refused["status"] == "failed"
-    assert "not the same data" in refused["reason"]
+    assert "has other data" in refused["reason"]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")])
@@ -600,20 +601,20 @@ def test_what_does_not_fit_is_told_until_it_is_one_trial(
     monkeypatch.setattr("cnn_jax.execution.trainer.compile_program", compile_program)
     import jax
 
-    said: list[str] = []
-    kept: list[dict[str, Any]] = []
+    sent: list[type] = []
+    kept: list[Any] = []
     config = WorkerConfig(str(tmp_path), False, 1e9, {"versions": {}})
     trainer = Trainer(
         config,
         jax.devices()[:1],
-        lambda event, **_: said.append(event) if event != "compiling" else None,
+        lambda event: sent.append(type(event)) if not isinstance(event, messages.Compiling) else None,
         keep=lambda _, record, __: kept.append(record),
     )
-    task = {"trials": [t.canonical for t in trials], "lanes": 4, "checksum": data.load(trials[0].data).checksum}
-    trainer.work(0, task)
-    assert (said, kept) == (["memory"], [])
-    trainer.work(0, task | {"trials": task["trials"][:1], "lanes": 1})
-    assert said == ["memory", "free"]
+    task = Assignment(0, tuple(t.canonical for t in trials), 4, data.load(trials[0].data).checksum)
+    trainer.run(task)
+    assert (sent, kept) == ([messages.OutOfMemory], [])
+    trainer.run(dataclasses.replace(task, trials=task.trials[:1], lanes=1))
+    assert sent == [messages.OutOfMemory, messages.Idle]
     assert [record["status"] for record in kept] == ["failed"]
 
 

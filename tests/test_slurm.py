@@ -86,7 +86,7 @@ def test_jobs_die_and_leave_and_the_driver_is_interrupted_and_nothing_is_lost(cl
     assert stat.S_IMODE((out / "slurm").stat().st_mode) == 0o700
     began = time.monotonic()
     driver.send_signal(signal.SIGINT)
-    assert "the same command goes on from here" in done(driver, 130)
+    assert "rerun the same command to resume" in done(driver, 130)
     assert time.monotonic() - began < 5
     until(lambda: not cluster.running(), 5)
     assert not (out / "slurm").exists()
@@ -100,7 +100,7 @@ def test_jobs_die_and_leave_and_the_driver_is_interrupted_and_nothing_is_lost(cl
     fake_slurm.deliver(killed, signal.SIGKILL, cluster.state)
     fake_slurm.deliver(told, signal.SIGUSR2, cluster.state)
     heard = done(driver)
-    assert f"a worker was lost (job {killed}: FAILED)" in heard
+    assert f"worker died (job {killed}: FAILED)" in heard
     assert "a worker was told to go" in heard
     assert results(out) == results(calm)
     assert store.lost_params(out) == set()

@@ -67,7 +67,7 @@ def guarded(action: Callable[[], int]) -> int:
         print(f"error: sys.exit({error.code!r}) was called in {where.filename}, line {where.lineno}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        print("interrupted: rerun the same command to resume", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         output.discard(sys.stdout)
@@ -129,8 +129,10 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
     from cnn_jax.cli import run
 
     rule = None if resolve is None else run.Rule(resolve / 100, max_seeds)
-    if places["host"]:
-        return run.follow(planned, console, out, places)
-    how = {"workers": workers, "keep_params": values.keep_params, "checkpoint_seconds": checkpoint_seconds, **places}
-    how["about"] = about.describe(planned, experiments.question_of(experiment), rule.resolve if rule else None)
-    return run.run(planned, console, out, command, rule, values.tensorboard, how)
+    options = run.execution.Options(
+        workers=workers, keep_params=values.keep_params, checkpoint_seconds=checkpoint_seconds, **places
+    )
+    if options.host:
+        return run.follow(planned, console, out, options)
+    summary = about.describe(planned, experiments.question_of(experiment), rule.resolve if rule else None)
+    return run.run(planned, console, out, command, options, rule=rule, tensorboard=values.tensorboard, summary=summary)

@@ -101,7 +101,7 @@ def options(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def places(values: flags.FlagValues) -> dict[str, Any]:
-    """Where trials are trained: arguments of `runner.run`. Raises UsageError for what does not go together."""
+    """Fields of `execution.Options` that say where trials are trained. Raises UsageError for flags that exclude each other."""
 
     def number(text: str) -> int:
         return 0 if text == "0" else sweep.positive_int(text)
@@ -120,7 +120,7 @@ def places(values: flags.FlagValues) -> dict[str, Any]:
         "executor": one(values, "executor", sweep.one_of(("local", "ray", "slurm")), "local"),
     }
     if found["host"] >= found["hosts"]:
-        raise UsageError(f"--host: {found['host']} is not legal: use 0 to {found['hosts'] - 1}, one less than --hosts")
+        raise UsageError(f"--host: must be between 0 and {found['hosts'] - 1}, one less than --hosts, not {found['host']}")
     if (found["hosts"] > 1) != bool(found["coordinator"]):
         raise UsageError("--coordinator: use ADDRESS:PORT of host 0 with --hosts of 2 or more, and only there")
     if found["hosts"] > 1 and found["executor"] != "local":

@@ -52,14 +52,22 @@ def _of(trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[dict
 
 
 def run(
-    planned: plan.Plan, console: Console, out: Path, command: str, rule: Rule | None, tensorboard: bool, how: dict[str, Any]
+    planned: plan.Plan,
+    console: Console,
+    out: Path,
+    command: str,
+    options: execution.Options,
+    *,
+    rule: Rule | None,
+    tensorboard: bool,
+    summary: dict[str, Any],
 ) -> int:
-    """Prepares the data, trains what is missing, adds seeds by the rule, writes the report; returns the exit status.
+    """Prepare the data, train what is missing, add seeds by the rule, write the report; return the exit status.
 
-    how: the further arguments of `runner.run`.
+    summary: see `about` of `store.begin`.
     """
-    execution.check(out, how["executor"], how["workers"])
-    if how["executor"] == "local":
+    execution.check(out, options.executor, options.workers)
+    if options.executor == "local":
         execution.warm_up()
     progress = Progress(console, planned.training_images, planned.cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
@@ -67,12 +75,13 @@ def run(
             data.prepare(config)
     output.warn(planned.warnings())
     trials = list(planned.trials)
-    outcome = execution.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+    more: dict[str, Any] = {"cost": planned.cost, "progress": progress, "about": summary}
+    outcome = execution.run(trials, out, command, options, **more)
     while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
         outlook = rule.outlook(trials, store.read(out))
         console.print(f"{len(added)} more trials where the answer is open{outlook}", soft_wrap=True)
         trials += added
-        outcome = execution.run(trials, out, command=command, cost=planned.cost, progress=progress, **how)
+        outcome = execution.run(trials, out, command, options, **more)
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
@@ -88,28 +97,27 @@ def run(
     return _status(outcome, len(trials), out)
 
 
-def follow(planned: plan.Plan, console: Console, out: Path, places: dict[str, Any]) -> int:
-    """Works for host 0, which has the folder; returns the exit status."""
+def follow(planned: plan.Plan, console: Console, out: Path, options: execution.Options) -> int:
+    """Work for host 0, which has the folder; return the exit status."""
     for config in planned.info:
         data.prepare(config)
-    places = {name: value for name, value in places.items() if name != "executor"}
-    if trouble := execution.follow(out, **places):
-        print(f"error: {trouble}: the same commands on all hosts go on from the last checkpoint", file=sys.stderr)
+    if trouble := execution.follow(out, options):
+        print(f"error: {trouble}: rerun the same commands on all hosts to resume from the last checkpoint", file=sys.stderr)
         return 1
-    console.print(f"host {places['host']} is done: the results are with host 0")
+    console.print(f"host {options.host} is done: the results are with host 0")
     return 0
 
 
 def _status(outcome: execution.Outcome, total: int, out: Path) -> int:
-    """Says what is not as it should be; returns the exit status."""
+    """Report failed and missing trials; return the exit status."""
     there = sum(outcome.counts.values())
     if outcome.interrupted:
-        print(f"interrupted with {there} of {total} trials done: the same command goes on from here", file=sys.stderr)
+        print(f"interrupted with {there} of {total} trials done: rerun the same command to resume", file=sys.stderr)
         return 130
     for problem in outcome.problems:
         print(problem, file=sys.stderr)
     if outcome.counts.get("failed") and (out / "logs").exists():
-        print(f"what the workers printed, tracebacks included, is in {out}/logs", file=sys.stderr)
+        print(f"output of the workers, with tracebacks: {out}/logs", file=sys.stderr)
     if there < total:
-        print(f"{total - there} of {total} trials have no record: the same command runs them", file=sys.stderr)
+        print(f"{total - there} of {total} trials have no record: rerun the same command to run them", file=sys.stderr)
     return 0 if outcome.counts.get("done", 0) == total else 1

@@ -1,11 +1,10 @@
-"""What a person sees while a sweep runs: a live line in a terminal; in a pipe, a file or a notebook, a line now and then."""
+"""Progress of a sweep for a person: a live line in a terminal; a line every few seconds in a pipe, a file or a notebook."""
 
 import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import rich.progress
 from rich.console import Console
@@ -16,7 +15,7 @@ from cnn_jax.trial import Trial
 
 @dataclasses.dataclass(frozen=True)
 class Activity:
-    """What the workers do now. starting: workers; compiling: programs; parallel: tasks that the others can train at once."""
+    """Activity of the workers. starting: workers; compiling: programs; parallel: tasks that are trained at once."""
 
     starting: int = 0
     compiling: int = 0
@@ -24,7 +23,7 @@ class Activity:
 
 
 class Progress:
-    """Trials done, images a second, what is being compiled, and the time left once it can be told (see `Forecast`)."""
+    """Trials done, images per second, programs being compiled, and the time left once it is known (see `Forecast`)."""
 
     PLAIN_SECONDS = 10.0  # between lines where there is no live display, and a tenth of the time so far in a long sweep
 
@@ -42,7 +41,7 @@ class Progress:
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
-        """While the data are read for the first time."""
+        """Context of the first reading of the data."""
         sentence = "reading the data"
         if self.console.is_interactive:
             with self.console.status(sentence, spinner="line"):
@@ -58,7 +57,7 @@ class Progress:
 
     @contextlib.contextmanager
     def running(self, trials: Sequence[Trial]) -> Iterator[None]:
-        """While the trials are trained."""
+        """Context of the training of `trials`."""
         self._begin(trials)
         if not self.console.is_interactive:
             yield
@@ -78,36 +77,36 @@ class Progress:
         self.live = None
 
     def trained(self, trials: Sequence[Trial], images: int, seconds: float) -> None:
-        """Trials of one program were trained on so many more images together, in so many seconds of one worker."""
+        """Count `images` more images of trials of one program, trained in `seconds` of one worker."""
         if self.trained_since is None:
             self.trained_since = time.monotonic() - seconds
         self.seen += images
         self.forecast.trained(trials, images, seconds)
 
     def compiled(self, trial: Trial, seconds: float) -> None:
-        """The program of a trial was compiled."""
+        """Note the compilation of a trial's program."""
         self.forecast.compiled(trial, seconds)
 
     def restarted(self, trials: Sequence[Trial]) -> None:
-        """Trials went back to the queue."""
+        """Note requeued trials."""
         self.forecast.restarted(trials)
 
-    def finished(self, record: Mapping[str, Any]) -> None:
-        """A trial's record is on disk."""
+    def finished(self, trial: str, status: str, reason: str | None) -> None:
+        """Count a trial whose record is on disk. `trial`: its id."""
         self.done += 1
-        self.forecast.finished(record["trial"])
-        if record["status"] != "done":
-            self._warn(f"{record['status']}: {record['trial']}: {record['reason']}")
+        self.forecast.finished(trial)
+        if status != "done":
+            self._warn(f"{status}: {trial}: {reason}")
 
     def note(self, sentence: str) -> None:
-        """Something that the user should know and need not act on."""
+        """Print information that needs no action."""
         self._warn(f"note: {sentence}")
 
     def _warn(self, line: str) -> None:
         self.console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
     def tick(self, activity: Activity) -> None:
-        """Called a few times a second."""
+        """Refresh the display; called a few times per second."""
         now = time.monotonic()
         trials, *rest = self._texts(activity, now)
         if self.live is not None:

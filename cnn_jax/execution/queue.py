@@ -1,4 +1,4 @@
-"""Which worker does what next: buckets -> tasks. No processes and no JAX: pure bookkeeping, so that it can be tested alone."""
+"""Buckets of trials -> tasks, and the next task of a worker. No processes and no JAX."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -9,23 +9,23 @@ from cnn_jax.trial import Trial
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Trials that are trained side by side by one program of `lanes` lanes; fewer trials than lanes leave some idle."""
+    """Trials of one program of `lanes` lanes; with fewer trials than lanes, some lanes are idle."""
 
     trials: tuple[Trial, ...]
     lanes: int
 
 
 class Queue:
-    """Tasks still to be given out, arranged so that few programs are compiled twice and the last worker is done early.
+    """Pending tasks, ordered so that few programs are compiled twice and the last worker ends early.
 
-    A worker stays with its bucket; then it takes the costliest bucket that nobody has begun; then it helps with the one
-    that has most work left, if that work is longer than compiling its program once more.
+    A worker stays with its bucket; then it takes the costliest bucket without a worker; then a task of the bucket with the
+    most work left, if that work takes longer than another compilation of its program.
     """
 
     def __init__(self, planned: Iterable[Trial], missing: Iterable[Trial], cost: Callable[[Trial], float], most_lanes: int):
-        """`cost`: of a trial, in any unit. `most_lanes`: trials side by side at most.
+        """`cost`: of a trial, in any unit. `most_lanes`: trials of one program at most.
 
-        Lanes follow from the *planned* size of a bucket, so a trial's program does not depend on what is already done.
+        Lanes follow from the *planned* size of a bucket, so that the program of a trial does not depend on finished trials.
         """
         wanted = {trial.id for trial in missing}
         self._pending: dict[tuple, list[Task]] = {}
@@ -40,11 +40,11 @@ class Queue:
         self._compile_seconds = 1.5
 
     def __len__(self) -> int:
-        """Trials not given out."""
+        """Number of pending trials."""
         return sum(len(task.trials) for tasks in self._pending.values() for task in tasks)
 
     def next(self, current: tuple | None) -> Task | None:
-        """The next task for a worker whose last one had the static `current`; None: nothing is worth doing there."""
+        """Return the next task for a worker whose last task had the static settings `current`; None: no task is worth it."""
         static = self._choose(current)
         if static is None:
             return None
@@ -72,15 +72,15 @@ class Queue:
         ]
         return max(worth, key=left, default=None)
 
-    def give_back(self, task: Task) -> None:
-        """Takes back a task whose worker died or ran out of memory; anybody may have it."""
+    def requeue(self, task: Task) -> None:
+        """Put back a task whose worker died or ran out of memory."""
         static = task.trials[0].static
         self._pending.setdefault(static, []).insert(0, task)
         self._begun.discard(static)
         self._task_seconds.pop(static, None)
 
     def measured(self, static: tuple, task_seconds: float, compile_seconds: float) -> None:
-        """Learns how long a task of a bucket takes, and what compiling costs."""
+        """Note the measured times of a task of a bucket."""
         self._task_seconds[static] = task_seconds
         if compile_seconds:
             self._compile_seconds = compile_seconds

@@ -1,4 +1,4 @@
-"""The event loop of a sweep: gives out tasks, hears what became of them, replaces the dead, stops in time. No JAX."""
+"""Event loop of a sweep: dispatches tasks, collects results, restarts workers, stops in time. No JAX."""
 
 import collections
 import contextlib
@@ -8,95 +8,96 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from cnn_jax.errors import UsageError
-from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution import messages
+from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure
 from cnn_jax.execution.progress import Activity, Progress
 from cnn_jax.execution.queue import Queue, Task
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, Trial
 
-STOP_SECONDS = 3.5  # for a checkpoint when interrupted; then a worker is killed, which loses only the time since its last one
-MOST_LANES = 16  # trials side by side on an accelerator; halved when they do not fit
+STOP_SECONDS = 3.5  # for a checkpoint at an interrupt; then workers are killed, which loses the time since their last one
+MOST_LANES = 16  # trials of one program on an accelerator; halved when they do not fit
 DEATHS = 2  # of workers, before their trials are marked as failed
 
 
-class Staff(Protocol):
-    """Workers, wherever they are: each has a number, takes tasks into its slots, and sends the events that `worker` lists.
+class Backend(Protocol):
+    """Workers of one kind. Each has a number, takes tasks into its slots, and sends events (see `messages`).
 
-    One event more comes from the staff itself: {"event": "lost", "how"}, the worker is gone, with all its tasks.
+    The backend itself sends `Lost` when a worker ended.
     """
 
-    most_lanes: int  # trials side by side in a task
+    most_lanes: int  # trials of one program
 
     @property
     def size(self) -> int:
-        """Workers to be had at present."""
+        """Workers that can run at present."""
         ...
 
-    def hire(self, number: int) -> None:
-        """Starts a worker; it says "ready" when it is."""
+    def start(self, number: int) -> None:
+        """Start a worker; `Ready` follows."""
 
-    def give(self, number: int, message: dict[str, Any]) -> None:
-        """Sends a task: {"slot", "trials", "lanes", "checksum"}."""
+    def send(self, number: int, task: Assignment) -> None:
+        """Send a task to a worker."""
 
-    def wait(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
-        """Events with their senders, after at most so long."""
+    def poll(self, seconds: float) -> list[tuple[int, Event]]:
+        """Return events with the numbers of their workers, after at most `seconds`."""
         ...
 
-    def dismiss(self, number: int) -> None:
-        """There is nothing more to do for it."""
+    def release(self, number: int) -> None:
+        """Let a worker end: there are no more tasks for it."""
 
-    def stop(self, seconds: float) -> None:
-        """Lets all checkpoint and go; whoever is left after so long is killed."""
+    def shutdown(self, seconds: float) -> None:
+        """Let all workers write checkpoints and end; kill those left after `seconds`."""
 
 
 @dataclasses.dataclass
-class _Desk:
-    """A worker as the crew sees it."""
+class _Worker:
+    """State of a worker."""
 
-    slots: int = 0
-    parallel: int = 0  # tasks that it trains at once
+    slots: int = 0  # 0: starting
+    parallel: int = 0  # tasks trained at once
     compiling: set[int] = dataclasses.field(default_factory=set)  # slots
-    tasks: dict[int, Task] = dataclasses.field(default_factory=dict)
-    last: tuple | None = None
+    tasks: dict[int, Task] = dataclasses.field(default_factory=dict)  # by slot
+    last: tuple | None = None  # static settings of the last task
     leaving: bool = False
 
 
-class Crew:
-    """Works through a queue with a staff."""
+class Scheduler:
+    """Runs the tasks of a queue on the workers of a backend."""
 
     def __init__(
-        self, staff: Staff, queue: Queue, config: WorkerConfig, checksums: Mapping[DataConfig, str], progress: Progress
+        self, backend: Backend, queue: Queue, config: WorkerConfig, checksums: Mapping[DataConfig, str], progress: Progress
     ):
-        """checksums: of every data set as the parent has it; a worker that finds other data refuses its task."""
-        self.staff, self.queue, self.config, self.checksums, self.progress = staff, queue, config, checksums, progress
-        self.desks: dict[int, _Desk] = {}
-        self.deaths: collections.Counter[str] = collections.Counter()
+        """checksums: of every data set in this process; a worker with other data refuses its task."""
+        self.backend, self.queue, self.config, self.checksums, self.progress = backend, queue, config, checksums, progress
+        self.workers: dict[int, _Worker] = {}
+        self.deaths: collections.Counter[str] = collections.Counter()  # by trial; '': of workers that never were ready
         self.stopped = False
         self.writer = store.Writer(config.out)
 
-    def work(self) -> bool:
-        """Returns when all is done, or when it was interrupted: True. Raises StoreError if the folder cannot be written."""
+    def run(self) -> bool:
+        """Return when all tasks ended, False, or at an interrupt, True. Raises StoreError if the folder cannot be written."""
         with self._signals():
             try:
-                self._hire()
-                while self.desks and not self.stopped:
-                    for number, message in self.staff.wait(0.25):
-                        if number in self.desks:
-                            self._hear(number, message)
-                    self._hire()
-                    self._employ()
+                self._start_workers()
+                while self.workers and not self.stopped:
+                    for number, event in self.backend.poll(0.25):
+                        if number in self.workers:
+                            self._handle(number, event)
+                    self._start_workers()
+                    self._dispatch()
                     self.progress.tick(self._activity())
             finally:
-                self.staff.stop(STOP_SECONDS)
+                self.backend.shutdown(STOP_SECONDS)
         return self.stopped
 
     def _activity(self) -> Activity:
-        desks = self.desks.values()
+        workers = self.workers.values()
         return Activity(
-            starting=sum(not desk.slots for desk in desks),
-            compiling=sum(len(desk.compiling) for desk in desks),
-            parallel=sum(min(desk.parallel, len(desk.tasks)) for desk in desks),
+            starting=sum(not worker.slots for worker in workers),
+            compiling=sum(len(worker.compiling) for worker in workers),
+            parallel=sum(min(worker.parallel, len(worker.tasks)) for worker in workers),
         )
 
     @contextlib.contextmanager
@@ -111,81 +112,80 @@ class Crew:
             for number, old in before.items():
                 signal.signal(number, old)
 
-    def _hire(self) -> None:
-        # Not more than there are tasks; of those at work, some will take what is left.
+    def _start_workers(self) -> None:
+        # No more than there are tasks.
         while len(self.queue):
-            starting = sum(not desk.slots for desk in self.desks.values())
-            if starting >= len(self.queue) or len(self.desks) >= self.staff.size:
+            starting = sum(not worker.slots for worker in self.workers.values())
+            if starting >= len(self.queue) or len(self.workers) >= self.backend.size:
                 return
-            number = next(n for n in range(len(self.desks) + 1) if n not in self.desks)
-            self.desks[number] = _Desk()
-            self.staff.hire(number)
+            number = next(n for n in range(len(self.workers) + 1) if n not in self.workers)
+            self.workers[number] = _Worker()
+            self.backend.start(number)
 
-    def _hear(self, number: int, message: Mapping[str, Any]) -> None:
-        desk = self.desks[number]
-        match message["event"]:
-            case "ready":
-                desk.slots, desk.parallel = message["slots"], message["parallel"]
-                self.deaths.pop("", None)  # of workers that never began: only many in a row are a reason to give up
-            case "compiling":
-                desk.compiling.add(message["slot"])
-            case "compiled":
-                desk.compiling.discard(message["slot"])
-                if task := desk.tasks.get(message["slot"]):  # news of a lost task may come late, from a cluster
-                    self.progress.compiled(task.trials[0], message["seconds"])
-            case "images":
-                if task := desk.tasks.get(message["slot"]):
-                    self.progress.trained(task.trials, message["count"], message["seconds"])
-            case "finished":
-                self.progress.finished(message)
-            case "free":
-                desk.compiling.discard(message["slot"])  # it may have failed there
-                static = desk.tasks.pop(message["slot"]).trials[0].static
-                self.queue.measured(static, message["task_seconds"], message["compile_seconds"])
-            case "memory":
-                task = desk.tasks.pop(message["slot"])
-                desk.compiling.discard(message["slot"])
+    def _handle(self, number: int, event: Event) -> None:
+        worker = self.workers[number]
+        match event:
+            case messages.Ready(slots, parallel):
+                worker.slots, worker.parallel = slots, parallel
+                self.deaths.pop("", None)
+            case messages.Compiling(slot):
+                worker.compiling.add(slot)
+            case messages.Compiled(slot, seconds):
+                worker.compiling.discard(slot)
+                if task := worker.tasks.get(slot):  # events of a lost task may arrive late from a cluster
+                    self.progress.compiled(task.trials[0], seconds)
+            case messages.Trained(slot, images, seconds):
+                if task := worker.tasks.get(slot):
+                    self.progress.trained(task.trials, images, seconds)
+            case messages.Finished():
+                self.progress.finished(event.trial, event.status, event.reason)
+            case messages.Idle(slot, task_seconds, compile_seconds):
+                worker.compiling.discard(slot)  # of a program whose compilation failed
+                static = worker.tasks.pop(slot).trials[0].static
+                self.queue.measured(static, task_seconds, compile_seconds)
+            case messages.OutOfMemory(slot):
+                task = worker.tasks.pop(slot)
+                worker.compiling.discard(slot)
                 self.progress.restarted(task.trials)
                 half = (len(task.trials) + 1) // 2
                 for part in (task.trials[half:], task.trials[:half]):
                     if part:
-                        self.queue.give_back(Task(part, max(1, task.lanes // 2)))
-            case "kept":
-                self.progress.note("a worker was told to go: another goes on with what it had")
-                task = desk.tasks.pop(message["slot"])
+                        self.queue.requeue(Task(part, max(1, task.lanes // 2)))
+            case messages.Checkpointed(slot):
+                self.progress.note("a worker was told to stop: its task was requeued, to resume from its checkpoint")
+                task = worker.tasks.pop(slot)
                 self.progress.restarted(task.trials)
-                self.queue.give_back(task)
-                desk.leaving = True
-            case "broken":
-                raise store.StoreError(message["reason"])
-            case "lost":
-                del self.desks[number]
-                if not desk.leaving or desk.tasks:
-                    self._mourn(desk, message["how"])
+                self.queue.requeue(task)
+                worker.leaving = True
+            case messages.Broken(reason):
+                raise store.StoreError(reason)
+            case messages.Lost(how):
+                del self.workers[number]
+                if not worker.leaving or worker.tasks:
+                    self._requeue(worker, how)
 
-    def _employ(self) -> None:
-        for number, desk in self.desks.items():
-            while not desk.leaving and len(desk.tasks) < desk.slots and (task := self.queue.next(desk.last)):
-                slot = next(slot for slot in range(desk.slots) if slot not in desk.tasks)
-                desk.tasks[slot], desk.last = task, task.trials[0].static
-                texts = [trial.canonical for trial in task.trials]
-                checksum = self.checksums[task.trials[0].data]
-                self.staff.give(number, {"slot": slot, "trials": texts, "lanes": task.lanes, "checksum": checksum})
+    def _dispatch(self) -> None:
+        for number, worker in self.workers.items():
+            while not worker.leaving and len(worker.tasks) < worker.slots and (task := self.queue.next(worker.last)):
+                slot = next(slot for slot in range(worker.slots) if slot not in worker.tasks)
+                worker.tasks[slot], worker.last = task, task.trials[0].static
+                texts = tuple(trial.canonical for trial in task.trials)
+                self.backend.send(number, Assignment(slot, texts, task.lanes, self.checksums[task.trials[0].data]))
         if not len(self.queue):
-            for number, desk in self.desks.items():
-                if not desk.tasks and not desk.leaving:  # ready or not: a cluster may let them wait for days
-                    desk.leaving = True
-                    self.staff.dismiss(number)
+            for number, worker in self.workers.items():
+                if not worker.tasks and not worker.leaving:  # ready or not: a cluster may keep a worker waiting for days
+                    worker.leaving = True
+                    self.backend.release(number)
 
-    def _mourn(self, desk: _Desk, how: str) -> None:
-        """Gives a dead worker's trials to others, but not for ever: a trial that kills its workers has failed."""
-        self.progress.note(f"a worker was lost ({how}): what it had goes to another")
-        if not desk.slots:
+    def _requeue(self, worker: _Worker, how: str) -> None:
+        """Requeue the trials of a worker that died. A trial whose workers died `DEATHS` times is recorded as failed."""
+        self.progress.note(f"worker died ({how}): its tasks were requeued")
+        if not worker.slots:
             self.deaths[""] += 1
             if self.deaths[""] > DEATHS:
-                raise store.StoreError(f"workers die before they begin ({how}): see {self.config.out}/logs")
+                raise store.StoreError(f"workers die at start-up ({how}): see {self.config.out}/logs")
         recorded = {record["trial"] for record in records(self.config.out) if record["status"] in store.FINISHED}
-        for task in desk.tasks.values():
+        for task in worker.tasks.values():
             again: list[Trial] = []
             for trial in task.trials:
                 if trial.id in recorded:
@@ -194,23 +194,17 @@ class Crew:
                 if self.deaths[trial.id] < DEATHS:
                     again.append(trial)
                     continue
-                reason = f"its worker died {DEATHS} times, at last {how}: see logs/ in the folder"
+                reason = f"its worker died {DEATHS} times, last {how}: see logs/ in the folder"
                 record = failure(trial, reason, self.config.provenance)
                 self.writer.finish(record)
-                self.progress.finished(record)
+                self.progress.finished(trial.id, record["status"], reason)
             if again:
                 self.progress.restarted(again)
-                self.queue.give_back(Task(tuple(again), task.lanes))
-
-
-def finished(slot: int, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The event that a trial has its record: what is shown of it."""
-    shown = ("trial", "status", "reason", "val_accuracy", "test_accuracy")
-    return {"event": "finished", "slot": slot, **{name: record[name] for name in shown}}
+                self.queue.requeue(Task(tuple(again), task.lanes))
 
 
 def records(out: Any) -> list[dict[str, Any]]:
-    """The records of a folder that we are writing into: that it holds none of ours any more is a fault, not bad usage."""
+    """Records of a folder during the run. Raises StoreError if it is a sweep's folder no more."""
     try:
         return store.read(out)
     except UsageError as error:

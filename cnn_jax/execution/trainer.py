@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from cnn_jax import data, plugins
-from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution import messages
+from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure, success
 from cnn_jax.records import store
 from cnn_jax.training.position import advance, finished, start
@@ -20,7 +21,7 @@ from cnn_jax.training.program import DeviceData, compile_program, implementation
 from cnn_jax.training.result import results
 from cnn_jax.trial import Trial
 
-CHUNK_SECONDS = 0.5  # how long steps run before the worker looks up: for messages, checkpoints, and the order to stop
+CHUNK_SECONDS = 0.5  # of training steps between messages, checkpoints and checks for a stop
 
 
 class Trainer:
@@ -30,55 +31,61 @@ class Trainer:
         self,
         config: WorkerConfig,
         devices: Sequence[Any],
-        say: Callable[..., None] = lambda *_, **__: None,
+        send: Callable[[Event], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
         keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None] = lambda *_: None,
         share: Callable[[bytes], bytes] = lambda data: data,
     ):
-        """say: sends an event (see `worker`). stopped: whether to checkpoint and go. keep: (slot, record, parameters).
-
-        share: what the first of several hosts gives, see `hosts`.
+        """
+        Args:
+          config: of the worker.
+          devices: that share every batch.
+          send: sends an event to the scheduler.
+          stopped: whether to write a checkpoint and return.
+          keep: stores a record and parameters of a slot: (slot, record, parameters).
+          share: broadcasts bytes of host 0 to all hosts, see `backends.hosts`.
         """
         self.config, self.devices = config, tuple(devices)
-        self.say, self.stopped, self.keep, self.share = say, stopped, keep, share
+        self.send, self.stopped, self.keep, self.share = send, stopped, keep, share
         self.writer, self.keeps_checkpoints = store.Writer(config.out), config.host == 0
         self.data: dict[Any, Any] = {}
         self.programs: dict[Any, Any] = {}
         self.loading, self.running = threading.Lock(), threading.Lock()
 
-    def work(self, slot: int, task: Mapping[str, Any]) -> None:
-        """Trains the trials of a task and keeps their records. A fault becomes a failed record, never an exception."""
-        trials = [Trial.from_json(text) for text in task["trials"]]
+    def run(self, task: Assignment) -> None:
+        """Train the trials of a task and keep their records. An exception becomes a failed record."""
+        slot = task.slot
+        trials = [Trial.from_json(text) for text in task.trials]
         try:
             try:
-                self._train(slot, trials, task["lanes"], task["checksum"])
+                self._train(slot, trials, task.lanes, task.checksum)
             except store.StoreError:
                 raise
             except Exception as error:
                 full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-                if full and task["lanes"] > 1:
-                    self.say("memory", slot=slot)
+                if full and task.lanes > 1:
+                    self.send(messages.OutOfMemory(slot))
                     return
                 with contextlib.suppress(OSError):  # of a log that cannot be written
                     traceback.print_exc()
                 reason = plugins.describe_error(error)
                 if self.config.hosts > 1 and isinstance(error, jax.errors.JaxRuntimeError):
-                    # Another host is gone, as a rule. No trial is to blame, and the checkpoint is good.
-                    hint = "" if self.config.host else ": the same commands on all hosts go on from the last checkpoint"
-                    raise store.StoreError(f"the hosts cannot go on together ({reason}){hint}") from None
+                    # Usually another host died: the trial did not fail, and its checkpoint is valid.
+                    hint = (
+                        "" if self.config.host else ": rerun the same commands on all hosts to resume from the last checkpoint"
+                    )
+                    raise store.StoreError(f"the hosts lost each other ({reason}){hint}") from None
                 for trial in trials:
                     self.keep(slot, failure(trial, reason, self.config.provenance), None)
-                self.say("free", slot=slot, task_seconds=0.0, compile_seconds=0.0)
+                self.send(messages.Idle(slot, 0.0, 0.0))
         except store.StoreError as error:
-            self.say("broken", reason=str(error))
+            self.send(messages.Broken(str(error)))
 
     def _train(self, slot: int, trials: list[Trial], lanes: int, checksum: str) -> None:
         with jax.default_device(self.devices[0]):
             dataset, on_device = self._dataset(trials[0])
             if dataset.checksum != checksum:
-                raise ValueError(
-                    f"{trials[0].data.dataset} is not the same data on this machine as where the command was given"
-                )
+                raise ValueError(f"{trials[0].data.dataset} has other data on this machine than on the machine of the command")
             program, compile_seconds = self._program(slot, trials[0], lanes, on_device)
             with self.running:
                 began = time.perf_counter()
@@ -89,14 +96,15 @@ class Trainer:
                     stop, most_steps = json.loads(self.share(json.dumps([self.stopped(), most_steps]).encode()))
                     if stop:
                         self._checkpoint(trials, position, made_with)
-                        if position.step > first:  # else another might come just as far, and so on for ever
-                            self.say("kept", slot=slot)
+                        if position.step > first:  # otherwise the task could be stopped and requeued forever
+                            self.send(messages.Checkpointed(slot))
                         return
                     before, started = position.step, time.perf_counter()
                     position = advance(program, trials, on_device, position, most_steps)
                     steps, seconds = position.step - before, time.perf_counter() - started
                     most_steps = max(1, int(steps * CHUNK_SECONDS / max(seconds, 1e-6)))
-                    self.say("images", slot=slot, count=steps * trials[0].train.batch_size * len(trials), seconds=seconds)
+                    images = steps * trials[0].train.batch_size * len(trials)
+                    self.send(messages.Trained(slot, images, seconds))
                     if time.monotonic() - kept > self.config.checkpoint_seconds:
                         self._checkpoint(trials, position, made_with)
                         kept = time.monotonic()
@@ -107,8 +115,8 @@ class Trainer:
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
             record |= {"convolution": made_with["convolution"]}
             self.keep(slot, record, outcome.variables if self.config.keep_params else None)
-            compile_seconds = 0.0  # paid once, written down once
-        self.say("free", slot=slot, task_seconds=seconds, compile_seconds=program.compile_seconds)
+            compile_seconds = 0.0  # recorded once
+        self.send(messages.Idle(slot, seconds, program.compile_seconds))
 
     def _device(self) -> str:
         times = f" x{len(self.devices)}" if len(self.devices) > 1 else ""
@@ -133,16 +141,16 @@ class Trainer:
         key = (trial.static, lanes)
         if key in self.programs:
             return self.programs[key], 0.0
-        self.say("compiling", slot=slot)
+        self.send(messages.Compiling(slot))
         program = compile_program(trial, lanes, on_device)
-        self.say("compiled", slot=slot, seconds=program.compile_seconds)
+        self.send(messages.Compiled(slot, program.compile_seconds))
         while len(self.programs) >= 4:
             self.programs.pop(next(iter(self.programs)))
         self.programs[key] = program
         return program, program.compile_seconds
 
-    # A checkpoint holds all lanes of a task, under the name of its first trial. It is good for the same trials, data and
-    # versions only: half a run of each of two would be a number that neither gives.
+    # A checkpoint holds all lanes of a task, under the id of its first trial. It is valid only for the same trials, data and
+    # versions: a run of two halves would give a number that neither gives.
 
     def _made_with(self, dataset: Any, on_device: Any) -> dict[str, Any]:
 

@@ -1,23 +1,12 @@
-"""A worker process: takes tasks, trains them, appends their records, says so. `local.python` starts it with FD.
+"""Main loop of a worker: receives tasks, trains them, appends their records, sends events. Started by `backends.local.python`.
 
-It reads JSON lines from standard input and writes JSON lines to the file descriptor FD; a job of Slurm says the same through a
-mailbox, see `job`. First comes the setup, then tasks:
-
-    in   {"parent", "cores", "config": trainer.WorkerConfig}   then   {"slot", "trials": [...], "lanes": n, "checksum"} ...
-    out  {"event": "ready", "slots", "parallel"}           tasks that it can hold at once, and train at once
-         {"event": "compiling", "slot"}                    the program of a task, until:
-         {"event": "compiled", "slot", "seconds"}
-         {"event": "images", "slot", "count", "seconds"}   trained since the last such line of the task
-         {"event": "finished", "slot", "trial", "status", "reason", ...}   one per trial: its record is on disk
-         {"event": "free", "slot", "task_seconds", "compile_seconds"}      the task is over
-         {"event": "memory", "slot"}                       the task did not fit: nothing of it was recorded
-         {"event": "kept", "slot"}                         it was told to go: the task can go on elsewhere, from a checkpoint
-         {"event": "broken", "reason"}                     nothing more can be done: the folder is full, a device is missing
-
-End of input, or SIGTERM, means: keep a checkpoint of what is under way, and go.
+A worker process reads JSON lines from standard input and writes JSON lines to the file descriptor FD, its argument: first a
+setup {"parent", "cores", "config": WorkerConfig}, then `Assignment`s in, `Event`s out. End of input or SIGTERM: the worker
+writes checkpoints of its tasks and ends.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -29,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnn_jax.execution import messages
 from cnn_jax.execution.backends import hosts
-from cnn_jax.execution.messages import WorkerConfig
-from cnn_jax.execution.scheduler import finished
+from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 
 if TYPE_CHECKING:
     from cnn_jax.execution.trainer import Trainer
@@ -44,33 +33,33 @@ def main() -> None:
         os.sched_setaffinity(0, setup["cores"])  # before JAX counts the cores that it may use
     _die_with(setup["parent"])
 
-    def send(event: dict[str, Any]) -> None:
+    def send(event: Event) -> None:
         with contextlib.suppress(BrokenPipeError):
-            outbox.write(json.dumps(event) + "\n")
+            outbox.write(json.dumps(event.to_json()) + "\n")
 
     serve(WorkerConfig(**setup["config"]), map(json.loads, sys.stdin), send)
-    os._exit(0)  # the listening thread may still sit in a read
+    os._exit(0)  # the reading thread may be blocked
 
 
-def serve(config: WorkerConfig, messages: Iterator[dict[str, Any]], send: Callable[[dict[str, Any]], None]) -> None:
-    """Does the tasks that `messages` brings until they end or a signal comes; `send` takes events, one at a time."""
-    tasks: queue.Queue[tuple[int, dict] | None] = queue.Queue()
+def serve(config: WorkerConfig, assignments: Iterator[dict[str, Any]], send: Callable[[Event], None]) -> None:
+    """Run tasks until `assignments` (as JSON) end or a signal arrives. `send` is called by one thread at a time."""
+    tasks: queue.Queue[Assignment | None] = queue.Queue()
     stop = threading.Event()
 
     def end(*_: Any) -> None:
         stop.set()
         tasks.put(None)
 
-    for number in (signal.SIGTERM, signal.SIGUSR2):  # the second is Slurm's: the time limit is near
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # SIGUSR2: of Slurm, before the time limit
         signal.signal(number, end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what happens
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
 
-    def listen() -> None:
-        for message in messages:
-            tasks.put((message["slot"], message))
+    def read() -> None:
+        for raw in assignments:
+            tasks.put(Assignment(**raw))
         end()
 
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
 
     import jax  # after the affinity is set
 
@@ -78,40 +67,39 @@ def serve(config: WorkerConfig, messages: Iterator[dict[str, Any]], send: Callab
 
     lock = threading.Lock()
 
-    def say(event: str, **fields: Any) -> None:
+    def locked_send(event: Event) -> None:
         with lock:
-            send({"event": event, **fields})
+            send(event)
 
-    def at(devices: list[Any], share: hosts.Share = lambda data: data) -> "Trainer":
+    def trainer_on(devices: list[Any], share: hosts.Share = lambda data: data) -> "Trainer":
         def keep(slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
             if config.host == 0:
                 trainer.writer.finish(record, params)
-                say(**finished(slot, record))
+                locked_send(messages.Finished.of(slot, record))
 
-        trainer = Trainer(config, devices, say, stop.is_set, keep, share)
+        trainer = Trainer(config, devices, locked_send, stop.is_set, keep, share)
         return trainer
 
     share = hosts.join(config) if config.hosts > 1 else None
     devices, wanted = jax.local_devices(), config.devices
     accelerator = devices[0].platform != "cpu"
     if len(devices) < wanted:
-        say("broken", reason=f"--devices={wanted}: there are {len(devices)} here ({devices[0].device_kind})")
+        locked_send(messages.Broken(f"--devices={wanted}: there are {len(devices)} here ({devices[0].device_kind})"))
         return
     if share:
         everywhere = [d for host in range(config.hosts) for d in jax.local_devices(process_index=host)[:wanted]]
-        say("ready", slots=1, parallel=1)
-        _in_step(at(everywhere, share), tasks)
+        locked_send(messages.Ready(1, 1))
+        _run_in_step(trainer_on(everywhere, share), tasks)
         return
-    trainers = [at(devices[i : i + wanted]) for i in range(0, len(devices) - wanted + 1, wanted)]
-    # Two tasks for each accelerator: one is compiled while the other runs.
+    trainers = [trainer_on(devices[i : i + wanted]) for i in range(0, len(devices) - wanted + 1, wanted)]
+    # Two slots per accelerator: one task is compiled while the other runs.
     slots = [trainer for trainer in trainers for _ in range(2 if accelerator else 1)]
-    say("ready", slots=len(slots), parallel=len(trainers))
+    locked_send(messages.Ready(len(slots), len(trainers)))
 
     def work() -> None:
-        while (item := tasks.get()) is not None and not stop.is_set():
-            slot, message = item
-            slots[slot].work(slot, message)
-        tasks.put(None)  # the others too
+        while (task := tasks.get()) is not None and not stop.is_set():
+            slots[task.slot].run(task)
+        tasks.put(None)  # ends the other threads
 
     helpers = [threading.Thread(target=work) for _ in slots[1:]]
     for thread in helpers:
@@ -121,21 +109,21 @@ def serve(config: WorkerConfig, messages: Iterator[dict[str, Any]], send: Callab
         thread.join()
 
 
-def _in_step(trainer: "Trainer", tasks: "queue.Queue[tuple[int, dict] | None]") -> None:
-    """Does host 0's tasks, on every host, until it has no more."""
+def _run_in_step(trainer: "Trainer", tasks: "queue.Queue[Assignment | None]") -> None:
+    """Run the tasks of host 0 on every host, until it has no more."""
     while True:
-        item = tasks.get() if trainer.config.host == 0 and not trainer.stopped() else None
-        text = trainer.share(json.dumps(item).encode())
+        task = tasks.get() if trainer.config.host == 0 and not trainer.stopped() else None
+        text = trainer.share(json.dumps(None if task is None else dataclasses.asdict(task)).encode())
         if json.loads(text) is None:
             return
-        trainer.work(*json.loads(text))
+        trainer.run(Assignment(**json.loads(text)))
 
 
 def _die_with(parent: int) -> None:
-    # On Linux the kernel sees to it at once, elsewhere the end of input does.
+    # On Linux the kernel kills this process with its parent; elsewhere the end of input ends it.
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:  # it was gone before we asked
+        if os.getppid() != parent:  # it ended before the call
             os._exit(1)

@@ -1,6 +1,7 @@
 """Preflight: what a sweep will build and cost, without JAX and before anything is written. A cell that cannot be ends here."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -57,7 +58,13 @@ def _describe(model: ModelConfig, info: data.DatasetInfo) -> Description:
     try:
         return description.describe(model, info.input_shape, info.num_classes)
     except UsageError as error:
-        raise UsageError("; ".join([str(error), *data.warn.of_shape(info.input_shape)])) from error
+        raise UsageError("; ".join([_with_flags(str(error)), *data.warn.of_shape(info.input_shape)])) from error
+
+
+def _with_flags(message: str) -> str:
+    """Write the arguments that a message of `nn` names as flags: "padding 'same'" -> '--padding=same'."""
+    message = re.sub(r"\bpadding (?:mode )?'(\w+)'", r"--padding=\1", message)
+    return re.sub(r"(?<![\w-])(kernel_size|strides)\b", r"--\1", message)
 
 
 def equal_cost(trials: Sequence[Trial], measure: Literal["params", "macs"]) -> list[Trial]:

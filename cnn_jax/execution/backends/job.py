@@ -1,20 +1,19 @@
-"""A Slurm job: a worker that hears of its tasks through a mailbox. `local.python` starts it with FOLDER.
+"""A Slurm job: a worker that receives its tasks through a mailbox. Started by `backends.local.python` with FOLDER.
 
-What is said is what `worker` says, and at last {"event": "lost", "how"}. It goes when its file of tasks is removed, when the
-driver has fallen silent, and when Slurm says that its time is up (SIGTERM, SIGUSR2): with a checkpoint of what is under way.
+It sends the events of a worker, and last of all `Lost`. It ends when its file of tasks is removed, when the driver is presumed
+dead, and when Slurm signals the time limit (SIGTERM, SIGUSR2); before that it writes checkpoints of its tasks.
 """
 
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 from cnn_jax.execution import cores, worker
 from cnn_jax.execution.backends.local import accelerator
 from cnn_jax.execution.backends.mailbox import Inbox, Outbox
 from cnn_jax.execution.backends.slurm import EVENTS, TASKS
-from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution.messages import Event, Lost, WorkerConfig
 
 
 def main() -> None:
@@ -24,25 +23,25 @@ def main() -> None:
         messages = inbox.messages(outbox)
         config = WorkerConfig(**next(messages)["config"])
         open(outbox.path, "xb").close()
-    except (OSError, StopIteration) as error:  # not wanted any more, or begun once more by Slurm
-        sys.exit(f"there is nothing to do in {folder}: {error}")
+    except (OSError, StopIteration) as error:  # cancelled, or started again by Slurm
+        sys.exit(f"no tasks in {folder}: {error}")
 
-    def send(event: dict[str, Any]) -> None:
+    def send(event: Event) -> None:
         try:
-            outbox.send(event)
+            outbox.send(event.to_json())
         except FileNotFoundError:
-            pass  # the tasks are gone with it, which ends this worker in a moment, with a checkpoint
+            pass  # the folder was removed: the end of the tasks ends this worker
         except OSError:
-            os._exit(1)  # nobody can be told any more
+            os._exit(1)  # the driver cannot be reached
 
     name = f"job {os.environ.get('SLURM_JOB_ID', '?')}"
     try:
         if not accelerator():
             cores.claim(config.devices)
         worker.serve(config, messages, send)
-        how = f"{name} was told to go"
+        how = f"{name} was told to stop"
     except Exception as error:
         traceback.print_exc()
         how = f"{name}: {type(error).__name__}: {error}".splitlines()[0][:300]
-    send({"event": "lost", "how": how})
-    os._exit(0)  # threads may still sit in a read
+    send(Lost(how))
+    os._exit(0)  # reading threads may be blocked

@@ -1,5 +1,7 @@
-"""Worker processes on this machine: one per core, each pinned to its own (unpinned thread pools fight over the cores, and a
-program on one core is the same whatever runs beside it); on an accelerator one process, which owns all its devices."""
+"""Worker processes on this machine: one per core, pinned to it; on an accelerator one process, which owns all its devices.
+
+Unpinned thread pools compete for the cores, and the numbers of a program on one core do not depend on other processes.
+"""
 
 import contextlib
 import dataclasses
@@ -18,20 +20,20 @@ from typing import Any
 
 from cnn_jax import cache_folder, plugins
 from cnn_jax.execution import cores
-from cnn_jax.execution.messages import WorkerConfig
+from cnn_jax.execution.messages import Assignment, Event, Lost, WorkerConfig
 from cnn_jax.execution.scheduler import MOST_LANES
 from cnn_jax.ops import native
 from cnn_jax.records import store
 
 
 def warm_up() -> None:
-    """Has `native` compiled, if workers will need it, while this process reads the data and they import JAX."""
+    """Compile the C of `ops` in a thread, if workers will need it."""
     if not accelerator():
         threading.Thread(target=native.library, daemon=True).start()
 
 
-class Processes:
-    """The staff of this machine.
+class LocalBackend:
+    """Worker processes on this machine.
 
     A worker has cores of its own. Without `workers`, cores that another run holds are left alone until that run ends, unless
     all are held when this one begins: then it shares them. If `workers` are given, those for which no core is free share one.
@@ -66,7 +68,7 @@ class Processes:
             self.spare += [mine] if mine or not self.pinned else []
         return len(self.workers) + len(self.spare)
 
-    def hire(self, number: int) -> None:
+    def start(self, number: int) -> None:
         self.cores[number] = self.spare.pop() if self.size > len(self.workers) else []
         setup = {"parent": os.getpid(), "cores": self.cores[number], "config": dataclasses.asdict(self.config)}
         # A worker may have died of a damaged entry of the compiler's cache: the next one compiles anew.
@@ -77,32 +79,32 @@ class Processes:
         self.workers[number] = worker
         self.selector.register(worker.inbox, selectors.EVENT_READ, number)
 
-    def give(self, number: int, message: dict[str, Any]) -> None:
-        self.workers[number].send(message)
+    def send(self, number: int, task: Assignment) -> None:
+        self.workers[number].send(dataclasses.asdict(task))
 
-    def wait(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
-        events = []
+    def poll(self, seconds: float) -> list[tuple[int, Event]]:
+        events: list[tuple[int, Event]] = []
         for key, _ in self.selector.select(timeout=seconds):
             number = key.data
-            messages = self.workers[number].receive()
-            if messages is None:
+            received = self.workers[number].receive()
+            if received is None:
                 self.selector.unregister(key.fileobj)
                 self.lost.add(number)
-                messages = [{"event": "lost", "how": self.workers.pop(number).bury(time.monotonic() + 1)}]
+                received = [Lost(self.workers.pop(number).end(time.monotonic() + 1))]
                 self.claims.release(self.cores.pop(number))
-            events += [(number, message) for message in messages]
+            events += [(number, event) for event in received]
         return events
 
-    def dismiss(self, number: int) -> None:
-        self.workers[number].dismiss()
+    def release(self, number: int) -> None:
+        self.workers[number].release()
 
-    def stop(self, seconds: float) -> None:
+    def shutdown(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         for worker in self.workers.values():
-            worker.dismiss()
+            worker.release()
             worker.process.send_signal(signal.SIGTERM)
         for worker in self.workers.values():
-            worker.bury(deadline)
+            worker.end(deadline)
         self.workers.clear()
         self.selector.close()
         for mine in (*self.cores.values(), *self.spare):
@@ -110,7 +112,7 @@ class Processes:
 
 
 class _Process:
-    """A worker process as its parent sees it."""
+    """A worker process and its pipes."""
 
     def __init__(self, setup: dict[str, Any], log: Path, extra: dict[str, str]):
         read, write = os.pipe()
@@ -135,27 +137,27 @@ class _Process:
 
     def send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died: the end of its messages says so too
+        with contextlib.suppress(BrokenPipeError):  # it died, as the end of its output will show
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def receive(self) -> list[dict[str, Any]] | None:
-        """The messages that have come; None at their end."""
+    def receive(self) -> "list[Event] | None":
+        """Return the events received; None at the end of its output."""
         chunk = os.read(self.inbox, 1 << 16)
         if not chunk:
             return None
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [Event.from_json(json.loads(line)) for line in lines]
 
-    def dismiss(self) -> None:
-        """Asks it to go: what it has under way is checkpointed."""
+    def release(self) -> None:
+        """Close its input: it writes checkpoints of its tasks and ends."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             self.process.stdin.close()
 
-    def bury(self, deadline: float) -> str:
-        """Makes sure that it is gone, by force after the deadline; says how it went."""
-        self.dismiss()
+    def end(self, deadline: float) -> str:
+        """Wait for its end, kill it after the deadline, and return how it ended."""
+        self.release()
         try:
             code = self.process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -163,12 +165,12 @@ class _Process:
             code = self.process.wait()
         os.close(self.inbox)
         if code == -signal.SIGKILL:
-            return "killed by SIGKILL (by hand, or for want of memory)"
+            return "killed by SIGKILL (by a person, or by the system when out of memory)"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
 def accelerator() -> bool:
-    """Whether JAX will find a GPU or TPU here, without importing it: JAX_PLATFORMS, or a device file and its plugin."""
+    """Whether JAX will find a GPU or TPU, without importing it: by JAX_PLATFORMS, or a device file and a plugin."""
     asked = os.environ.get("JAX_PLATFORMS", "")
     if asked:
         return asked.split(",")[0] != "cpu"
@@ -177,7 +179,7 @@ def accelerator() -> bool:
     return bool(files and plugins)
 
 
-# Settings of JAX that change what is computed and that no record names: workers have JAX's defaults.
+# Settings of JAX that change results and are not part of a record: workers use the defaults of JAX.
 PINNED = {
     "JAX_ENABLE_X64": "0",
     "JAX_NUMPY_DTYPE_PROMOTION": "standard",
@@ -196,7 +198,7 @@ def overridden() -> list[str]:
 
 
 def environment(devices: int) -> dict[str, str]:
-    """What a worker's environment has beyond this process's: where compiled programs are kept, XLA's flags."""
+    """Variables of a worker's environment beyond those of this process: cache of compiled programs, flags of XLA."""
     defaults = {
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -219,7 +221,7 @@ def environment(devices: int) -> dict[str, str]:
 def python(module: str, argument: str) -> list[str]:
     """The command that runs `main()` of a module of this package, with one argument and this process's search path.
 
-    PYTHONPATH and `python -m` would put folders before the standard library, where a queue.py of the user's hides Python's.
+    PYTHONPATH and `python -m` would put folders before the standard library: a queue.py of the user would hide that of Python.
     """
     plugins.search_current_folder()
     start = f"import sys; sys.path[:] = sys.argv[2:]; from {module} import main; main()"

@@ -1,7 +1,7 @@
-"""Messages between two machines that have nothing but a folder in common: lines of JSON, a file for each direction.
+"""Messages between two machines through files in a shared folder: JSON lines, one file per direction.
 
-A reader opens its file anew each time, for network file systems show what was written when the writer has closed it. An empty
-line is a sign of life: whoever hears nothing for SILENCE seconds may take the other one for gone. No clocks are compared.
+A reader reopens its file for every read: network file systems show what was written after the writer closed it. An empty line
+is a heartbeat; a peer that is silent for SILENCE seconds is presumed dead. No clocks are compared.
 """
 
 import json
@@ -11,42 +11,42 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-POLL, BEAT, SILENCE = 0.25, 10.0, 60.0  # seconds between looks, between signs of life, until nobody is there
+POLL, HEARTBEAT, SILENCE = 0.25, 10.0, 60.0  # seconds between reads, between heartbeats, until a silent peer is presumed dead
 
 
 class Outbox:
-    """The file that this process writes. Threads may share it."""
+    """File of outgoing messages. Threads may share it."""
 
     def __init__(self, path: Path):
-        self.path, self._said, self._lock = path, time.monotonic(), threading.Lock()
+        self.path, self._sent, self._lock = path, time.monotonic(), threading.Lock()
 
     def send(self, message: dict[str, Any] | None) -> None:
-        """Appends a message by one write; None is the sign of life. Raises OSError."""
+        """Appends a message by one write; None is a heartbeat. Raises OSError."""
         line = b"\n" if message is None else json.dumps(message).encode() + b"\n"
         with self._lock, open(self.path, "ab", buffering=0) as file:
             if file.write(line) != len(line):
                 raise OSError(28, "No space left on device", str(self.path))
-            self._said = time.monotonic()
+            self._sent = time.monotonic()
 
-    def beat(self) -> None:
-        """Called often, it gives a sign of life when one is due."""
-        if time.monotonic() - self._said > BEAT:
+    def heartbeat(self) -> None:
+        """Send a heartbeat if one is due."""
+        if time.monotonic() - self._sent > HEARTBEAT:
             self.send(None)
 
 
 class Inbox:
-    """The file that the other one writes."""
+    """File of incoming messages."""
 
     def __init__(self, path: Path):
-        self.path, self._heard, self._offset, self._rest = path, time.monotonic(), 0, b""
+        self.path, self._received, self._offset, self._rest = path, time.monotonic(), 0, b""
 
     def receive(self) -> list[dict[str, Any]]:
-        """The messages that have come since. Raises OSError if there is no such file, ValueError if a line is no message."""
+        """Return the messages since the last call. Raises OSError without a file, ValueError for a line without a message."""
         with open(self.path, "rb") as file:
             file.seek(self._offset)
             data = file.read()
         if data:
-            self._heard, self._offset = time.monotonic(), self._offset + len(data)
+            self._received, self._offset = time.monotonic(), self._offset + len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         found = [json.loads(line) for line in lines if line]
         if not all(isinstance(message, dict) for message in found):
@@ -55,15 +55,15 @@ class Inbox:
 
     @property
     def silent(self) -> bool:
-        """Whether there has been no sign of life for too long; to be asked right after `receive`."""
-        return time.monotonic() - self._heard > SILENCE
+        """Whether the last message or heartbeat is older than SILENCE; valid right after `receive`."""
+        return time.monotonic() - self._received > SILENCE
 
     def messages(self, outbox: Outbox) -> Iterator[dict[str, Any]]:
-        """Waits for messages, giving signs of life; ends when the file is removed or damaged, or nobody is there."""
+        """Yield messages and send heartbeats; ends when the file is removed or damaged, or the peer is presumed dead."""
         while True:
             try:
                 yield from self.receive()
-                outbox.beat()
+                outbox.heartbeat()
             except (OSError, ValueError):
                 return
             if self.silent:

@@ -1,8 +1,8 @@
-"""Workers on a Ray cluster: every task of the queue is a Ray task, wherever Ray has room for it.
+"""Workers on a Ray cluster: every task of the queue is a Ray task.
 
-The cluster is RAY_ADDRESS; without it one is started here, on loopback alone. The driver writes the records, so the folder
-need not be shared between the machines; where it is, checkpoints are kept in it too. The data must be on every machine: a
-checksum sees to it that they are the same. A task that dies with its machine is given out again.
+RAY_ADDRESS names the cluster; without it, one is started on loopback. The driver writes the records, so the folder need not be
+shared between machines; if it is, checkpoints are written to it. The data must be on every machine, with the same checksum. A
+task whose machine dies is requeued.
 """
 
 import contextlib
@@ -22,33 +22,33 @@ import numpy as np
 from cnn_jax.errors import UsageError
 from cnn_jax.execution import cores
 from cnn_jax.execution.backends.local import environment
-from cnn_jax.execution.messages import WorkerConfig
-from cnn_jax.execution.scheduler import MOST_LANES, finished
+from cnn_jax.execution.messages import Assignment, Compiled, Compiling, Event, Finished, Lost, Ready, Trained, WorkerConfig
+from cnn_jax.execution.scheduler import MOST_LANES
 from cnn_jax.records import store
 
 if TYPE_CHECKING:
     from cnn_jax.execution.trainer import Trainer
 
-_FOLDER = "CNN_JAX_FOLDER"  # variable of a worker's environment: where the command was given, and a fork's modules are found
+_FOLDER = "CNN_JAX_FOLDER"  # environment variable of workers: current folder of the command, which may hold modules of a fork
 
 
 def _search_path() -> dict[str, str]:
-    """Where a worker finds this package and a fork's modules, as variables of its environment."""
+    """Environment variables with which a worker finds this package and the modules of a fork."""
     here = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     return {"PYTHONPATH": path, _FOLDER: os.getcwd()}
 
 
 def check() -> Any:
-    """Ray, imported. Raises UsageError if it is not installed, or nobody answers at RAY_ADDRESS; writes nothing."""
+    """Import Ray and return it. Raises UsageError if it is not installed, or if RAY_ADDRESS does not answer."""
     address = os.environ.get("RAY_ADDRESS")
-    if _on_loopback(address):  # Ray reads this when it is imported, and else takes this machine's address for 127.0.0.1
+    if _on_loopback(address):  # read by Ray at import; otherwise 127.0.0.1 is replaced by the address of this machine
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
         raise UsageError("--executor=ray: Ray is not installed: pip install -r requirements-ray.txt") from None
-    if address and "://" not in address and address != "auto":  # Ray itself would wait for a minute
+    if address and "://" not in address and address != "auto":  # Ray would wait for a minute
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
@@ -65,8 +65,8 @@ def _no_cluster(address: str | None, error: Exception) -> UsageError:
     return UsageError(f"--executor=ray: no cluster at RAY_ADDRESS={address}: {error}".split("\n")[0])
 
 
-class Tasks:
-    """The staff of a cluster: a worker is room for one task somewhere. Machines may come and go."""
+class RayBackend:
+    """Workers of a Ray cluster: a worker is the resources of one task. Machines may join and leave."""
 
     def __init__(self, config: WorkerConfig, workers: int | None):
         """Raises UsageError as `check` does, or if no machine of the cluster has enough devices."""
@@ -89,14 +89,14 @@ class Tasks:
             raise UsageError(f"--devices: no machine of the cluster has {config.devices} {self.unit}s")
         self.most_lanes = MOST_LANES if self.unit == "GPU" and config.devices == 1 else 1
         self.task = ray.remote(**{f"num_{self.unit.lower()}s": config.devices, "max_retries": 0})(_work)
-        # The mailbox stays with the driver: another machine may die, and takes only its own tasks with it.
+        # The mailbox runs on the machine of the driver: the death of another machine must not end it.
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
         self.mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
         self.writer = store.Writer(config.out)
-        self.under_way: dict[Any, int] = {}
-        self.events: list[tuple[int, dict[str, Any]]] = []
+        self.running: dict[Any, int] = {}
+        self.events: list[tuple[int, Event]] = []
 
     @property
     def size(self) -> int:
@@ -104,40 +104,40 @@ class Tasks:
         room = sum(int(node.get(self.unit, 0)) // self.config.devices for node in nodes)
         return min(self.workers or room, room)
 
-    def hire(self, number: int) -> None:
-        self.events.append((number, {"event": "ready", "slots": 1, "parallel": 1}))
+    def start(self, number: int) -> None:
+        self.events.append((number, Ready(1, 1)))
 
-    def give(self, number: int, message: dict[str, Any]) -> None:
-        self.under_way[self.task.remote(dataclasses.asdict(self.config), number, message, self.mailbox)] = number
+    def send(self, number: int, task: Assignment) -> None:
+        self.running[self.task.remote(self.config, number, task, self.mailbox)] = number
 
-    def dismiss(self, number: int) -> None:
-        self.events.append((number, {"event": "lost", "how": "dismissed"}))
+    def release(self, number: int) -> None:
+        self.events.append((number, Lost("released")))
 
-    def wait(self, seconds: float) -> list[tuple[int, dict[str, Any]]]:
+    def poll(self, seconds: float) -> list[tuple[int, Event]]:
         self._collect(seconds)
-        # What a task said before its end comes first.
+        # Events that a task sent before its end come first.
         events, self.events = self.ray.get(self.mailbox.take.remote()) + self.events, []
         return events
 
     def _collect(self, seconds: float, all: bool = False) -> None:
-        if not self.under_way:
+        if not self.running:
             return
-        running = list(self.under_way)
+        running = list(self.running)
         done, _ = self.ray.wait(running, num_returns=len(running) if all else 1, timeout=seconds)
         for task in done:
-            number = self.under_way.pop(task)
+            number = self.running.pop(task)
             try:
                 records, events = self.ray.get(task)
             except self.ray.exceptions.RayError as error:
                 how = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-                self.events.append((number, {"event": "lost", "how": how}))
+                self.events.append((number, Lost(how)))
                 continue
             for slot, record, params in records:
                 self.writer.finish(record, params)
-                self.events.append((number, finished(slot, record)))
+                self.events.append((number, Finished.of(slot, record)))
             self.events += [(number, event) for event in events]
 
-    def stop(self, seconds: float) -> None:
+    def shutdown(self, seconds: float) -> None:
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.mailbox.stop.remote()
             try:
@@ -147,17 +147,17 @@ class Tasks:
 
 
 class _Mailbox:
-    """An actor between driver and tasks: news one way, the order to stop the other."""
+    """Actor between driver and tasks: events in one direction, the request to stop in the other."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[int, dict[str, Any]]] = []
+        self.events: list[tuple[int, Event]] = []
         self.stopped = False
 
-    def say(self, number: int, event: dict[str, Any]) -> bool:
+    def add(self, number: int, event: Event) -> bool:
         self.events.append((number, event))
         return self.stopped
 
-    def take(self) -> list[tuple[int, dict[str, Any]]]:
+    def take(self) -> list[tuple[int, Event]]:
         events, self.events = self.events, []
         return events
 
@@ -168,38 +168,38 @@ class _Mailbox:
 # --------------------------------------------------------------------------------------------------- in a Ray process
 
 
-class _Errand:
-    """What a trainer says and keeps in one task; `send` takes news to the driver and returns whether to stop."""
+class _Buffer:
+    """Records and events of one task. Events of progress are sent at once; `post` returns whether to stop."""
 
-    def __init__(self, send: Callable[[dict[str, Any]], bool]) -> None:
+    def __init__(self, post: Callable[[Event], bool]) -> None:
         self.records: list[tuple[int, dict[str, Any], Mapping[str, np.ndarray] | None]] = []
-        self.events: list[dict[str, Any]] = []
-        self.send, self.stopped = send, False
+        self.events: list[Event] = []
+        self.post, self.stopped = post, False
 
-    def say(self, event: str, **fields: Any) -> None:
-        if event in ("images", "compiling", "compiled"):
-            self.stopped = self.send({"event": event, **fields})
+    def send(self, event: Event) -> None:
+        if isinstance(event, Trained | Compiling | Compiled):
+            self.stopped = self.post(event)
         else:
-            self.events.append({"event": event, **fields})
+            self.events.append(event)
 
     def keep(self, slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
         self.records.append((slot, record, params))
 
 
-def _work(config: dict[str, Any], number: int, message: dict[str, Any], mailbox: Any) -> tuple[list, list]:
-    """A task: returns its records with their parameters, and its events."""
+def _work(config: WorkerConfig, number: int, task: Assignment, mailbox: Any) -> tuple[list, list]:
+    """Run a task; return its records with their parameters, and its events."""
     import ray
 
-    errand = _Errand(lambda event: ray.get(mailbox.say.remote(number, event)))
-    trainer = _trainer(json.dumps(config))
-    trainer.say, trainer.stopped, trainer.keep = errand.say, lambda: errand.stopped, errand.keep
-    trainer.work(message["slot"], message)
-    return errand.records, errand.events
+    buffer = _Buffer(lambda event: ray.get(mailbox.add.remote(number, event)))
+    trainer = _trainer(json.dumps(dataclasses.asdict(config)))
+    trainer.send, trainer.stopped, trainer.keep = buffer.send, lambda: buffer.stopped, buffer.keep
+    trainer.run(task)
+    return buffer.records, buffer.events
 
 
 @functools.lru_cache(maxsize=1)
 def _trainer(text: str) -> "Trainer":
-    """Ray runs many tasks in one process: what they load and compile is kept. `text`: the config as JSON."""
+    """Trainer of this process, for all its tasks: data and programs are reused. `text`: the config as JSON."""
     config = WorkerConfig(**json.loads(text))
     sys.path.append(os.environ[_FOLDER])
     cores.claim(config.devices)
@@ -208,5 +208,5 @@ def _trainer(text: str) -> "Trainer":
     from cnn_jax.execution.trainer import Trainer
 
     trainer = Trainer(config, jax.local_devices()[: config.devices])
-    trainer.keeps_checkpoints = (store.folder(config.out) / "sweep.json").exists()  # the folder is shared with this machine
+    trainer.keeps_checkpoints = (store.folder(config.out) / "sweep.json").exists()  # if this machine shares the folder
     return trainer
