@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import datetime
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def record(trial: Trial, accuracy: float, *, status: str = "done", images: int =
 def minimal(trial: Trial, name: str = "", status: str = "done", checksum: str = "sum") -> dict[str, Any]:
     """The fields that a record must have, of a trial that may go by another name."""
     return {
-        "schema": store.SCHEMA, "trial": name or trial.id, "config": store.json.loads(trial.canonical), "status": status,
+        "schema": store.SCHEMA, "trial": name or trial.id, "config": json.loads(trial.canonical), "status": status,
         "test_accuracy": 0.5 if status == "done" else None, "test_examples": 10,
         "data": {"checksum": checksum, "train": 20, "validation": 0, "test": 10},
     }  # fmt: skip
@@ -76,7 +77,7 @@ def sweep(
 def folder(path: Path, records: list[dict], planned: list[Trial] = ()) -> Path:  # type: ignore[assignment]
     """Writes records into a folder by the store's own writer, as a sweep does."""
     path.mkdir(parents=True, exist_ok=True)
-    trials = [Trial.from_json(store.json.dumps(r["config"])) for r in records]
+    trials = [Trial.from_json(json.dumps(r["config"])) for r in records]
     store.begin(path, "python launch.py grid", "2026-11-01T00:00:00", [*trials, *planned])
     writer = store.Writer(path)
     for r in records:

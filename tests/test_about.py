@@ -12,7 +12,7 @@ from PIL import Image
 
 from cnn_jax import data, description, report, zoo
 from cnn_jax.cli import about, experiments
-from cnn_jax.records import store
+from cnn_jax.records import lines, store
 from cnn_jax.sweep import plan
 from cnn_jax.trial import DataConfig, ModelConfig, Trial
 from tests import synthetic
@@ -186,7 +186,7 @@ def test_what_does_not_fit_in_the_header_is_left_out(tmp_path: Path, foreign: ob
     header = json.loads((out / "sweep.json").read_text())
     del header["crc32"]
     header["commands"][-1]["about"] = foreign
-    (out / "sweep.json").write_bytes(store._encode(header))
+    (out / "sweep.json").write_bytes(lines.encode(header))
     assert '<ol class="network"' not in report.write(out).read_text()
 
 

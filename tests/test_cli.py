@@ -561,7 +561,7 @@ def many_factors(path: Path, shift: float = 0.0) -> Path:
     for record in synthetic.sweep(seeds=2):
         for activation in ("relu", "gelu"):
             for rate in (0.001, 0.0003):
-                config = Trial.from_json(store.json.dumps(record["config"]))
+                config = Trial.from_json(json.dumps(record["config"]))
                 trial = dataclasses.replace(
                     config,
                     model=dataclasses.replace(config.model, activation=activation),

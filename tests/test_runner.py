@@ -153,7 +153,7 @@ def test_a_dead_workers_trial_is_done_by_another(tmp_path: Path) -> None:
     master, backend = scheduler(tmp_path, act)
     master.run()
     assert set(statuses(tmp_path).values()) == {"done"}
-    assert backend.startd.count(died[0]) == 2
+    assert backend.started.count(died[0]) == 2
 
 
 def test_a_trial_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:

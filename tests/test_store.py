@@ -15,7 +15,7 @@ import pytest
 import synthetic
 
 from cnn_jax.errors import UsageError
-from cnn_jax.records import store
+from cnn_jax.records import lines, store
 from cnn_jax.trial import Trial
 
 
@@ -157,7 +157,7 @@ def test_folder_of_another_version_is_refused(folder: Path) -> None:
     store.Writer(folder).finish(record("a"))
     header = folder / "sweep.json"
     written = header.read_bytes()
-    header.write_bytes(store._encode({"schema": 99, "commands": []}))
+    header.write_bytes(lines.encode({"schema": 99, "commands": []}))
     for action in (store.check, store.commands):
         with pytest.raises(UsageError, match="schema 99"):
             action(folder)

@@ -20,6 +20,7 @@ from rich.console import Console
 from cnn_jax import cache_folder, report
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
+from cnn_jax.records.arrays import _array as npy_array
 from cnn_jax.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,7 +150,7 @@ def test_f3_only_regular_files_are_read(kind: str, tmp_path: Path, monkeypatch: 
 
 def test_f3_files_beyond_the_limit_are_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = sweep(tmp_path, line(json.dumps(GOOD)))
-    monkeypatch.setattr(store, "MAX_LINE", 100)
+    monkeypatch.setattr("cnn_jax.records.lines.MAX_LINE", 100)
     assert store.read(out) == []
     monkeypatch.setattr(store, "MAX_RECORDS", 10)
     assert len(store.damaged(out)) == 2
@@ -173,7 +174,7 @@ def test_f3_a_small_file_of_large_arrays_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"shape": (10**12,), "fortran_order": False, "descr": "<f8"})
     with pytest.raises(ValueError, match="size of an array"):
-        store._array(buffer.getvalue())
+        npy_array(buffer.getvalue())
     for order in "CF":
         arrays = {"x": np.asarray(np.arange(6.0).reshape(2, 3), order=order), "n": np.array(3), "none": np.zeros((0, 2))}
         for name, value in store.from_npz(store.to_npz(arrays)).items():

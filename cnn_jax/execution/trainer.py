@@ -16,6 +16,7 @@ from cnn_jax.execution import messages
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure, success
 from cnn_jax.records import store
+from cnn_jax.training.loop import steps_per_epoch
 from cnn_jax.training.position import advance, finished, start
 from cnn_jax.training.program import DeviceData, compile_program, implementation
 from cnn_jax.training.result import results
@@ -113,7 +114,9 @@ class Trainer:
         for trial, outcome in zip(trials, outcomes, strict=True):
             record = success(trial, outcome, dataset, self.config.provenance, self._device(), self._precision())
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
-            record |= {"convolution": made_with["convolution"]}
+            steps = steps_per_epoch(len(dataset.train_labels), trial.train.batch_size)
+            images = position.step / steps * len(dataset.train_labels)
+            record |= {"convolution": made_with["convolution"], "images_per_second": images / position.train_seconds}
             self.keep(slot, record, outcome.variables if self.config.keep_params else None)
             compile_seconds = 0.0  # recorded once
         self.send(messages.Idle(slot, seconds, program.compile_seconds))

@@ -1,4 +1,4 @@
-"""What was done: append-only results, trained parameters, checkpoints, resume. A folder of plain files, no JAX.
+"""Folder of a sweep: append-only records, trained parameters, checkpoints, resume. Plain files, no JAX.
 
     DIR/sweep.json             schema version, and the commands that were run here
     DIR/plan/HASH.jsonl.gz     the trials that a command planned, a line of canonical JSON each
@@ -19,16 +19,11 @@ object of its own, and every object appears whole. They cannot be locked either:
 import collections
 import contextlib
 import dataclasses
-import errno
 import gzip
 import hashlib
 import io
-import json
-import math
 import os
-import pathlib
 import socket
-import stat
 import tempfile
 import zipfile
 import zlib
@@ -42,59 +37,19 @@ import cnn_jax
 from cnn_jax import schema
 from cnn_jax.errors import UsageError
 from cnn_jax.records import record as records
+from cnn_jax.records.arrays import from_npz, to_npz
+from cnn_jax.records.files import StoreError as StoreError
+from cnn_jax.records.files import folder, is_local, read_file, replace, reporting
+from cnn_jax.records.files import locked as locked
+from cnn_jax.records.header import SCHEMA as SCHEMA
+from cnn_jax.records.header import check_schema, commands, read_header
+from cnn_jax.records.lines import decode, encode
 from cnn_jax.trial import Trial
 
-SCHEMA = records.SCHEMA
 # The largest files that are read, in bytes; a plan is this large after decompression.
-MAX_RECORDS, MAX_LINE, MAX_PLAN, MAX_HEADER, MAX_ARRAYS = 2**30, 2**24, 2**28, 2**24, 2**31
+MAX_RECORDS, MAX_PLAN, MAX_ARRAYS = 2**30, 2**28, 2**31
 # A trial of one of these states is not run again; a failed one is.
 FINISHED = ("done", "diverged")
-
-
-class StoreError(OSError):
-    """The folder cannot be written any more: full, read-only or gone. The message is one line."""
-
-
-def folder(dir: str | os.PathLike) -> Path:
-    """`dir` as a path: of pathlib, or of etils.epath where it has a scheme such as gs://.
-
-    In a string, a leading ~ or ~USER is the home folder. Raises UsageError if there is no such home or scheme.
-    """
-    if "://" not in os.fspath(dir):
-        path = Path(dir)
-        if not path.parts or not path.parts[0].startswith("~"):
-            return path
-        if not os.fspath(dir).startswith("~") or isinstance(dir, Path):  # as ./~, which a Path holds as ~
-            return Path.cwd() / path
-        try:
-            return path.expanduser()
-        except RuntimeError:
-            raise UsageError(f"--out: {path.parts[0]} has no home folder on this machine: name the folder in full") from None
-    from etils import epath
-
-    try:
-        return epath.Path(dir)  # type: ignore[return-value]
-    except KeyError:
-        raise UsageError(
-            f"--out: {dir} has an unknown scheme: use gs://BUCKET/..., s3://BUCKET/... or a local folder"
-        ) from None
-
-
-def is_local(dir: Path) -> bool:
-    """Whether the folder is in a file system, with appending, renaming and locks; an object store has none of them."""
-    return isinstance(dir, pathlib.Path)
-
-
-@contextlib.contextmanager
-def reporting(dir: str | os.PathLike) -> Iterator[None]:
-    """What goes wrong with files inside becomes a StoreError that names the folder."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise StoreError(f"--out: {dir} cannot be written: {error.strerror or error}{where}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading
@@ -115,7 +70,7 @@ def check(dir: str | os.PathLike) -> None:
                 raise UsageError(f"--out: {existing} is not a folder: name a folder that exists or can be made")
             if not os.access(existing, os.W_OK | os.X_OK) or (existing != path and not _can_make_folders(existing)):
                 raise UsageError(f"--out: {path} cannot be written: name a folder that you may write to")
-        if _read_header(path) is None and _record_files(path):
+        if read_header(path) is None and _record_files(path):
             _scan(path)  # refuses what is not ours
     except (OSError, ImportError) as error:  # a name that is too long, a bucket that is not ours, its library not installed
         raise UsageError(f"--out: {path} cannot be used: {error}") from None
@@ -128,58 +83,6 @@ def _can_make_folders(parent: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def read_file(path: Path, limit: int) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises:
-      OSError: it is missing, larger than `limit` bytes, or a FIFO, device, socket or folder, which are not opened.
-    """
-    if not is_local(path):
-        return path.read_bytes()
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())  # of what was opened: the name may lead elsewhere by now
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        data = file.read(limit + 1) if found.st_size <= limit else b""
-    if found.st_size > limit or len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
-    return data
-
-
-def _read_header(dir: Path) -> records.Header | None:
-    """The header; None if there is none, or if it is damaged in a folder that is ours. Raises UsageError if it is another's."""
-    try:
-        data = read_file(dir / "sweep.json", MAX_HEADER)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"{dir / 'sweep.json'} cannot be read: {error.strerror or error}") from None
-    try:
-        raw = _decode(data.removesuffix(b"\n"))
-        _check_schema(dir, raw)
-        return schema.decode(records.Header, raw, ignore_unknown=True)
-    except UsageError:
-        raise
-    except ValueError:
-        if (dir / "plan").is_dir() or (dir / "records").is_dir():
-            return None
-        raise UsageError(
-            f"--out: {dir / 'sweep.json'} is not this program's: name another folder, or remove the file"
-        ) from None
-
-
-def _check_schema(dir: Path, found: Mapping[str, Any]) -> None:
-    if not isinstance(found.get("schema"), int):
-        raise ValueError("no schema")
-    if found["schema"] != SCHEMA:
-        raise UsageError(
-            f"--out: {dir} holds records of schema {found.get('schema')}, this version writes schema {SCHEMA}: "
-            f"name another folder, or use the version that made it"
-        )
 
 
 def read(dir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -227,7 +130,7 @@ class _Contents(NamedTuple):
 def _scan(dir: Path) -> _Contents:
     found = _Contents({}, [], {}, {})
     paths = _record_files(dir)
-    if not paths and _read_header(dir) is None:
+    if not paths and read_header(dir) is None:
         raise UsageError(f"{dir} holds no sweep: name a folder that launch.py wrote with --out")
     for path in paths:
         try:
@@ -246,8 +149,8 @@ def _scan(dir: Path) -> _Contents:
 
 def _add_line(found: _Contents, dir: Path, line: bytes, place: str) -> None:
     try:
-        raw = _decode(line)
-        _check_schema(dir, raw)
+        raw = decode(line)
+        check_schema(dir, raw)
         record = records.to_json(records.decode(raw))
     except UsageError:
         raise
@@ -273,33 +176,6 @@ def _record_files(dir: Path) -> list[Path]:
         return []
     except OSError as error:
         raise UsageError(f"{dir / 'records'} cannot be read: {error.strerror or error}") from None
-
-
-def _encode(record: Mapping[str, Any]) -> bytes:
-    # NaN and infinity are no JSON: a diverged trial's losses are null.
-    body = json.dumps(_finite(record), separators=(",", ":"), allow_nan=False)
-    return f'{body[:-1]},"crc32":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
-
-
-def _decode(line: bytes) -> dict[str, Any]:
-    """Return the object that a line holds. Raises ValueError if it is damaged, longer than MAX_LINE or no object."""
-    head, mark, tail = line.rpartition(b',"crc32":"')
-    if len(line) > MAX_LINE or not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
-        raise ValueError("damaged line")
-    raw = schema.loads((head + b"}").decode())
-    if not isinstance(raw, dict):
-        raise ValueError("not an object")
-    return raw
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value
 
 
 class _Plans(NamedTuple):
@@ -353,11 +229,6 @@ def _plan_name(text: bytes) -> str:
     return f"{hashlib.sha256(text).hexdigest()[:16]}.jsonl.gz"
 
 
-def commands(dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The commands that were run in `dir`, each with its time, the name of its plan and the version that ran it."""
-    return (_read_header(folder(dir)) or records.Header()).to_json()["commands"]
-
-
 IMAGE_BYTES = 2**23  # at most, of a file of images: the report copies parts of it into its page
 
 
@@ -397,36 +268,6 @@ def _trial_folder(dir: Path, trial_id: str) -> Path:
 # ---------------------------------------------------------------------------------------------------------------- writing
 
 
-@contextlib.contextmanager
-def locked(dir: Path) -> Iterator[None]:
-    """Holds the folder for this process; raises UsageError naming the holder if another one has it.
-
-    Where files cannot be locked (object stores, some mounted folders) it holds nothing: records of two writers do not
-    harm each other, and the first of two alike counts.
-    """
-    if not is_local(dir):
-        yield
-        return
-    import fcntl
-
-    with reporting(dir):
-        dir.mkdir(parents=True, exist_ok=True)
-        file = open(dir / "lock", "ab+", buffering=0)  # noqa: SIM115 (closed below, which lets go of the lock)
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = " ".join(file.read(200).decode(errors="replace").split())
-            raise UsageError(f"--out: {dir} is in use by {holder or 'another process'}: wait, or name another folder") from None
-        except OSError:
-            pass
-        with reporting(dir):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
-
-
 def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Mapping[str, Any] | None = None) -> list[str]:
     """Writes down what is about to be run: the schema, the command and its plan. Mends what a crash or damage left behind.
 
@@ -438,7 +279,7 @@ def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Ma
     with reporting(dir):
         for name in ("plan", "records", "trials"):
             (dir / name).mkdir(parents=True, exist_ok=True)
-        header = _read_header(dir)
+        header = read_header(dir)
         if header is None:
             header = records.Header()
             if (dir / "sweep.json").exists():
@@ -451,12 +292,12 @@ def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Ma
         entry = records.Command(command, time, plan, cnn_jax.__version__, dict(about) if about else None)
         earlier = (dataclasses.replace(c, about=None) if about and c.about == about else c for c in header.commands)
         header = dataclasses.replace(header, commands=(*earlier, entry))
-        replace(dir / "sweep.json", _encode(header.to_json()))
+        replace(dir / "sweep.json", encode(header.to_json()))
         bad = damaged(dir)
         if new := [line for line in bad if line not in header.damaged]:
             shown = ", ".join(new[:3]) + (" ..." if len(new) > 3 else "")
             notes.append(f"{len(new)} damaged line{'s' * (len(new) > 1)} in records ({shown}) left out: those trials run again")
-            replace(dir / "sweep.json", _encode(dataclasses.replace(header, damaged=tuple(bad)).to_json()))
+            replace(dir / "sweep.json", encode(dataclasses.replace(header, damaged=tuple(bad)).to_json()))
     return notes
 
 
@@ -483,7 +324,7 @@ class Writer:
                 data = to_npz(params)
                 checksum = hashlib.sha256(data).hexdigest()
                 replace(folder / "params.npz", data)
-            self._append(_encode({**record, "params_sha256": checksum}))
+            self._append(encode({**record, "params_sha256": checksum}))
             for pattern in ("checkpoint-*", ".*.tmp") if record["status"] in FINISHED else ():
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
@@ -535,63 +376,3 @@ def checkpoints(dir: str | os.PathLike, trial_id: str) -> Iterator[dict[str, np.
             data = read_file(path, MAX_ARRAYS)
             if hashlib.sha256(data).hexdigest()[:16] == path.stem.rsplit("-", 1)[-1]:
                 yield from_npz(data)
-
-
-def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays by name as the bytes of an .npz file: the same arrays give the same bytes."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def from_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays that `to_npz` wrote.
-
-    Objects are refused, for reading them runs code, and so are compressed files: a few bytes may hold gigabytes.
-
-    Raises:
-      ValueError: the file is damaged or not one of ours.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as file:
-            members = file.infolist()
-            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > len(data):
-                raise ValueError("a compressed .npz file")
-            return {m.filename.removesuffix(".npy"): _array(file.read(m)) for m in members}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"damaged .npz file: {error}") from None
-
-
-def _array(data: bytes) -> np.ndarray:
-    """The array of a .npy file, whose header may ask for any amount of memory: it must agree with the size of the file."""
-    file = io.BytesIO(data)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError("a .npy file of an unknown version")
-    shape, fortran_order, dtype = readers[version](file)
-    if dtype.hasobject:
-        raise ValueError("objects are not loaded: they are pickles, which run code")
-    if dtype.itemsize * math.prod(shape) != len(data) - file.tell():
-        raise ValueError("the size of an array is not that of its file")
-    flat = np.frombuffer(data, dtype, offset=file.tell()).copy()
-    return flat.reshape(shape, order="F" if fortran_order else "C")
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, whatever is killed or cut off when."""
-    if not is_local(path):
-        path.write_bytes(data)  # an object appears when it is complete
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:  # never through a link that somebody left there
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -1,8 +1,10 @@
 """Intervals, effects and comparisons from recorded results alone. The unit is the run; accuracies are fractions of 1."""
 
+from cnn_jax.stats.analysis import Analysis, accuracy_interval, analyse
 from cnn_jax.stats.cells import Cell, Design, Level, Record, compared_on, datasets, design, flat, key, numeric, one_image, text
 from cnn_jax.stats.comparisons import Comparison, against_best
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
+from cnn_jax.stats.image_variance import Images
 from cnn_jax.stats.images import Noise, answers, correct_SN, correctness, flipped, never_right, noise, rates
 from cnn_jax.stats.intervals import (
     LEVEL,
@@ -14,10 +16,9 @@ from cnn_jax.stats.intervals import (
     seeds_to_resolve,
     smallest_difference,
 )
-from cnn_jax.stats.means import Images, Means, Test
+from cnn_jax.stats.means import Means, Test
 from cnn_jax.stats.sequential import Decision, confidence_sequence, decide, expected_seeds, open_cells
 from cnn_jax.stats.simultaneous import holm, range_critical, range_p
-from cnn_jax.stats.summary import Analysis, accuracy_interval, analyse
 
 __all__ = [
     "LEVEL",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnn_jax.stats.cells import Cell, Record
-from cnn_jax.stats.means import Images
+from cnn_jax.stats.image_variance import Images
 
 
 def correctness(record: Record, metric: str = "test_accuracy") -> np.ndarray | None:

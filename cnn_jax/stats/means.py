@@ -12,13 +12,9 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
+from cnn_jax.stats.image_variance import Images, differences
 from cnn_jax.stats.intervals import LEVEL, Estimate
-
-# See Means.of; set by simulation.
-PRIOR_DF, PRIOR_BELOW, PRIOR_ABOVE = 8.0, 3.0, 0.5
-# A cell whose variance is that many times the median of the others, beyond what chance explains, stands on its own variance.
-OUTLIER_RATIO, OUTLIER_P = 20.0, 1e-2
-GRAM_UP_TO = 1000  # cells whose (K, K) covariance over images is kept
+from cnn_jax.stats.variance import moderate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,99 +25,6 @@ class Test:
     df: tuple[float, float]
     p: float
     omega_squared: Estimate
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Answers of K cells to the same N images.
-
-    Attributes:
-        rate_KN: The share of each cell's runs that classify each image correctly.
-        residual_K: Variance of one run's answer to one image that neither the run nor the image explains; 0 where a cell
-            has a single run.
-        runs_K: Runs per cell.
-    """
-
-    rate_KN: np.ndarray
-    residual_K: np.ndarray
-    runs_K: np.ndarray
-
-    @classmethod
-    def of(cls, correct: Sequence[np.ndarray]) -> "Images":
-        """From the answers of each cell, (runs, N) bool."""
-        rate_KN = np.stack([bits.mean(axis=0, dtype=np.float32) for bits in correct])
-        return cls(rate_KN, np.array([_residual(bits) for bits in correct]), np.array([len(bits) for bits in correct]))
-
-    @property
-    def count(self) -> int:
-        """N, the number of images."""
-        return self.rate_KN.shape[1]
-
-    @functools.cached_property
-    def _centered_KN(self) -> np.ndarray:
-        return self.rate_KN - self.rate_KN.mean(axis=1, keepdims=True)
-
-    @functools.cached_property
-    def _gram_KK(self) -> np.ndarray:
-        return (self._centered_KN @ self._centered_KN.T).astype(np.float64)
-
-    @functools.cached_property
-    def _squares_K(self) -> np.ndarray:
-        return np.einsum("kn,kn->k", self._centered_KN, self._centered_KN, dtype=np.float64)
-
-    @functools.cached_property
-    def _spent_K(self) -> np.ndarray:
-        """What seeds alone put into a cell's own variance over images, less one image that any cell may answer differently."""
-        return (self.residual_K * (self.count - 1) - 1) / self.runs_K
-
-    def variance(self, weight_RK: np.ndarray) -> np.ndarray:
-        """(R,) variance of each contrast of cell means that a new draw of N images adds to that of new seeds.
-
-        Answers have a variance over seeds, over images and a residual (Brennan 2001, "Generalizability theory", chapter 2).
-        The spread of cell means between images, over N, holds that of images and a share of the residual that the spread
-        between seeds holds as well: that share is taken off. One further discordant image per cell keeps intervals honest
-        where few images or none are answered differently (Bonett and Price 2012, "Adjusted Wald confidence interval for a
-        difference of binomial proportions based on paired data").
-        """
-        if len(self.rate_KN) <= GRAM_UP_TO:
-            squares_R = np.einsum("rk,kl,rl->r", weight_RK, self._gram_KK, weight_RK, optimize=True)
-        else:
-            squares_R = np.array([((w.astype(np.float32) @ self._centered_KN) ** 2).sum() for w in weight_RK])
-        return np.maximum(squares_R - weight_RK**2 @ self._spent_K, 0) / (self.count * max(self.count - 1, 1))
-
-    def variance_of_pairs(self, weight_LK: np.ndarray) -> np.ndarray:
-        """(L, L) `variance` of the differences between each two of L weighted means."""
-        rate_LN = weight_LK.astype(np.float32) @ self._centered_KN
-        squares_LL = _differences((rate_LN @ rate_LN.T).astype(np.float64))
-        spent_LL = _differences((weight_LK * self._spent_K) @ weight_LK.T)
-        return np.maximum(squares_LL - spent_LL, 0) / (self.count * max(self.count - 1, 1))
-
-    def pair_variance(self, i: np.ndarray | int, j: np.ndarray | int) -> np.ndarray:
-        """`variance` of the differences between cells i and cells j, or of the grid of i, (R, 1), and j, (1, C)."""
-        i, j = np.asarray(i), np.asarray(j)
-        if len(self.rate_KN) <= GRAM_UP_TO:
-            products = self._gram_KK[i, j]
-        else:  # a few rows of the covariance are enough, and all of them would not fit in memory
-            products = (self._centered_KN[i.ravel()] @ self._centered_KN[j.ravel()].T).reshape(i.size, j.size)
-        squares = self._squares_K[i] + self._squares_K[j] - 2 * products
-        return np.maximum(squares - self._spent_K[i] - self._spent_K[j], 0) / (self.count * max(self.count - 1, 1))
-
-    def only(self, index: Sequence[int]) -> "Images":
-        """The same answers of these cells."""
-        at = list(index)
-        return Images(self.rate_KN[at], self.residual_K[at], self.runs_K[at])
-
-
-def _residual(bits_SN: np.ndarray) -> float:
-    runs, images = bits_SN.shape
-    if runs < 2 or images < 2:
-        return 0.0
-    # Sums of squares of a two-way layout of zeros and ones.
-    right = float(bits_SN.sum())
-    total = right - right**2 / bits_SN.size
-    by_run = float((bits_SN.sum(axis=1) ** 2.0).sum() / images - right**2 / bits_SN.size)
-    by_image = float((bits_SN.sum(axis=0) ** 2.0).sum() / runs - right**2 / bits_SN.size)
-    return max(0.0, total - by_run - by_image) / ((runs - 1) * (images - 1))
 
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
@@ -244,7 +147,7 @@ class Means:
         runs_K = np.array([len(c) for c in cells])
         own_K = np.array([c.var(ddof=1) if len(c) > 1 else math.nan for c in cells])
         own_K = np.maximum(own_K, resolution**2 / 12)
-        variance_K, df_K = _moderate(own_K, runs_K - 1)
+        variance_K, df_K = moderate(own_K, runs_K - 1)
         return cls(mean_K, runs_K, own_K, variance_K, df_K, float((runs_K - 1).sum()), images)
 
     def only(self, *cells: int) -> "Means":
@@ -312,7 +215,7 @@ class Means:
         powers = [weight_LK**n for n in range(5)]
         cross = {n: (powers[n] * known_K) @ powers[4 - n].T for n in (0, 1, 2)}
         known_LL = np.maximum(cross[0] + cross[0].T - 4 * (cross[1] + cross[1].T) + 6 * cross[2], 0)
-        seeds_LL = np.maximum(_differences((weight_LK * part_K) @ weight_LK.T), 0)
+        seeds_LL = np.maximum(differences((weight_LK * part_K) @ weight_LK.T), 0)
         added_LL = self.images.variance_of_pairs(weight_LK) if self.images else np.zeros_like(seeds_LL)
         least_L = np.argmax(powers[4] * known_K, axis=1)
         at = np.arange(len(weight_LK))
@@ -385,68 +288,10 @@ def _least_known(i: np.ndarray, j: np.ndarray, part_K: np.ndarray, df_K: np.ndar
     return np.where(first, part_K[i], part_K[j]), np.where(first, df_K[i], df_K[j])
 
 
-def _differences(gram_LL: np.ndarray) -> np.ndarray:
-    """Squared distances from inner products."""
-    squares_L = np.diag(gram_LL)
-    return squares_L[:, None] + squares_L[None] - 2 * gram_LL
-
-
 def _without_dust(weight_RK: np.ndarray) -> np.ndarray:
     """Contrasts without the rounding errors that least squares leaves on cells that take no part."""
     largest_R = np.abs(weight_RK).max(axis=1, keepdims=True)
     return np.where(np.abs(weight_RK) > 1e-9 * largest_R, weight_RK, 0.0)
-
-
-def _moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variances drawn towards the pooled one, and the degrees of freedom that each is then known with."""
-    known = (df_K > 0) & (own_K > 0)
-    if not known.any():
-        return np.where(df_K > 0, own_K, math.nan), df_K.astype(float)
-    alone = _outliers(own_K, df_K, known)
-    s2, d = own_K[known & ~alone], df_K[known & ~alone]
-    prior = PRIOR_DF
-    if len(s2) > 2:
-        logs = np.log(s2) - special.digamma(d / 2) + np.log(d / 2)
-        excess = logs.var(ddof=1) - special.polygamma(1, d / 2).mean()
-        prior = min(prior, 2 * _trigamma_inverse(excess)) if excess > 0 else prior
-    elif known.all():
-        prior = 0.0  # two cells say nothing about how spreads vary: Welch's test
-    pooled = np.average(s2, weights=d)
-    below_K, above_K = np.minimum(prior, PRIOR_BELOW * df_K), np.minimum(prior, PRIOR_ABOVE * df_K)
-    prior_K = np.where(df_K == 0, prior, np.where(np.nan_to_num(own_K) > pooled * (1 + 1e-9), above_K, below_K))
-    prior_K = np.where(alone, 0.0, prior_K)
-    total_K = prior_K + df_K
-    return (prior_K * pooled + df_K * np.nan_to_num(own_K)) / total_K, total_K
-
-
-def _outliers(own_K: np.ndarray, df_K: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which cells vary far more than the others do: by `OUTLIER_RATIO`, and more than chance explains (F test, Bonferroni)."""
-    alone = np.zeros(len(own_K), dtype=bool)
-    while (rest := known & ~alone).sum() > 2:
-        largest = int(np.argmax(np.where(rest, own_K, -1.0)))
-        others = rest.copy()
-        others[largest] = False
-        # The median stands firm where several cells are unstable; a chi-squared variable's median is below its mean.
-        df = np.median(df_K[others])
-        typical = np.median(own_K[others]) * df / special.chdtri(df, 0.5)
-        ratio = own_K[largest] / typical
-        p = special.fdtrc(df_K[largest], df_K[others].sum(), ratio)
-        if ratio < OUTLIER_RATIO or p * rest.sum() > OUTLIER_P:
-            break
-        alone[largest] = True
-    return alone
-
-
-def _trigamma_inverse(y: float) -> float:
-    """x > 0 with trigamma(x) = y, by Newton's method on 1 / trigamma, which is convex (Smyth 2004, appendix)."""
-    x = 0.5 + 1 / y
-    for _ in range(50):
-        value = special.polygamma(1, x)
-        step = value * (1 - value / y) / special.polygamma(2, x)
-        x += step
-        if -step / x < 1e-8:
-            break
-    return float(x)
 
 
 def _noncentrality(f: float, df1: float, df2: float, quantile: float) -> float:

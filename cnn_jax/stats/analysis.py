@@ -11,9 +11,10 @@ from scipy import special
 from cnn_jax.stats.cells import Cell, Design, Record, compared_on, design, one_image
 from cnn_jax.stats.comparisons import Comparison, against_best, cells_p
 from cnn_jax.stats.effects import Effects, effects
+from cnn_jax.stats.image_variance import Images
 from cnn_jax.stats.images import Noise, answers, noise
 from cnn_jax.stats.intervals import LEVEL, Estimate, expected_best, smallest_difference
-from cnn_jax.stats.means import Images, Means
+from cnn_jax.stats.means import Means
 from cnn_jax.stats.sequential import Decision, decide
 from cnn_jax.stats.simultaneous import range_critical
 from cnn_jax.stats.splits import within_splits

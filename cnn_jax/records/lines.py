@@ -1,0 +1,39 @@
+"""Lines of JSON with a checksum: a torn or damaged line is recognized."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import schema
+
+MAX_LINE = 2**24  # bytes
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    # NaN and infinity are no JSON: a diverged trial's losses are null.
+    body = json.dumps(_finite(record), separators=(",", ":"), allow_nan=False)
+    return f'{body[:-1]},"crc32":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """Return the object that a line holds. Raises ValueError if it is damaged, longer than MAX_LINE or no object."""
+    head, mark, tail = line.rpartition(b',"crc32":"')
+    if len(line) > MAX_LINE or not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
+        raise ValueError("damaged line")
+    raw = schema.loads((head + b"}").decode())
+    if not isinstance(raw, dict):
+        raise ValueError("not an object")
+    return raw
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value
