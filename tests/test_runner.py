@@ -19,7 +19,7 @@ import synthetic
 
 from cnn_jax import execution
 from cnn_jax.errors import UsageError
-from cnn_jax.execution import messages
+from cnn_jax.execution import driver, messages
 from cnn_jax.execution.backends import local
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.queue import Queue
@@ -410,9 +410,9 @@ def test_finished_trials_are_not_missing_and_other_data_are_refused(tmp_path: Pa
     store.begin(tmp_path, "test", "now", TRIALS)
     for trial, status in zip(TRIALS, ("done", "diverged", "failed"), strict=False):
         store.Writer(tmp_path).finish(synthetic.minimal(trial, status=status))
-    assert execution._missing(TRIALS, tmp_path, {TRIALS[0].data: "sum"}, True, []) == TRIALS[2:]
+    assert driver._missing(TRIALS, tmp_path, {TRIALS[0].data: "sum"}, True, []) == TRIALS[2:]
     with pytest.raises(UsageError, match="digits has changed"):
-        execution._missing(TRIALS, tmp_path, {TRIALS[0].data: "other"}, True, [])
+        driver._missing(TRIALS, tmp_path, {TRIALS[0].data: "other"}, True, [])
 
 
 SLOW = """

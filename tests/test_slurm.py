@@ -101,7 +101,7 @@ def test_jobs_die_and_leave_and_the_driver_is_interrupted_and_nothing_is_lost(cl
     fake_slurm.deliver(told, signal.SIGUSR2, cluster.state)
     heard = done(driver)
     assert f"worker died (job {killed}: FAILED)" in heard
-    assert "a worker was told to go" in heard
+    assert "a worker was told to stop" in heard
     assert results(out) == results(calm)
     assert store.lost_params(out) == set()
     assert not cluster.running()
@@ -134,7 +134,7 @@ def test_a_driver_that_was_killed_leaves_no_jobs_to_the_next(cluster: Cluster, t
 @pytest.mark.parametrize(
     ("flags", "environment", "named"),
     [
-        (["--workers=2"], {"PATH": "/nonexistent"}, "there is no sbatch here"),
+        (["--workers=2"], {"PATH": "/nonexistent"}, "sbatch is not installed"),
         ([], {}, "--workers"),
         (["--workers=2", "--out=gs://bucket/x"], {}, "all nodes share"),
     ],
@@ -171,7 +171,7 @@ def test_jobs_that_cannot_begin_are_no_endless_loop(cluster: Cluster, tmp_path: 
     (cluster.home / "cluster" / "bin" / "srun").write_text("#!/bin/sh\nexit 127\n")
     told = done(cluster.submit(tmp_path / "out"), 1)
     assert told.count("\n") == 1
-    assert "workers die before they begin (job " in told
+    assert "workers die at start-up (job " in told
     assert "FAILED; is --out in a file system that the nodes share?): see " in told
 
 
@@ -203,7 +203,7 @@ def test_noise_is_no_message(noise: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["removed", "damaged", "silent"])
 def test_messages_end_when_nobody_is_there(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailbox, "POLL", 0.01)
-    monkeypatch.setattr(mailbox, "BEAT", 0.05)
+    monkeypatch.setattr(mailbox, "HEARTBEAT", 0.05)
     monkeypatch.setattr(mailbox, "SILENCE", 0.4 if end == "silent" else 60)
     theirs, mine, heard = Outbox(tmp_path / "tasks"), Outbox(tmp_path / "events"), []
     theirs.send({"n": 1})
