@@ -210,7 +210,7 @@ def test_messages_end_when_nobody_is_there(end: str, tmp_path: Path, monkeypatch
     thread = threading.Thread(target=lambda: heard.extend(Inbox(theirs.path).messages(mine)))
     thread.start()
     for _ in range(12):  # longer than the silence that would end it
-        theirs.beat()
+        theirs.heartbeat()
         time.sleep(0.06)
     assert thread.is_alive()
     if end == "removed":
