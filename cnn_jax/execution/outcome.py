@@ -63,9 +63,8 @@ def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[st
     """The record of a trial that could not be trained."""
     empty = (
         "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
-        "test_accuracy", "test_correct", "val_correct", "test_examples", "train_seconds", "compile_seconds", "images_per_second",
-        "device",
-        "precision", "convolution", "data",
+        "test_accuracy", "test_correct", "val_correct", "test_examples", "train_seconds", "compile_seconds",
+        "images_per_second", "device", "precision", "convolution", "data",
     )  # fmt: skip
     return _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], **dict.fromkeys(empty)}
 
