@@ -1,5 +1,5 @@
 # make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
-# make check   lint and types                                   make bench   ours against PyTorch, Keras and a plain Flax loop
+# make check   lint, types and format                           make bench   ours against PyTorch, Keras and a plain Flax loop
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,7 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/clang-format --dry-run -Werror cnn_jax/ops/native/*.c cnn_jax/ops/native/*.h
 
 $(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
