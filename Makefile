@@ -1,11 +1,12 @@
 # make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
-# make check   lint and types                                   make bench   ours against PyTorch, Keras and a plain Flax loop
+# make check   lint, types and format                           make bench   ours against PyTorch, Keras and a plain Flax loop
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
+# make test-sanitizers   the C with checks of memory accesses and of undefined behaviour
 PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray pictures clean
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers pictures clean
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
@@ -30,6 +31,15 @@ test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)
 
+# The C of convolution under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc. Python itself is not instrumented, so both
+# libasan and the C++ library that it intercepts are loaded first.
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+test-sanitizers: $(VENV)/.ready-dev
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libstdc++.so.6)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 CC="$(CC)" CNN_JAX_CFLAGS="$(SANITIZE)" \
+		$(VENV)/bin/python -m pytest -s tests/test_native.py tests/test_convolution.py \
+		-k "random_shapes or (native and (at_once or e1_ or values_and or nothing or diverged))" $(ARGS)
+
 # Convolution, pooling and gradients against PyTorch and Keras; textbook designs against statsmodels.
 oracle: .venv-oracle/.ready
 	KERAS_BACKEND=torch .venv-oracle/bin/python -m pytest -n auto -m oracle tests/oracle $(ARGS)
@@ -43,6 +53,7 @@ check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/clang-format --dry-run -Werror cnn_jax/ops/native/*.c cnn_jax/ops/native/*.h
 
 $(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -5,7 +5,13 @@ convolution at more than a fraction of the processor's speed inside a loop (docs
 nearly every machine that trains networks has one. Where there is none, `library` says why and `convolution` has designs
 for XLA alone.
 
-CACHE/native/conv-KEY-SHA.so      KEY: of sources, compiler, processor; SHA: of the file itself, so damage is seen
+CACHE/native/conv-KEY-SHA.so      KEY: of sources, compiler, flags, processor; SHA: of the file itself, so damage is seen
+
+Environment:
+
+    CC                  the compiler, with options if need be; unset: cc, gcc or clang
+    CNN_JAX_CFLAGS      flags after ours, split as a shell does; each value has a file of its own (`make test-sanitizers`)
+    CNN_JAX_NATIVE=0    no C
 """
 
 import contextlib
@@ -27,7 +33,11 @@ from cnn_jax import cache_folder
 
 _SOURCES = ("conv.c", "lanes.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
-_FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11", "-w")
+_FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11")
+WARNINGS = (  # of which the sources are free; a test holds them to it
+    *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
+    *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
+)
 _PROCESSOR = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
 
 
@@ -40,7 +50,7 @@ class Library(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def library() -> Library:
-    """Finds the compiled file in the cache or compiles it, two seconds of work. $CNN_JAX_NATIVE=0 says not to; $CC says who."""
+    """Finds the compiled file in the cache or compiles it, which takes seconds."""
     if os.environ.get("CNN_JAX_NATIVE") == "0":
         return Library(None, "CNN_JAX_NATIVE=0")
     headers = _headers()
@@ -50,9 +60,12 @@ def library() -> Library:
     if compiler is None:
         return Library(None, "there is no C compiler: install gcc or clang, or set CC")
     try:
-        folder, key = cache_folder.cache_folder() / "native", _key(compiler, headers)
+        flags = shlex.split(os.environ.get("CNN_JAX_CFLAGS", ""))
+        folder, key = cache_folder.cache_folder() / "native", _key(compiler, flags, headers)
         with _locked(folder, key):
-            return _found(folder, key) or _compiled(folder, key, compiler, headers)
+            return _found(folder, key) or _compiled(folder, key, compiler, flags, headers)
+    except ValueError as error:
+        return Library(None, f"CNN_JAX_CFLAGS: {error}")
     except (OSError, subprocess.SubprocessError) as error:
         return Library(None, f"{' '.join(compiler)}: {error}")
 
@@ -73,9 +86,9 @@ def _compiler() -> list[str] | None:
     return None
 
 
-def _key(compiler: list[str], headers: Path) -> str:
+def _key(compiler: list[str], flags: list[str], headers: Path) -> str:
     binary = Path(compiler[0]).resolve()
-    text = [*compiler, *_FLAGS, str(binary), str(binary.stat().st_mtime_ns), platform.platform(), _processor()]
+    text = [*compiler, *_FLAGS, *flags, str(binary), str(binary.stat().st_mtime_ns), platform.platform(), _processor()]
     files = [Path(__file__).with_name(name).read_bytes() for name in _SOURCES] + [(headers / _HEADER).read_bytes()]
     return hashlib.sha256(b"\0".join([*(part.encode() for part in text), *files])).hexdigest()[:16]
 
@@ -109,18 +122,24 @@ def _name(key: str, contents: bytes) -> str:
     return f"conv-{key}-{hashlib.sha256(contents).hexdigest()[:16]}.so"
 
 
-def _compiled(folder: Path, key: str, compiler: list[str], headers: Path) -> Library:
+def _compiled(folder: Path, key: str, compiler: list[str], flags: list[str], headers: Path) -> Library:
     told = ""
     for left in folder.glob(f"making-{key}-*"):  # by a process that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{key}-") as scratch:
         made = Path(scratch) / "conv.so"
         for processor in _PROCESSOR:
-            command = [*compiler, *_FLAGS, *processor, "-I", headers, Path(__file__).with_name("conv.c"), "-o", made]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            command = _command(compiler, [*processor, *flags], headers, made)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # warnings do not reach the terminal
             if done.returncode == 0:
                 path = folder / _name(key, made.read_bytes())
                 made.replace(path)
                 return Library(path)
-            told = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            told = next((line for line in lines if "error" in line), lines[0])  # a warning may come before it
     return Library(None, f"{' '.join(compiler)} failed: {told[:200]}")
+
+
+def _command(compiler: list[str], flags: list[str], headers: Path, made: Path) -> list[str]:
+    source = Path(__file__).with_name("conv.c")
+    return [*compiler, *_FLAGS, *flags, "-isystem", str(headers), str(source), "-o", str(made)]

@@ -19,13 +19,28 @@
 
 #include "xla/ffi/api/c_api.h"
 
+// The exported functions. N images of (H, W, C); kernel (K, L, C, F); (P, Q): rows and columns of y, halved if there is a pool.
+// All arrays are float32, apart from `winners`, which is uint8. Each function has one attribute, an array of 7 int64: row
+// stride, column stride, zeros above and left of the image, relu, pool, and whether the caller needs the gradient of the bias.
+
+// x (N, H, W, C), kernel (K, L, C, F), bias (F) -> y (N, P, Q, F); with pool also winners (N, P, Q, F).
+XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame);
+
+// x (N, H, W, C), gradient of y (N, P, Q, F), seen -> gradient of kernel (K, L, C, F), gradient of bias (F).
+// seen: winners (N, P, Q, F) with pool; y (N, P, Q, F) with relu and no pool; any array with neither.
+XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame);
+
+// gradient of y (N, P, Q, F), kernel (K, L, C, F), seen (as above) -> gradient of x (N, H, W, C).
+XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame);
+
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 64")
-#define DEAD 255  // the winner's number where relu let nothing through
-#define L1_BYTES 24576  // of a first-level cache, what these loops may fill
-#define TASKS 16  // that a batch is divided into, at most
+#define UNROLL(i, count) UNROLL_BY(1, i, count)  // for (int i = 0; i < count; i++), unrolled; `count`: known when compiled
+#define UNROLL_BY(step, i, count) _Pragma("GCC unroll 64") for (int i = 0; i < (count); i += (step))
+#define DEAD 255                  // the winner's number where relu let nothing through
+#define L1_BYTES 24576            // of a first-level cache, what these loops may fill
+#define TASKS 16                  // that a batch is divided into, at most
 #define PARTIAL_FLOATS (1 << 20)  // that the partial kernel gradients of all tasks should not exceed: they then stay in a cache
-#define OUTPUTS_AT_ONCE 192  // of a kernel gradient: enough to forget what loading its sums costs
+#define OUTPUTS_AT_ONCE 192       // of a kernel gradient: enough to forget what loading its sums costs
 
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -55,24 +70,26 @@ struct winner {
 #define MOST_COLUMNS 14
 #define MOST_SUMS 24
 #define MOST_VECTORS 6
-#define EACH_EVEN_COLUMNS(do, rows, pool) \
-  do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool) do(rows, 8, pool) do(rows, 10, pool) do(rows, 12, pool) do(rows, 14, pool)
-#define EACH_COLUMNS(do, rows, pool)                                                                          \
-  do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool) \
-  do(rows, 7, pool) do(rows, 8, pool) do(rows, 11, pool) do(rows, 14, pool)
-#define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(12) do(16) do(24)
-#define EACH_WINDOW(do)                                                                 \
-  do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(1, 5) do(1, 6) do(2, 1) do(2, 2) do(2, 3) do(2, 4) \
-  do(2, 5) do(2, 6)
+#define EACH_EVEN_COLUMNS(macro, rows, pool)                                                                \
+  macro(rows, 2, pool) macro(rows, 4, pool) macro(rows, 6, pool) macro(rows, 8, pool) macro(rows, 10, pool) \
+      macro(rows, 12, pool) macro(rows, 14, pool)
+#define EACH_COLUMNS(macro, rows, pool)                                                                    \
+  macro(rows, 1, pool) macro(rows, 2, pool) macro(rows, 3, pool) macro(rows, 4, pool) macro(rows, 5, pool) \
+      macro(rows, 6, pool) macro(rows, 7, pool) macro(rows, 8, pool) macro(rows, 11, pool) macro(rows, 14, pool)
+#define EACH_SUMS(macro) \
+  macro(1) macro(2) macro(3) macro(4) macro(5) macro(6) macro(7) macro(8) macro(9) macro(12) macro(16) macro(24)
+#define EACH_WINDOW(macro)                                                                                                \
+  macro(1, 1) macro(1, 2) macro(1, 3) macro(1, 4) macro(1, 5) macro(1, 6) macro(2, 1) macro(2, 2) macro(2, 3) macro(2, 4) \
+      macro(2, 5) macro(2, 6)
 #else  // 16 registers
 #define MOST_COLUMNS 6
 #define MOST_SUMS 12
 #define MOST_VECTORS 4
-#define EACH_EVEN_COLUMNS(do, rows, pool) do(rows, 2, pool) do(rows, 4, pool) do(rows, 6, pool)
-#define EACH_COLUMNS(do, rows, pool) \
-  do(rows, 1, pool) do(rows, 2, pool) do(rows, 3, pool) do(rows, 4, pool) do(rows, 5, pool) do(rows, 6, pool)
-#define EACH_SUMS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8) do(9) do(12)
-#define EACH_WINDOW(do) do(1, 1) do(1, 2) do(1, 3) do(1, 4) do(2, 1) do(2, 2) do(2, 3) do(2, 4)
+#define EACH_EVEN_COLUMNS(macro, rows, pool) macro(rows, 2, pool) macro(rows, 4, pool) macro(rows, 6, pool)
+#define EACH_COLUMNS(macro, rows, pool) \
+  macro(rows, 1, pool) macro(rows, 2, pool) macro(rows, 3, pool) macro(rows, 4, pool) macro(rows, 5, pool) macro(rows, 6, pool)
+#define EACH_SUMS(macro) macro(1) macro(2) macro(3) macro(4) macro(5) macro(6) macro(7) macro(8) macro(9) macro(12)
+#define EACH_WINDOW(macro) macro(1, 1) macro(1, 2) macro(1, 3) macro(1, 4) macro(2, 1) macro(2, 2) macro(2, 3) macro(2, 4)
 #endif
 
 #if defined(__AVX512F__)
@@ -96,8 +113,8 @@ struct winner {
 struct conv {
   int64_t images, rows, columns, channels, filters;
   int64_t kernel_rows, kernel_columns, row_stride, column_stride, top, left;
-  int64_t out_rows, out_columns;    // of the convolution, as far as they are used
-  int64_t y_rows, y_columns;        // of what is returned: pooled, if there is a pool
+  int64_t out_rows, out_columns;  // of the convolution, as far as they are used
+  int64_t y_rows, y_columns;      // of what is returned: pooled, if there is a pool
   int64_t padded_rows, padded_columns;
   int relu, pool, biased;
   int plain;  // whether only the plain loops may be taken: see winograd.h
@@ -155,7 +172,7 @@ static void help(void *data) {
 }
 
 // Does all tasks, with as many threads of XLA's pool as there are; this thread never waits for one that has not begun.
-static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *work) {
+static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *function) {
   int64_t threads = 1;
   XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
   XLA_FFI_Error *refused = frame->api->XLA_FFI_ThreadPool_NumThreads(&ask);
@@ -169,7 +186,7 @@ static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *work) {
     return;
   }
   const int helpers = (int)(refused ? 0 : min_of(threads, conv->tasks) - 1);
-  *batch = (struct batch){work, conv, conv->tasks, 0, 0, helpers + 1};
+  *batch = (struct batch){function, conv, conv->tasks, 0, 0, helpers + 1};
   for (int i = 0; i < helpers; i++) {
     XLA_FFI_ThreadPool_Schedule_Args schedule = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, help, batch};
     XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_Schedule(&schedule);
@@ -251,8 +268,7 @@ static void pack_forward(struct conv *c) {
   const int64_t taps = c->kernel_rows * c->kernel_columns * c->channels;
   if (!(c->packed = floats(c, filters * (taps + 1)))) return;
   for (int64_t f = 0; f < c->filters; f++)
-    for (int64_t t = 0; t < taps; t++)
-      c->packed[(f / lanes * taps + t) * lanes + f % lanes] = c->kernel[t * c->filters + f];
+    for (int64_t t = 0; t < taps; t++) c->packed[(f / lanes * taps + t) * lanes + f % lanes] = c->kernel[t * c->filters + f];
   if (c->bias) memcpy(c->packed + filters * taps, c->bias, (size_t)(4 * c->filters));
 }
 
@@ -267,7 +283,7 @@ INLINE void few_channels(const int k, const int channels, const struct conv *c, 
     const __mmask16 real = c->filters - f >= 16 ? 0xffff : (__mmask16)((1u << (c->filters - f)) - 1);
     __m512 sums[27], sum = _mm512_loadu_ps(bias + f);
     float *to = total + f * k * k * channels;
-    UNROLL for (int i = 0; i < k * k * channels; i++) sums[i] = _mm512_loadu_ps(to + 16 * i);
+    UNROLL(i, k * k * channels) sums[i] = _mm512_loadu_ps(to + 16 * i);
     for (int64_t r = 0; r < c->y_rows; r++)
       for (int64_t q = 0; q < c->y_columns; q++) {
         const int64_t at = (r * c->y_columns + q) * c->filters + f;
@@ -281,29 +297,38 @@ INLINE void few_channels(const int k, const int channels, const struct conv *c, 
         const float *window = x + 2 * r * walk->image_row + 2 * q * channels;
         sum = _mm512_add_ps(sum, g);
         __m512 upper = _mm512_loadu_ps(window);
-        UNROLL for (int i = 0; i < k; i++) {
+        UNROLL(i, k) {
           const __m512 lower = _mm512_loadu_ps(window + (i + 1) * walk->image_row);
-          UNROLL for (int j = 0; j < k * channels; j++) {
+          UNROLL(j, k * channels) {
             const __m512 seen = _mm512_permutex2var_ps(upper, _mm512_add_epi32(place, _mm512_set1_epi32(j)), lower);
             sums[i * k * channels + j] = _mm512_fmadd_ps(seen, g, sums[i * k * channels + j]);
           }
           upper = lower;
         }
       }
-    UNROLL for (int i = 0; i < k * k * channels; i++) _mm512_storeu_ps(to + 16 * i, sums[i]);
+    UNROLL(i, k * k * channels) _mm512_storeu_ps(to + 16 * i, sums[i]);
     _mm512_storeu_ps(bias + f, sum);
   }
 }
 
 typedef void few(const struct conv *, const struct walk *, const float *, const float *, const uint8_t *, float *, float *);
-#define FEW(k, channels)                                                                                                  \
-  static void few_##k##_##channels(const struct conv *c, const struct walk *walk, const float *x, const float *gradient,   \
-                                   const uint8_t *winner, float *total, float *bias) {                                     \
-    few_channels(k, channels, c, walk, x, gradient, winner, total, bias);                                                  \
+#define FEW(k, channels)                                                                                                 \
+  static void few_##k##_##channels(const struct conv *c, const struct walk *walk, const float *x, const float *gradient, \
+                                   const uint8_t *winner, float *total, float *bias) {                                   \
+    few_channels(k, channels, c, walk, x, gradient, winner, total, bias);                                                \
   }
-FEW(1, 1) FEW(2, 1) FEW(3, 1) FEW(4, 1) FEW(5, 1) FEW(1, 3) FEW(2, 3) FEW(3, 3)
+FEW(1, 1)
+FEW(2, 1)
+FEW(3, 1)
+FEW(4, 1)
+FEW(5, 1)
+FEW(1, 3)
+FEW(2, 3)
+FEW(3, 3)
+
 static few *few_for(const struct conv *c) {
-  static few *const one[] = {NULL, few_1_1, few_2_1, few_3_1, few_4_1, few_5_1}, *const three[] = {NULL, few_1_3, few_2_3, few_3_3};
+  static few *const one[] = {NULL, few_1_1, few_2_1, few_3_1, few_4_1, few_5_1};
+  static few *const three[] = {NULL, few_1_3, few_2_3, few_3_3};
   if (c->kernel_rows != c->kernel_columns || c->row_stride != 1 || c->column_stride != 1) return NULL;
   if (c->channels == 1 && c->kernel_rows <= 5) return one[c->kernel_rows];
   return c->channels == 3 && c->kernel_rows <= 3 ? three[c->kernel_rows] : NULL;
@@ -320,9 +345,9 @@ static enum way way_of(const struct conv *c) {
   return c->pool ? WINNERS : by_winograd(c) ? WINOGRAD : DENSE;
 }
 
-static int64_t lanes_of(const struct conv *c) {
-  return way_of(c) == DENSE ? lanes_for(c->filters) : WIDE;
-}
+static int64_t lanes_of(const struct conv *c) { return way_of(c) == DENSE ? lanes_for(c->filters) : WIDE; }
+
+typedef void add_gradient(const struct walk *, const float *, const float *, int64_t, float *);
 
 static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t last) {
   const struct walk walk = walk_of(c);
@@ -346,7 +371,8 @@ static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t 
     if (padded) put(c, x, padded), x = padded;
     if (way == DENSE) {
       if (!as_it_is) pass_gradient(c, i, gradient, c->out_columns * padded_filters, padded_filters, bias), g = gradient;
-      (lanes == NARROW ? JOIN(add_kernel_gradient, NARROW) : JOIN(add_kernel_gradient, WIDE))(&walk, x, g, padded_filters, total);
+      add_gradient *const add = lanes == NARROW ? JOIN(add_kernel_gradient, NARROW) : JOIN(add_kernel_gradient, WIDE);
+      add(&walk, x, g, padded_filters, total);
       continue;
     }
     const uint8_t *who = c->winner + i * y_size;
@@ -389,9 +415,10 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
   for (int64_t k = 0; k < c->kernel_rows; k++)
     for (int64_t j = 0; j < run; j++)
       for (int64_t f = 0; f < c->filters; f++)
-        c->out[(k * run + j) * c->filters + f] =
-            way == WINNERS ? total[(f * c->kernel_rows + k) * stride + j]
-                           : total[((f / lanes * c->kernel_rows + k) * run + j) * lanes + f % lanes];
+        if (way == WINNERS)
+          c->out[(k * run + j) * c->filters + f] = total[(f * c->kernel_rows + k) * stride + j];
+        else
+          c->out[(k * run + j) * c->filters + f] = total[((f / lanes * c->kernel_rows + k) * run + j) * lanes + f % lanes];
   memcpy(c->out_bias, total + c->partial - whole(c->filters, 16), (size_t)(4 * c->filters));
 }
 
@@ -440,8 +467,14 @@ static void input_gradient_dense(struct conv *c, int64_t task, int64_t first, in
         const struct phase q = phase_of(b, c->columns, c->kernel_columns, c->column_stride, c->left);
         if (r.taps && q.taps && r.count && q.count) {
           const struct walk walk = {
-              .image_row = row, .row_step = row, .column_step = c->filters, .kernel_rows = r.taps, .run = q.taps * c->filters,
-              .rows = r.count, .columns = q.count, .filters = c->channels,
+              .image_row = row,
+              .row_step = row,
+              .column_step = c->filters,
+              .kernel_rows = r.taps,
+              .run = q.taps * c->filters,
+              .rows = r.count,
+              .columns = q.count,
+              .filters = c->channels,
           };
           const struct sink sink = {out + (r.first * c->columns + q.first) * c->channels, NULL,
                                     c->row_stride * c->columns * c->channels, c->column_stride * c->channels};
@@ -507,7 +540,8 @@ static void input_gradient_winners(struct conv *c, int64_t task, int64_t first, 
         starts[4 * w + p] = total;
         memcpy(winners + total, lists + p * c->filters, (size_t)counts[p] * sizeof *winners);
         total += counts[p];
-        places[4 * w + p] = (2 * (w / c->y_columns) + p / 2) * walk.row_step + (2 * (w % c->y_columns) + p % 2) * walk.column_step;
+        places[4 * w + p] =
+            (2 * (w / c->y_columns) + p / 2) * walk.row_step + (2 * (w % c->y_columns) + p % 2) * walk.column_step;
       }
     }
     starts[4 * windows] = total;
@@ -572,7 +606,6 @@ static XLA_FFI_Error *finish(XLA_FFI_CallFrame *frame, struct conv *c) {
   return c->failed ? error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: convolution") : NULL;
 }
 
-// x, kernel, bias -> y, and the winners if there is a pool.
 XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
   if (asked(frame)) return NULL;
   struct conv c = {0};
@@ -587,7 +620,6 @@ XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
   return finish(frame, &c);
 }
 
-// x, gradient of y, y or winners -> gradients of kernel and bias.
 XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (asked(frame)) return NULL;
   struct conv c = {0};
@@ -599,7 +631,6 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
   return finish(frame, &c);
 }
 
-// gradient of y, kernel, y or winners -> gradient of x.
 XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
   if (asked(frame)) return NULL;
   struct conv c = {0};

@@ -34,7 +34,8 @@ INLINE vec NAME(largest)(vec a, vec b, vec c, vec d, ints *which) {
   const __mmask16 from_c = _mm512_cmp_ps_mask((__m512)c, ab, _CMP_GT_OQ);
   const __m512 abc = _mm512_max_ps((__m512)c, ab);
   const __mmask16 from_d = _mm512_cmp_ps_mask((__m512)d, abc, _CMP_GT_OQ);
-  const __mmask16 none = _mm512_cmp_ps_mask((__m512)b, (__m512)c, _CMP_UNORD_Q) | _mm512_cmp_ps_mask((__m512)d, (__m512)d, _CMP_UNORD_Q);
+  const __mmask16 none =
+      _mm512_cmp_ps_mask((__m512)b, (__m512)c, _CMP_UNORD_Q) | _mm512_cmp_ps_mask((__m512)d, (__m512)d, _CMP_UNORD_Q);
   __m512i first = _mm512_maskz_set1_epi32(from_b, 1);
   first = _mm512_mask_mov_epi32(first, from_c, _mm512_set1_epi32(2));
   *which = (ints)_mm512_mask_mov_epi32(first, from_d, _mm512_set1_epi32(3));
@@ -42,7 +43,7 @@ INLINE vec NAME(largest)(vec a, vec b, vec c, vec d, ints *which) {
 #else
   const vec next[3] = {b, c, d};
   ints first = (ints){0};
-  UNROLL for (int i = 0; i < 3; i++) {
+  UNROLL(i, 3) {
     const ints wins = (next[i] > a) | (next[i] != next[i]);
     a = NAME(choose)(wins, next[i], a);
     first = (wins & (i + 1)) | (~wins & first);
@@ -60,19 +61,17 @@ INLINE void NAME(sum)(const int rows, const int columns, const struct walk *walk
   // An address is a pointer plus 0 to 3 steps: so few pointers fit into the registers.
   const int64_t step = walk->column_step;
   const int groups = (columns + 3) / 4;
-  UNROLL for (int i = 0; i < rows * columns; i++) sums[i] = (vec){0};
+  UNROLL(i, rows * columns) sums[i] = (vec){0};
   for (int64_t k = 0; k < walk->kernel_rows; k++) {
     const float *from[2 * ((MOST_COLUMNS + 3) / 4)];
-    UNROLL for (int r = 0; r < rows; r++)
-      UNROLL for (int g = 0; g < groups; g++)
-        from[r * groups + g] = x + k * walk->image_row + r * walk->row_step + 4 * g * step;
+    UNROLL(r, rows)
+      UNROLL(g, groups) from[r * groups + g] = x + k * walk->image_row + r * walk->row_step + 4 * g * step;
     for (int64_t j = 0; j < walk->run; j++) {
       const vec weight = *(const vec *)weights;
       weights += LANES;
-      UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int c = 0; c < columns; c++)
-          sums[r * columns + c] += from[r * groups + c / 4][(c % 4) * step] * weight;
-      UNROLL for (int i = 0; i < rows * groups; i++) from[i]++;
+      UNROLL(r, rows)
+        UNROLL(c, columns) sums[r * columns + c] += from[r * groups + c / 4][(c % 4) * step] * weight;
+      UNROLL(i, rows * groups) from[i]++;
     }
   }
 }
@@ -84,13 +83,13 @@ INLINE void NAME(tile)(const int rows, const int columns, const int pool, const 
   NAME(sum)(rows, columns, walk, x, weights, sums);
   const vec add = *(const vec *)bias, least = (vec){0} + (walk->relu ? 0 : -__builtin_inff());
   if (!pool) {
-    UNROLL for (int r = 0; r < rows; r++)
-      UNROLL for (int c = 0; c < columns; c++)
+    UNROLL(r, rows)
+      UNROLL(c, columns)
         *(vec *)(sink->y + r * sink->row + c * sink->column) = NAME(at_least)(least, sums[r * columns + c] + add);
     return;
   }
   const ints dead = (ints){0} + (walk->relu ? DEAD : 0);
-  UNROLL for (int c = 0; c < columns; c += 2) {
+  UNROLL_BY(2, c, columns) {
     ints which;
     const vec best = NAME(largest)(sums[c], sums[c + 1], sums[columns + c], sums[columns + c + 1], &which) + add;
     *(vec *)(sink->y + c / 2 * sink->column) = NAME(at_least)(least, best);
@@ -100,17 +99,17 @@ INLINE void NAME(tile)(const int rows, const int columns, const int pool, const 
 }
 
 typedef void NAME(stamp)(const struct walk *, const float *, const float *, const float *, const struct sink *);
-#define STAMP(rows, columns, pool)                                                                                    \
+#define STAMP(rows, columns, pool)                                                                                      \
   static void NAME(JOIN(stamp_##rows##_##columns, pool))(const struct walk *walk, const float *x, const float *weights, \
-                                                         const float *bias, const struct sink *sink) {                 \
-    NAME(tile)(rows, columns, pool, walk, x, weights, bias, sink);                                                     \
+                                                         const float *bias, const struct sink *sink) {                  \
+    NAME(tile)(rows, columns, pool, walk, x, weights, bias, sink);                                                      \
   }
 #define ENTRY(rows, columns, pool) [columns] = NAME(JOIN(stamp_##rows##_##columns, pool)),
 STAMP(1, 1, 0)
 EACH_COLUMNS(STAMP, 2, 0)
 EACH_EVEN_COLUMNS(STAMP, 2, 1)
-static NAME(stamp) *const NAME(stamps)[3][MOST_COLUMNS + 1] = {
-    {ENTRY(1, 1, 0)}, {EACH_COLUMNS(ENTRY, 2, 0)}, {EACH_EVEN_COLUMNS(ENTRY, 2, 1)}};
+static NAME(stamp) *const
+    NAME(stamps)[3][MOST_COLUMNS + 1] = {{ENTRY(1, 1, 0)}, {EACH_COLUMNS(ENTRY, 2, 0)}, {EACH_EVEN_COLUMNS(ENTRY, 2, 1)}};
 
 // Vectors of which only the first `count` floats and bytes count. Each is written whole and the next one written over its end.
 static void NAME(store_parts)(const struct sink *from, const struct sink *to, int64_t rows, int64_t columns, int64_t count) {
@@ -181,23 +180,23 @@ static void NAME(convolve)(const struct walk *walk, const float *x, const float 
 INLINE void NAME(outer)(const int width, const struct walk *walk, const float *restrict x, const float *restrict gradient,
                         int64_t gradient_column, int64_t rows, float *restrict total) {
   vec sums[MOST_SUMS];
-  UNROLL for (int j = 0; j < width; j++) sums[j] = *(vec *)(total + j * LANES);
+  UNROLL(j, width) sums[j] = *(vec *)(total + j * LANES);
   for (int64_t r = 0; r < rows; r++) {
     const float *seen = x + r * walk->row_step, *g = gradient + r * walk->columns * gradient_column;
     for (int64_t c = 0; c < walk->columns; c++) {
       const vec now = *(const vec *)g;
-      UNROLL for (int j = 0; j < width; j++) sums[j] += seen[j] * now;
+      UNROLL(j, width) sums[j] += seen[j] * now;
       seen += walk->column_step, g += gradient_column;
     }
   }
-  UNROLL for (int j = 0; j < width; j++) *(vec *)(total + j * LANES) = sums[j];
+  UNROLL(j, width) *(vec *)(total + j * LANES) = sums[j];
 }
 
 typedef void NAME(outer_stamp)(const struct walk *, const float *, const float *, int64_t, int64_t, float *);
-#define OUTER(width)                                                                                                  \
+#define OUTER(width)                                                                                                       \
   static void NAME(outer_##width)(const struct walk *walk, const float *x, const float *gradient, int64_t gradient_column, \
-                                  int64_t rows, float *total) {                                                       \
-    NAME(outer)(width, walk, x, gradient, gradient_column, rows, total);                                               \
+                                  int64_t rows, float *total) {                                                            \
+    NAME(outer)(width, walk, x, gradient, gradient_column, rows, total);                                                   \
   }
 #define OUTER_ENTRY(width) [width] = NAME(outer_##width),
 EACH_SUMS(OUTER)
@@ -214,9 +213,10 @@ static void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, c
       for (int64_t k = 0; k < walk->kernel_rows; k++)
         for (int64_t begin = 0, width; begin < walk->run; begin += width) {
           for (width = min_of(MOST_SUMS, walk->run - begin); !NAME(outers)[width];) width--;
-          NAME(outers)[width](walk, x + r * walk->row_step + k * walk->image_row + begin,
-                              gradient + r * walk->columns * column + b * LANES, column, min_of(together, walk->rows - r),
-                              total + ((b * walk->kernel_rows + k) * walk->run + begin) * LANES);
+          NAME(outer_stamp) *const add_outer = NAME(outers)[width];
+          add_outer(walk, x + r * walk->row_step + k * walk->image_row + begin,
+                    gradient + r * walk->columns * column + b * LANES, column, min_of(together, walk->rows - r),
+                    total + ((b * walk->kernel_rows + k) * walk->run + begin) * LANES);
         }
 }
 
@@ -226,8 +226,8 @@ static void NAME(add)(float *total, const float *part, int64_t count) {  // `cou
 }
 
 // The gradient of rows x columns of outputs, where relu let them through (y NULL: everywhere), to `to`; adds it up by filter.
-static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t rows, int64_t columns, int64_t filters, float *to,
-                                int64_t row, int64_t column, float *sum) {
+static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t rows, int64_t columns, int64_t filters,
+                                float *to, int64_t row, int64_t column, float *sum) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t c = 0; c < columns; c++) {
       float *out = to + r * row + c * column;
@@ -254,16 +254,15 @@ static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t r
 INLINE void NAME(winners_outer)(const int rows, const int vectors, const float *restrict x, int64_t image_row,
                                 const struct winner *restrict winners, int64_t count, float *restrict total, int64_t stride) {
   vec sums[2 * MOST_VECTORS];
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++) sums[r * vectors + v] = *(vec *)(total + r * stride + v * LANES);
+  UNROLL(r, rows)
+    UNROLL(v, vectors) sums[r * vectors + v] = *(vec *)(total + r * stride + v * LANES);
   for (int64_t i = 0; i < count; i++) {
     const float *seen = x + winners[i].at;
-    UNROLL for (int r = 0; r < rows; r++)
-      UNROLL for (int v = 0; v < vectors; v++)
-        sums[r * vectors + v] += winners[i].gradient * *(const vec *)(seen + r * image_row + v * LANES);
+    UNROLL(r, rows)
+      UNROLL(v, vectors) sums[r * vectors + v] += winners[i].gradient * *(const vec *)(seen + r * image_row + v * LANES);
   }
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++) *(vec *)(total + r * stride + v * LANES) = sums[r * vectors + v];
+  UNROLL(r, rows)
+    UNROLL(v, vectors) *(vec *)(total + r * stride + v * LANES) = sums[r * vectors + v];
 }
 
 // x (rows x vectors of a window) += the weights of the filters that won there, times their gradients.
@@ -271,28 +270,27 @@ INLINE void NAME(winners_spread)(const int rows, const int vectors, float *restr
                                  const struct winner *restrict winners, int64_t count, const float *restrict weights,
                                  int64_t stride) {
   vec sums[2 * MOST_VECTORS];
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++) sums[r * vectors + v] = *(vec *)(x + r * image_row + v * LANES);
+  UNROLL(r, rows)
+    UNROLL(v, vectors) sums[r * vectors + v] = *(vec *)(x + r * image_row + v * LANES);
   for (int64_t i = 0; i < count; i++) {
     const float *weight = weights + winners[i].at;
-    UNROLL for (int r = 0; r < rows; r++)
-      UNROLL for (int v = 0; v < vectors; v++)
-        sums[r * vectors + v] += winners[i].gradient * *(const vec *)(weight + r * stride + v * LANES);
+    UNROLL(r, rows)
+      UNROLL(v, vectors) sums[r * vectors + v] += winners[i].gradient * *(const vec *)(weight + r * stride + v * LANES);
   }
-  UNROLL for (int r = 0; r < rows; r++)
-    UNROLL for (int v = 0; v < vectors; v++) *(vec *)(x + r * image_row + v * LANES) = sums[r * vectors + v];
+  UNROLL(r, rows)
+    UNROLL(v, vectors) *(vec *)(x + r * image_row + v * LANES) = sums[r * vectors + v];
 }
 
 typedef void NAME(outer_winners)(const float *, int64_t, const struct winner *, int64_t, float *, int64_t);
 typedef void NAME(spread_winners)(float *, int64_t, const struct winner *, int64_t, const float *, int64_t);
-#define WINNERS(rows, vectors)                                                                                           \
-  static void NAME(outer_winners_##rows##_##vectors)(const float *x, int64_t image_row, const struct winner *winners,     \
-                                                     int64_t count, float *total, int64_t stride) {                       \
-    NAME(winners_outer)(rows, vectors, x, image_row, winners, count, total, stride);                                      \
-  }                                                                                                                      \
-  static void NAME(spread_winners_##rows##_##vectors)(float *x, int64_t image_row, const struct winner *winners,          \
-                                                      int64_t count, const float *weights, int64_t stride) {              \
-    NAME(winners_spread)(rows, vectors, x, image_row, winners, count, weights, stride);                                   \
+#define WINNERS(rows, vectors)                                                                                        \
+  static void NAME(outer_winners_##rows##_##vectors)(const float *x, int64_t image_row, const struct winner *winners, \
+                                                     int64_t count, float *total, int64_t stride) {                   \
+    NAME(winners_outer)(rows, vectors, x, image_row, winners, count, total, stride);                                  \
+  }                                                                                                                   \
+  static void NAME(spread_winners_##rows##_##vectors)(float *x, int64_t image_row, const struct winner *winners,      \
+                                                      int64_t count, const float *weights, int64_t stride) {          \
+    NAME(winners_spread)(rows, vectors, x, image_row, winners, count, weights, stride);                               \
   }
 EACH_WINDOW(WINNERS)
 #define OUTER_WINDOW(rows, vectors) [rows][vectors] = NAME(outer_winners_##rows##_##vectors),
@@ -310,8 +308,9 @@ static void NAME(add_winners_kernel_gradient)(const struct walk *walk, const flo
       for (int64_t p = 0; p < pieces; p++) {
         const int64_t k = q * walk->kernel_rows / pairs, rows = (q + 1) * walk->kernel_rows / pairs - k;
         const int64_t v = p * vectors / pieces, wide = (p + 1) * vectors / pieces - v;
-        NAME(outer_windows)[rows][wide](x + k * walk->image_row + v * LANES, walk->image_row, winners + f * most, counts[f],
-                                        total + (f * walk->kernel_rows + k) * stride + v * LANES, stride);
+        NAME(outer_winners) *const add_outer = NAME(outer_windows)[rows][wide];
+        add_outer(x + k * walk->image_row + v * LANES, walk->image_row, winners + f * most, counts[f],
+                  total + (f * walk->kernel_rows + k) * stride + v * LANES, stride);
       }
 }
 

@@ -38,7 +38,7 @@ INLINE vec pixel(const struct image *image, const float *row, int64_t column, in
 // B' d of a column of four.
 INLINE void down_inputs(const struct image *image, const float *const *rows, int64_t column, int64_t channel, vec *out) {
   vec seen[4];
-  UNROLL for (int i = 0; i < 4; i++) seen[i] = pixel(image, rows[i], column, channel);
+  UNROLL(i, 4) seen[i] = pixel(image, rows[i], column, channel);
   out[0] = seen[0] - seen[2], out[1] = seen[1] + seen[2], out[2] = seen[2] - seen[1], out[3] = seen[1] - seen[3];
 }
 
@@ -52,7 +52,7 @@ static void transform_inputs(const struct image *image, int64_t row, int64_t col
     for (int64_t t = 0; t < count; t++, out += image->pitch) {
       down_inputs(image, rows, column + 2 * t + 2, channel, columns[2]);
       down_inputs(image, rows, column + 2 * t + 3, channel, columns[3]);
-      UNROLL for (int i = 0; i < 4; i++) {
+      UNROLL(i, 4) {
         float *place = out + 4 * i * plane;
         *(vec *)place = columns[0][i] - columns[2][i];
         *(vec *)(place + plane) = columns[1][i] + columns[2][i];
@@ -65,7 +65,8 @@ static void transform_inputs(const struct image *image, int64_t row, int64_t col
 }
 
 // A dy A' of `count` tiles of 2x2 outputs side by side, as above.
-static void transform_gradients(const struct image *image, int64_t row, int64_t column, int64_t count, float *to, int64_t plane) {
+static void transform_gradients(const struct image *image, int64_t row, int64_t column, int64_t count, float *to,
+                                int64_t plane) {
   const float *const upper = row_of(image, row), *const lower = row_of(image, row + 1);
   for (int64_t channel = 0; channel < image->pitch; channel += WIDE) {
     float *out = to + channel;
@@ -73,7 +74,7 @@ static void transform_gradients(const struct image *image, int64_t row, int64_t 
       const vec a = pixel(image, upper, q, channel), b = pixel(image, upper, q + 1, channel);
       const vec d = pixel(image, lower, q, channel), e = pixel(image, lower, q + 1, channel);
       const vec left[4] = {a, a + d, a - d, -d}, right[4] = {b, b + e, b - e, -e};
-      UNROLL for (int i = 0; i < 4; i++) {
+      UNROLL(i, 4) {
         float *place = out + 4 * i * plane;
         *(vec *)place = left[i];
         *(vec *)(place + plane) = left[i] + right[i];
@@ -91,13 +92,13 @@ static void transform_weights(const float *weights, int64_t blocks, int64_t chan
   for (int64_t b = 0; b < blocks; b++)
     for (int64_t c = 0; c < tap; c += WIDE) {
       vec rows[4][3];
-      UNROLL for (int j = 0; j < 3; j++) {
+      UNROLL(j, 3) {
         const float *g = weights + (9 * b + j) * tap + c;
         const vec upper = *(const vec *)g, middle = *(const vec *)(g + 3 * tap), lower = *(const vec *)(g + 6 * tap);
         rows[0][j] = upper, rows[1][j] = half * (upper + middle + lower), rows[2][j] = half * (upper - middle + lower);
         rows[3][j] = lower;
       }
-      UNROLL for (int i = 0; i < 4; i++) {
+      UNROLL(i, 4) {
         float *place = to + 4 * i * plane + b * tap + c;
         *(vec *)place = rows[i][0];
         *(vec *)(place + plane) = half * (rows[i][0] + rows[i][1] + rows[i][2]);
@@ -114,14 +115,14 @@ static void add_weights_gradient(const float *from, int64_t blocks, int64_t chan
   for (int64_t b = 0; b < blocks; b++)
     for (int64_t c = 0; c < tap; c += WIDE) {
       vec rows[3][4];
-      UNROLL for (int j = 0; j < 4; j++) {
+      UNROLL(j, 4) {
         const float *place = from + j * plane + b * tap + c;
         const vec first = *(const vec *)place, last = *(const vec *)(place + 12 * plane);
         const vec second = *(const vec *)(place + 4 * plane), third = *(const vec *)(place + 8 * plane);
         const vec both = half * (second + third);
         rows[0][j] = first + both, rows[1][j] = half * (second - third), rows[2][j] = both + last;
       }
-      UNROLL for (int i = 0; i < 3; i++) {
+      UNROLL(i, 3) {
         float *g = to + (9 * b + 3 * i) * tap + c;
         const vec both = half * (rows[i][1] + rows[i][2]);
         *(vec *)g += rows[i][0] + both;
@@ -132,9 +133,9 @@ static void add_weights_gradient(const float *from, int64_t blocks, int64_t chan
 }
 
 // ------------------------------------------------------------------------------------------------------------- range
-// A plain sum's rounding error is relative to each product. Here it is relative to the largest tap times the largest pixel of the
-// window, in each channel, which matters where a large pixel meets a zero tap, or one that is small beside its neighbours. So
-// the plain loops are used for
+// A plain sum's rounding error is relative to each product. Here it is relative to the largest tap times the largest pixel of
+// the window, in each channel, which matters where a large pixel meets a zero tap, or one that is small beside its neighbours.
+// So the plain loops are used for
 //   - kernels with zeros beside other taps of one channel and filter (masked and pruned kernels);
 //   - images whose pixels span too wide a range (sentinels, outliers), or with a value that is not finite;
 //   - values so large that a sum of four might overflow, or so small that a half might underflow.
@@ -187,7 +188,7 @@ static int kernel_fits(const float *kernel, int64_t slices) {
   for (int64_t i = 0; i < slices; i += WIDE) {
     const float *g = kernel + min_of(i, slices - WIDE);
     ints any = {0}, all = ~(ints){0};
-    UNROLL for (int t = 0; t < 9; t++) {
+    UNROLL(t, 9) {
       const ints tap = magnitude(g + t * slices), counts = tap >= BITS_OF_POWER(-126);
       most = larger(most, tap), any |= counts, all &= counts;
     }
@@ -231,7 +232,7 @@ struct tiles {
 INLINE void finish_tile(const struct tiles *tiles, const float *m, const struct tile *to, int64_t f) {
   const int64_t plane = TILES * tiles->filter_pitch, real = min_of(WIDE, tiles->filters - f);
   vec upper[4], lower[4];
-  UNROLL for (int j = 0; j < 4; j++) {
+  UNROLL(j, 4) {
     const vec a = *(const vec *)(m + j * plane), b = *(const vec *)(m + (4 + j) * plane);
     const vec c = *(const vec *)(m + (8 + j) * plane), d = *(const vec *)(m + (12 + j) * plane);
     upper[j] = a + b + c, lower[j] = b - c - d;
@@ -247,7 +248,7 @@ INLINE void finish_tile(const struct tiles *tiles, const float *m, const struct 
     memcpy(to->y + f, &y[0], (size_t)(4 * real)), memcpy(to->winner + f, &winner, (size_t)real);
     return;
   }
-  UNROLL for (int i = 0; i < 4; i++) {
+  UNROLL(i, 4) {
     if (i / 2 >= to->rows || i % 2 >= to->columns) continue;
     y[i] = JOIN(at_least, WIDE)(least, y[i] + add);
     float *place = to->y + i / 2 * tiles->row + i % 2 * tiles->column + f;
@@ -270,7 +271,10 @@ static void flush_tiles(struct tiles *tiles, const float *next) {
   JOIN(stamp, WIDE) *const *stamps = JOIN(stamps, WIDE)[1];
   const int64_t columns = JOIN(width_for, WIDE)((tiles->count + 1) / 2, stamps);
   const struct walk walk = {
-      .row_step = columns * tiles->channel_pitch, .column_step = tiles->channel_pitch, .kernel_rows = 1, .run = tiles->channels,
+      .row_step = columns * tiles->channel_pitch,
+      .column_step = tiles->channel_pitch,
+      .kernel_rows = 1,
+      .run = tiles->channels,
   };
   static const float none[WIDE];
   const float *weights = tiles->weights;
@@ -299,8 +303,8 @@ static void convolve_by_tiles(struct tiles *tiles, const struct image *image, in
       transform_inputs(image, r, q, count, tiles->inputs + tiles->count * tiles->channel_pitch, TILES * tiles->channel_pitch);
       int64_t at = step * (r / 2 * tiles->row + q / 2 * tiles->column);
       for (int64_t t = 0; t < count; t++, at += step * tiles->column)
-        tiles->to[tiles->count++] = (struct tile){y + at, winner ? winner + at : NULL, (int)min_of(2, rows - r),
-                                                  (int)min_of(2, columns - q - 2 * t)};
+        tiles->to[tiles->count++] =
+            (struct tile){y + at, winner ? winner + at : NULL, (int)min_of(2, rows - r), (int)min_of(2, columns - q - 2 * t)};
       if (tiles->count == TILES) flush_tiles(tiles, rows_after(image, r + 4));
     }
 }
@@ -315,7 +319,11 @@ struct gradient_tiles {
 
 static void flush_gradient_tiles(struct gradient_tiles *tiles, const float *next, const float *next_gradient) {
   const struct walk walk = {
-      .column_step = tiles->channel_pitch, .kernel_rows = 1, .run = tiles->channels, .rows = 1, .columns = tiles->count,
+      .column_step = tiles->channel_pitch,
+      .kernel_rows = 1,
+      .run = tiles->channels,
+      .rows = 1,
+      .columns = tiles->count,
       .filters = tiles->filter_pitch,
   };
   for (int64_t p = 0; p < PLACES && tiles->count; p++) {
@@ -329,7 +337,8 @@ static void flush_gradient_tiles(struct gradient_tiles *tiles, const float *next
 }
 
 // What an image and the gradient of its outputs add to it.
-static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const struct image *image, const struct image *gradient) {
+static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const struct image *image,
+                                         const struct image *gradient) {
   for (int64_t r = 0; r < gradient->rows; r += 2)
     for (int64_t q = 0, count; q < gradient->columns; q += 2 * count) {
       count = min_of((gradient->columns - q + 1) / 2, TILES - tiles->count);
@@ -337,8 +346,7 @@ static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const str
       transform_gradients(gradient, r, q, count, tiles->gradients + tiles->count * tiles->filter_pitch,
                           TILES * tiles->filter_pitch);
       tiles->count += count;
-      if (tiles->count == TILES)
-        flush_gradient_tiles(tiles, rows_after(image, r + 4), rows_after(gradient, r + 2));
+      if (tiles->count == TILES) flush_gradient_tiles(tiles, rows_after(image, r + 4), rows_after(gradient, r + 2));
     }
 }
 
@@ -347,16 +355,18 @@ static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const str
 // Whether it is done this way; behind a max-pool only forward, as the winners' gradients need even fewer products.
 static int by_winograd(const struct conv *c) {
   return !c->plain && c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 &&
-         c->channels > NARROW && c->filters > NARROW && min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
+         c->channels > NARROW && c->filters > NARROW &&
+         min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
 }
 
-static void judge_kernel(struct conv *c) {
-  c->plain = by_winograd(c) && !kernel_fits(c->kernel, c->channels * c->filters);
-}
+static void judge_kernel(struct conv *c) { c->plain = by_winograd(c) && !kernel_fits(c->kernel, c->channels * c->filters); }
 
 static int begin_tiles(struct conv *c, struct tiles *tiles, int64_t channels, int64_t filters) {
-  *tiles = (struct tiles){.channels = channels, .channel_pitch = whole(channels, WIDE), .filters = filters,
-                          .filter_pitch = whole(filters, WIDE), .weights = c->transformed};
+  *tiles = (struct tiles){.channels = channels,
+                          .channel_pitch = whole(channels, WIDE),
+                          .filters = filters,
+                          .filter_pitch = whole(filters, WIDE),
+                          .weights = c->transformed};
   tiles->inputs = floats(c, PLACES * TILES * tiles->channel_pitch);
   tiles->products = floats(c, PLACES * TILES * tiles->filter_pitch);
   return !c->failed;
@@ -378,8 +388,7 @@ static void pack_transformed(struct conv *c, int64_t channels, int64_t filters) 
 static const float *in_vectors(const struct conv *c, const float *x, float *copy) {
   if (!copy) return x;
   const int64_t pitch = whole(c->channels, WIDE);
-  for (int64_t i = 0; i < c->rows * c->columns; i++)
-    memcpy(copy + i * pitch, x + i * c->channels, (size_t)(4 * c->channels));
+  for (int64_t i = 0; i < c->rows * c->columns; i++) memcpy(copy + i * pitch, x + i * c->channels, (size_t)(4 * c->channels));
   return copy;
 }
 

@@ -1,0 +1,130 @@
+"""Compilation of `ops.native`: no warnings for any width of vector, flags of the environment. Results, for random shapes."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.ops import ffi, native
+
+ROOT = Path(__file__).resolve().parents[1]
+X86 = platform.machine() in ("x86_64", "AMD64")
+TARGETS = {
+    "SSE2, 4 lanes": ["-march=x86-64"],
+    "AVX2, 8 lanes": ["-march=x86-64", "-mavx2", "-mfma"],
+    "AVX-512, 16 lanes": ["-march=x86-64", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mfma"],
+}
+
+
+@pytest.mark.parametrize("target", TARGETS if X86 else {"the machine's own": []})
+def test_sources_compile_without_a_warning(target, tmp_path):
+    compiler, headers = native._compiler(), native._headers()
+    if compiler is None or headers is None:
+        pytest.skip("no C compiler, or no headers of XLA")
+    flags = [*native.WARNINGS, "-Werror", *TARGETS.get(target, [])]
+    done = subprocess.run(
+        native._command(compiler, flags, headers, tmp_path / "conv.so"), capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def told(cache, **environment):
+    """What a process of its own finds, and all that it prints."""
+    code = "from cnn_jax.ops import native; print(*native.library())"
+    environment = {**os.environ, "CNN_JAX_CACHE": str(cache), **environment}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def only_with_a_compiler():
+    if native.library().path is None:
+        pytest.skip(native.library().reason)
+
+
+@pytest.mark.usefixtures("only_with_a_compiler")
+def test_flags_of_the_environment_make_another_file(tmp_path):
+    flags = "-O1 -DUNUSED='1 + 1'"
+    path = told(tmp_path, CNN_JAX_CFLAGS=flags)
+    assert key(path) != key(str(native.library().path))
+    assert told(tmp_path, CNN_JAX_CFLAGS=flags) == path
+    assert [str(path) for path in tmp_path.glob("native/*.so")] == [path]
+
+
+def key(path):
+    return Path(path).name.split("-")[1]
+
+
+@pytest.mark.usefixtures("only_with_a_compiler")
+def test_warnings_are_not_printed_and_errors_are_told(tmp_path):
+    """-DINLINE makes a warning, since the sources define INLINE as well."""
+    assert told(tmp_path, CNN_JAX_CFLAGS="-O1 -DINLINE").endswith(".so")
+    assert "error" in told(tmp_path, CNN_JAX_CFLAGS="-DINLINE -no-such-flag")
+    assert told(tmp_path, CNN_JAX_CFLAGS="'") == "None CNN_JAX_CFLAGS: No closing quotation"
+
+
+# ------------------------------------------------------------------------------------------------------------- shapes
+# Against numpy rather than lax, which compiles anew for each shape: under sanitizers that takes a second or more.
+
+
+def by_numpy(how, x, kernel, bias, upstream):
+    """(y, gradient of x, of kernel, of bias) of a convolution with bias, relu and pool of 2x2; exact for small integers."""
+    (down, across), (rows, columns) = how.strides, upstream.shape[1:3]
+    rows, columns = (rows * 2, columns * 2) if how.pool else (rows, columns)
+    padded = np.pad(x, ((0, 0), *how.zeros, (0, 0)))
+    reach = down * (rows - 1) + 1, across * (columns - 1) + 1
+    seen = {(i, j): np.s_[:, i : i + reach[0] : down, j : j + reach[1] : across] for i, j in np.ndindex(*kernel.shape[:2])}
+    y = sum(padded[s] @ kernel[place] for place, s in seen.items()) + bias
+    gradient = upstream
+    if how.pool:
+        corners = [np.s_[:, i::2, j::2] for i, j in np.ndindex(2, 2)]
+        windows = np.stack([y[corner] for corner in corners])
+        winner, gradient, y = windows.argmax(0), np.zeros_like(y), windows.max(0)
+        for number, corner in enumerate(corners):
+            gradient[corner] = upstream * (winner == number) * ((y > 0) | (not how.relu))
+    elif how.relu:
+        gradient = upstream * (y > 0)
+    of_x, of_kernel = np.zeros_like(padded), np.zeros_like(kernel)
+    for place, s in seen.items():
+        of_x[s] += gradient @ kernel[place].T
+        of_kernel[place] = np.tensordot(padded[s], gradient, ((0, 1, 2), (0, 1, 2)))
+    (top, _), (left, _) = how.zeros
+    of_x = of_x[:, top : top + x.shape[1], left : left + x.shape[2]]
+    return np.maximum(y, 0) if how.relu else y, of_x, of_kernel, gradient.sum((0, 1, 2))
+
+
+@pytest.mark.usefixtures("only_with_a_compiler")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("winograd", [False, True], ids=["plain", "winograd"])
+def test_c_agrees_with_numpy_for_random_shapes(winograd, seed):
+    assert ffi.available()
+    rng = np.random.default_rng(seed)
+    for _ in range(15):
+        pool, relu = map(bool, rng.integers(0, 2, 2))
+        kernel_size = (3, 3) if winograd else tuple(rng.integers(1, 8, 2).tolist())
+        strides = (1, 1) if winograd else tuple(rng.integers(1, 4, 2).tolist())
+        zeros = tuple(tuple(rng.integers(0, 4, 2).tolist()) for _ in range(2))
+        out = rng.integers(1, 10, 2) * (2 if pool else 1)
+        rest = int(rng.integers(0, 3))
+        size = [(n - 1) * s + k - sum(z) + rest for n, s, k, z in zip(out.tolist(), strides, kernel_size, zeros, strict=True)]
+        if min(size) < 1:
+            continue
+        channels = int(rng.choice([9, 16, 17, 32] if winograd else [1, 2, 3, 5, 8, 16, 17]))
+        filters = int(rng.choice([9, 16, 20, 32] if winograd else [1, 3, 6, 8, 9, 16, 20]))
+        how = ffi.How(strides, zeros, relu=relu, pool=pool)
+        x, kernel, bias = (
+            rng.integers(-3, 4, shape).astype(np.float32)
+            for shape in [(int(rng.integers(1, 6)), *size, channels), (*kernel_size, channels, filters), (filters,)]
+        )
+        kernel[kernel == 0] = 4  # zero taps are a reason for the plain loops
+        y, pull_back = jax.vjp(lambda *arrays, how=how: ffi.conv(how, *arrays), x, kernel, bias)
+        upstream = rng.integers(-3, 4, y.shape).astype(np.float32)
+        expected = by_numpy(how, x, kernel, bias, upstream)
+        for name, found, value in zip(("y", "x", "kernel", "bias"), (y, *pull_back(upstream)), expected, strict=True):
+            np.testing.assert_array_equal(found, value, err_msg=f"{name}: {how}, {x.shape}, {kernel.shape}")
