@@ -218,6 +218,7 @@ def ordeal(npz: str, tmp_path: Path) -> Callable[[int], Ordeal]:
     return lambda seed: Ordeal([f"--dataset={npz}", *SWEEP], tmp_path, seed)
 
 
+@pytest.mark.slow
 def test_five_events_change_nothing(ordeal: Callable[[int], Ordeal]) -> None:
     it = ordeal(1)
     it.args = [*it.args[:1], "--filters=4", "--kernel_size=3", "--padding=same", "--epochs=1500", "--batch_size=8", "--seeds=2"]

@@ -264,7 +264,7 @@ FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
 @pytest.mark.usefixtures("only_native")
-@settings(max_examples=50, deadline=None, phases=FOUND)
+@settings(max_examples=20, deadline=None, phases=FOUND)
 @given(
     images=st.integers(1, 20),
     size=st.tuples(st.integers(1, 33), st.integers(1, 33)),
@@ -282,7 +282,7 @@ def test_any_shape_agrees_with_lax(images, size, kernel, channels, filters, stri
 
 
 @pytest.mark.usefixtures("only_native")
-@settings(max_examples=40, deadline=None, phases=FOUND)
+@settings(max_examples=15, deadline=None, phases=FOUND)
 @given(
     images=st.integers(1, 20),
     size=st.tuples(st.integers(1, 17), st.integers(1, 17)),
@@ -491,7 +491,7 @@ def test_e1_a_zero_tap_hides_its_pixel(sentinel):
 
 
 @pytest.mark.usefixtures("only_native")
-@settings(max_examples=60, deadline=None, phases=FOUND)
+@settings(max_examples=40, deadline=None, phases=FOUND)
 @given(
     seed=st.integers(0, 2**32 - 1),
     decades=st.sampled_from([0, 1, 5, 30]),

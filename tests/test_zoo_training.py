@@ -22,7 +22,11 @@ SMALLER = {
 }
 
 
-@pytest.mark.parametrize("name", zoo.MODELS)
+# Deeper networks of the same layers as shallower ones: they compile for longer.
+DEEP = ("resnet44", "resnet56", "resnet110")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in zoo.MODELS])
 def test_two_steps(name: str) -> None:
     shape, classes = zoo.PUBLISHED_FOR[name]
     shape, classes = SMALLER.get(name, shape), min(classes, 10)
