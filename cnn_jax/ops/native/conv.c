@@ -1,8 +1,9 @@
 // Convolution with bias, relu and max-pool, and its two gradients, float32 on CPU, as XLA FFI handlers.
 //
-// x (images, rows, columns, channels), kernel (rows, columns, channels, filters): channels last, as everywhere. A task is a few
-// images, in a few buffers that fit a core's caches. How images are divided into tasks never depends on the number
-// of threads, so results do not either. `__init__.py` compiles this for the processor at hand.
+// x (images, rows, columns, channels), kernel (rows, columns, channels, filters): channels last. A task processes several
+// images with buffers of its own. The division into tasks does not depend on the number of threads, and so neither do the
+// results.
+// `__init__.py` compiles this file for the host's processor. docs/how-a-kernel-works.md explains macros and loops.
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -12,7 +13,7 @@
 #include <immintrin.h>
 #endif
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#define MASKS 1  // a bit per lane
+#define MASKS 1  // AVX-512 mask registers: a bit per lane
 #else
 #define MASKS 0
 #endif
@@ -34,38 +35,39 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame);
 XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame);
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL(i, count) UNROLL_BY(1, i, count)  // for (int i = 0; i < count; i++), unrolled; `count`: known when compiled
+#define UNROLL(i, count) UNROLL_BY(1, i, count)  // for (int i = 0; i < count; i++), unrolled; `count`: a constant
 #define UNROLL_BY(step, i, count) _Pragma("GCC unroll 64") for (int i = 0; i < (count); i += (step))
-#define DEAD 255                  // the winner's number where relu let nothing through
-#define L1_BYTES 24576            // of a first-level cache, what these loops may fill
-#define TASKS 16                  // that a batch is divided into, at most
-#define PARTIAL_FLOATS (1 << 20)  // that the partial kernel gradients of all tasks should not exceed: they then stay in a cache
-#define OUTPUTS_AT_ONCE 192       // of a kernel gradient: enough to forget what loading its sums costs
+#define DEAD 255                  // in `winners`: relu made the pooled output zero
+#define L1_BYTES 24576            // part of the first-level cache that weights may fill
+#define TASKS 16                  // largest number of tasks for a batch
+#define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
+#define OUTPUTS_AT_ONCE 192       // outputs per pass of a kernel gradient: amortize the loads of its sums
 
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// How the loops walk over an image: distances are in floats. Outputs are those of the convolution, before any pool.
+// Strides and sizes of the loops over one image. Distances are in floats; outputs are those before pooling.
 struct walk {
-  int64_t image_row, row_step, column_step;  // between rows; between what two outputs see, down and across
+  int64_t image_row, row_step, column_step;  // distance of image rows; of the windows of adjacent outputs, down and across
   int64_t kernel_rows, run;
   int64_t rows, columns, filters;  // of the output
   int relu, pool;
 };
 
-// Where outputs go, pooled ones where there is a pool, and how far apart they are; `winner` NULL without a pool.
+// Destination of the outputs (pooled ones with pool), and their row and column distance. `winner`: NULL without pool.
 struct sink {
   float *y;
   uint8_t *winner;
   int64_t row, column;
 };
 
+// The maximum of a pooling window: offset of its inputs in the image, or of its filter's weights; and its gradient.
 struct winner {
   int64_t at;
   float gradient;
 };
 
-// How much of an output stays in registers: which loops are there. Each takes a while to compile, so not every size is.
+// Sizes of the register tiles. Every size adds to the compile time, so some are left out.
 #if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
 #define MOST_COLUMNS 14
 #define MOST_SUMS 24
@@ -109,31 +111,33 @@ struct winner {
 #include "lanes.h"
 #undef LANES
 
-// What a call is about. Sizes of x are without padding; `padded_*` are what the loops walk over.
+// Arguments and buffers of one call. Sizes of x exclude padding; `padded_*` include it.
 struct conv {
   int64_t images, rows, columns, channels, filters;
   int64_t kernel_rows, kernel_columns, row_stride, column_stride, top, left;
-  int64_t out_rows, out_columns;  // of the convolution, as far as they are used
-  int64_t y_rows, y_columns;      // of what is returned: pooled, if there is a pool
+  int64_t out_rows, out_columns;  // of the convolution, without a remainder that pooling drops
+  int64_t y_rows, y_columns;      // of the result: pooled with pool
   int64_t padded_rows, padded_columns;
   int relu, pool, biased;
-  int plain;  // whether only the plain loops may be taken: see winograd.h
+  int plain;  // Winograd is ruled out for this kernel: see winograd.h
   const float *x, *kernel, *bias, *y_gradient, *y;
   const uint8_t *winner;
   float *out, *out_bias;
   uint8_t *out_winner;
-  float *packed;       // weights, in the order in which the loops take them
-  float *transformed;  // the same, for Winograd's
-  float *partials;     // a kernel gradient and a bias gradient for each task
-  int64_t partial;     // floats of one
+  float *packed;       // weights in the order of the loops
+  float *transformed;  // weights transformed for Winograd
+  float *partials;     // per task: a kernel gradient and a bias gradient
+  int64_t partial;     // floats per task
   int64_t tasks;
   _Atomic int failed;
 };
 
+// Width of the vectors for a number of filters; `count` rounded up to whole vectors.
 static int64_t lanes_for(int64_t filters) { return filters <= NARROW ? NARROW : WIDE; }
 static int64_t whole(int64_t count, int64_t lanes) { return (count + lanes - 1) / lanes * lanes; }
 
-static float *floats(struct conv *c, int64_t count) {  // zeros, on a cache line
+// Allocate `count` zeros, at least 16, aligned to a cache line. On failure set c->failed and return NULL.
+static float *floats(struct conv *c, int64_t count) {
   void *memory = NULL;
   if (posix_memalign(&memory, 64, (size_t)(4 * max_of(count, 16)))) {
     c->failed = 1;
@@ -144,6 +148,7 @@ static float *floats(struct conv *c, int64_t count) {  // zeros, on a cache line
 
 // ------------------------------------------------------------------------------------------------------------- tasks
 
+// Process the images [first, last).
 typedef void work(struct conv *, int64_t task, int64_t first, int64_t last);
 
 struct batch {
@@ -151,13 +156,15 @@ struct batch {
   struct conv *conv;
   int64_t tasks;
   _Atomic int64_t next, done;
-  _Atomic int holders;  // threads that may still look at this
+  _Atomic int holders;  // threads with a reference
 };
 
+// Drop a reference.
 static void leave(struct batch *batch) {
   if (atomic_fetch_sub(&batch->holders, 1) == 1) free(batch);
 }
 
+// Process tasks until none is left.
 static void take_tasks(struct batch *batch) {
   for (int64_t task; (task = atomic_fetch_add(&batch->next, 1)) < batch->tasks;) {
     const int64_t images = batch->conv->images;
@@ -171,7 +178,7 @@ static void help(void *data) {
   leave(data);
 }
 
-// Does all tasks, with as many threads of XLA's pool as there are; this thread never waits for one that has not begun.
+// Run all tasks on XLA's thread pool and on this thread, which waits only for tasks that have begun.
 static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *function) {
   int64_t threads = 1;
   XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
@@ -207,11 +214,12 @@ static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *function
 
 // ------------------------------------------------------------------------------------------------------------ copies
 
+// Whether the image must be copied into a padded buffer.
 static int needs_copy(const struct conv *c) {
   return c->top || c->left || c->padded_rows > c->rows || c->padded_columns > c->columns;
 }
 
-// An image into the middle of zeros.
+// Copy an image (rows, columns, channels) to `padded` (padded rows, padded columns, channels), at (top, left).
 static void put(const struct conv *c, const float *image, float *padded) {
   const int64_t size = 4 * c->columns * c->channels;
   for (int64_t r = 0; r < c->rows; r++)
@@ -234,6 +242,7 @@ static struct walk walk_of(const struct conv *c) {
   };
 }
 
+// Copy the gradient of one image's outputs, masked by relu, to `to` with the given distances. Add it up in sum (filters).
 static void pass_gradient(const struct conv *c, int64_t image, float *to, int64_t row, int64_t column, float *sum) {
   const int64_t at = image * c->out_rows * c->out_columns * c->filters;
   JOIN(pass_gradient, WIDE)(c->y_gradient + at, c->relu ? c->y + at : NULL, c->out_rows, c->out_columns, c->filters, to, row,
@@ -244,6 +253,7 @@ static void pass_gradient(const struct conv *c, int64_t image, float *to, int64_
 
 // ----------------------------------------------------------------------------------------------------------- forward
 
+// The plain loops: direct convolution.
 static void forward(struct conv *c, int64_t task, int64_t first, int64_t last) {
   (void)task;
   const struct walk walk = walk_of(c);
@@ -262,7 +272,7 @@ end:
   free(padded);
 }
 
-// kernel (rows, run, filters) -> (blocks of filters, rows, run, lanes), then the bias.
+// Pack kernel (rows, run, filters) as (blocks of filters, rows, run, lanes), followed by the bias.
 static void pack_forward(struct conv *c) {
   const int64_t lanes = lanes_for(c->filters), filters = whole(c->filters, lanes);
   const int64_t taps = c->kernel_rows * c->kernel_columns * c->channels;
@@ -275,8 +285,9 @@ static void pack_forward(struct conv *c) {
 // ---------------------------------------------------------------------------------------------------- kernel gradient
 
 #if MASKS
-// Behind a max-pool and for few channels: what each of 16 filters' winners saw is picked, by a permutation, out of the two rows
-// of a window. (k + 1) * channels of them must fit a vector, and all sums the registers.
+// The kernel gradient of a k x k convolution with pool and few channels, for 16 filters at once. A permutation selects the
+// input of each filter's winner from two rows of a window. (k + 1) * channels must fit a vector, and k * k * channels the
+// registers.
 INLINE void few_channels(const int k, const int channels, const struct conv *c, const struct walk *walk, const float *x,
                          const float *gradient, const uint8_t *winner, float *total, float *bias) {
   for (int64_t f = 0; f < c->filters; f += 16) {
@@ -290,7 +301,7 @@ INLINE void few_channels(const int k, const int channels, const struct conv *c, 
         const __m512i who = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(real, winner + at));
         const __mmask16 alive = _mm512_mask_cmplt_epi32_mask(real, who, _mm512_set1_epi32(DEAD));
         const __m512 g = _mm512_maskz_loadu_ps(alive, gradient + at);
-        // Bit 4 of an index says which of the two rows.
+        // Bit 4 of an index selects the row.
         const __m512i below = _mm512_slli_epi32(_mm512_srli_epi32(who, 1), 4);
         const __m512i right = _mm512_mullo_epi32(_mm512_and_epi32(who, _mm512_set1_epi32(1)), _mm512_set1_epi32(channels));
         const __m512i place = _mm512_add_epi32(below, right);
@@ -335,7 +346,7 @@ static few *few_for(const struct conv *c) {
 }
 #endif
 
-// A task's part of it: how it is laid out depends on the way taken, see `kernel_gradient`.
+// The methods for the kernel gradient. Each has a layout of its partial sums, see `kernel_gradient`.
 enum way { DENSE, WINNERS, FEW, WINOGRAD };
 
 static enum way way_of(const struct conv *c) {
@@ -345,16 +356,18 @@ static enum way way_of(const struct conv *c) {
   return c->pool ? WINNERS : by_winograd(c) ? WINOGRAD : DENSE;
 }
 
+// Width of the vectors in a partial sum.
 static int64_t lanes_of(const struct conv *c) { return way_of(c) == DENSE ? lanes_for(c->filters) : WIDE; }
 
 typedef void add_gradient(const struct walk *, const float *, const float *, int64_t, float *);
 
+// Add the kernel and bias gradients of some images to the task's partial sums: `work`, by the plain loops.
 static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t last) {
   const struct walk walk = walk_of(c);
-  const enum way way = way_of(c) == WINOGRAD ? DENSE : way_of(c);  // of images that are not fit for it
+  const enum way way = way_of(c) == WINOGRAD ? DENSE : way_of(c);  // for images unfit for Winograd
   const int64_t lanes = lanes_of(c), size = c->rows * c->columns * c->channels;
   const int64_t windows = c->y_rows * c->y_columns, y_size = windows * c->filters;
-  // Behind the image is room for a vector that begins at its end.
+  // 16 floats of slack: loads of whole vectors reach beyond the end of the image.
   float *padded = way != DENSE || needs_copy(c) ? floats(c, c->padded_rows * c->padded_columns * c->channels + 16) : NULL;
   const int64_t padded_filters = whole(c->filters, lanes);
   const int as_it_is = !c->relu && !c->biased && padded_filters == c->filters;
@@ -400,13 +413,14 @@ end:
   free(padded), free(gradient), free(winners), free(counts);
 }
 
+// Sum up the tasks' partial sums and write kernel gradient (rows, run, filters) and bias gradient (filters).
 static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
   const enum way way = way_of(c);
   const int64_t lanes = lanes_of(c), run = c->kernel_columns * c->channels;
   const int64_t stride = way == WINNERS ? whole(run, lanes) : run;
   const int64_t filters = way == WINNERS ? c->filters : whole(c->filters, lanes), size = filters * c->kernel_rows * stride;
   c->partial = whole(size, 16) + whole(c->filters, 16);
-  c->tasks = min_of(c->tasks, max_of(4, PARTIAL_FLOATS / c->partial));  // some for several threads in any case
+  c->tasks = min_of(c->tasks, max_of(4, PARTIAL_FLOATS / c->partial));  // at least 4, for several threads
   if (!(c->partials = floats(c, c->tasks * c->partial))) return;
   in_tasks(frame, c, way == WINOGRAD ? add_to_partial_by_winograd : add_to_partial);
   if (c->failed) return;
@@ -423,12 +437,12 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
 }
 
 // ----------------------------------------------------------------------------------------------------- input gradient
-// A convolution of the outputs' gradient with the mirrored kernel. With strides, inputs at one place between two strides see
-// the same taps: there is a convolution for each such place.
+// The convolution of the outputs' gradient with the mirrored kernel. With strides it splits into phases: inputs whose row and
+// column have the same remainder modulo the strides use the same taps, and each phase is a convolution without strides.
 
 struct phase {
-  int64_t first, count;  // of the inputs: first, first + stride, ...
-  int64_t taps, begin;   // kernel taps that they see; the first output that they see, may be before 0
+  int64_t first, count;  // inputs of the phase: first, first + stride, ...
+  int64_t taps, begin;   // number of kernel taps; first output that the first input contributes to, perhaps negative
 };
 
 static struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_t stride, int64_t before) {
@@ -443,7 +457,7 @@ static struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_
 static void input_gradient_dense(struct conv *c, int64_t task, int64_t first, int64_t last) {
   (void)task;
   const int64_t size = c->rows * c->columns * c->channels, lanes = lanes_for(c->channels);
-  // Zeros before and behind the outputs, as many as any input may see.
+  // The range of outputs that the phases read: zeros outside of the image.
   int64_t low_r = 0, low_q = 0, high_r = c->out_rows, high_q = c->out_columns;
   for (int64_t i = 0; i < c->row_stride; i++) {
     const struct phase p = phase_of(i, c->rows, c->kernel_rows, c->row_stride, c->top);
@@ -488,7 +502,7 @@ end:
   free(gradient), free(none);
 }
 
-// kernel -> for every place between two strides (blocks of channels, taps down, taps across, filters, lanes), mirrored.
+// Pack the mirrored kernel by phase: (blocks of channels, taps down, taps across, filters, lanes) each.
 static void pack_mirrored(struct conv *c) {
   const int64_t lanes = lanes_for(c->channels);
   if (!(c->packed = floats(c, c->kernel_rows * c->kernel_columns * c->filters * whole(c->channels, lanes)))) return;
@@ -510,12 +524,13 @@ static void pack_mirrored(struct conv *c) {
     }
 }
 
+// The input gradient with pool. Sort the winners of a window by their place, and add their filters' weights to the image.
 static void input_gradient_winners(struct conv *c, int64_t task, int64_t first, int64_t last) {
   (void)task;
   const struct walk walk = walk_of(c);
   const int64_t size = c->rows * c->columns * c->channels, padded_size = c->padded_rows * c->padded_columns * c->channels;
   const int64_t windows = c->y_rows * c->y_columns, y_size = windows * c->filters;
-  const int64_t weights = c->kernel_rows * whole(walk.run, WIDE);  // of a filter
+  const int64_t weights = c->kernel_rows * whole(walk.run, WIDE);  // per filter
   float *padded = floats(c, padded_size + WIDE);
   struct winner *winners = malloc((size_t)(y_size + c->filters) * sizeof *winners);
   int32_t *starts = malloc((size_t)(4 * windows + 1) * sizeof *starts);
@@ -555,7 +570,7 @@ end:
   free(padded), free(winners), free(starts), free(places), free(lists);
 }
 
-// kernel -> (filters, kernel rows, run padded to whole vectors).
+// Pack the kernel as (filters, kernel rows, run padded to whole vectors).
 static void pack_by_filter(struct conv *c) {
   const int64_t run = c->kernel_columns * c->channels, stride = whole(run, WIDE);
   if (!(c->packed = floats(c, c->filters * c->kernel_rows * stride))) return;
@@ -566,14 +581,12 @@ static void pack_by_filter(struct conv *c) {
 }
 
 // ---------------------------------------------------------------------------------------------------------- handlers
-// How: strides (2), zeros before the image (2), relu, pool, whether the gradient of the bias is wanted.
-
 static XLA_FFI_Error *error(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
   XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
-// Whether XLA only asks what this is; it is then answered.
+// Answer a query for metadata. Return 0 if the call is an execution.
 static int asked(XLA_FFI_CallFrame *frame) {
   XLA_FFI_Extension_Base *extension = frame->extension_start;
   if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
@@ -587,7 +600,7 @@ static int asked(XLA_FFI_CallFrame *frame) {
 static XLA_FFI_Buffer *argument(XLA_FFI_CallFrame *frame, int i) { return frame->args.args[i]; }
 static XLA_FFI_Buffer *result(XLA_FFI_CallFrame *frame, int i) { return frame->rets.rets[i]; }
 
-// Everything but pointers, from the shapes of image, kernel and result of the forward pass.
+// Set sizes and attributes from the shapes of image, kernel and forward result.
 static void read_shapes(struct conv *c, XLA_FFI_CallFrame *frame, const int64_t *x, const int64_t *kernel, const int64_t *y) {
   const int64_t *how = ((XLA_FFI_Array *)frame->attrs.attrs[0])->data;
   c->images = x[0], c->rows = x[1], c->columns = x[2], c->channels = x[3];
@@ -601,6 +614,7 @@ static void read_shapes(struct conv *c, XLA_FFI_CallFrame *frame, const int64_t 
   c->tasks = max_of(1, min_of(TASKS, c->images));
 }
 
+// Free the buffers and return the status.
 static XLA_FFI_Error *finish(XLA_FFI_CallFrame *frame, struct conv *c) {
   free(c->packed), free(c->transformed), free(c->partials);
   return c->failed ? error(frame, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: convolution") : NULL;

@@ -1,7 +1,7 @@
-// The loops of a convolution over one image, for vectors of LANES floats. Included once per width, with LANES set before.
+// Loops over one image for vectors of LANES floats. conv.c includes this file once per width, after defining LANES.
 //
-// An image is (rows, columns, channels). Of one kernel row a filter sees a *run*: kernel columns * channels consecutive
-// floats. So a convolution is, for every kernel row and every float of the run: broadcast it, times a vector of weights.
+// An image is (rows, columns, channels), so the inputs of one kernel row are contiguous: a *run* of kernel columns * channels
+// floats. A convolution broadcasts each float of each run and multiplies it with a vector of weights, a lane per filter.
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -13,9 +13,10 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
+// Select by lane: `which` is all ones or zero.
 INLINE vec NAME(choose)(ints which, vec yes, vec no) { return (vec)((which & (ints)yes) | (~which & (ints)no)); }
 
-// The larger of the two; a NaN in `value` stays one.
+// The maximum of both; propagates a NaN in `value`.
 INLINE vec NAME(at_least)(vec least, vec value) {
 #if LANES == 16
   return (vec)_mm512_max_ps((__m512)least, (__m512)value);
@@ -26,11 +27,11 @@ INLINE vec NAME(at_least)(vec least, vec value) {
 #endif
 }
 
-// The largest of four, a NaN if there is one, and which it is: the first of equals.
+// The maximum of four and its index, the first of equals; propagates NaN.
 INLINE vec NAME(largest)(vec a, vec b, vec c, vec d, ints *which) {
 #if LANES == 16 && MASKS
   const __mmask16 from_b = _mm512_cmp_ps_mask((__m512)b, (__m512)a, _CMP_GT_OQ);
-  const __m512 ab = _mm512_max_ps((__m512)b, (__m512)a);  // of two, the second where either is a NaN
+  const __m512 ab = _mm512_max_ps((__m512)b, (__m512)a);  // maxps returns the second operand if either is a NaN
   const __mmask16 from_c = _mm512_cmp_ps_mask((__m512)c, ab, _CMP_GT_OQ);
   const __m512 abc = _mm512_max_ps((__m512)c, ab);
   const __mmask16 from_d = _mm512_cmp_ps_mask((__m512)d, abc, _CMP_GT_OQ);
@@ -55,10 +56,10 @@ INLINE vec NAME(largest)(vec a, vec b, vec c, vec d, ints *which) {
 
 // ------------------------------------------------------------------------------------------------------------- forward
 
-// rows x columns of outputs of LANES filters, which stay in registers while all that they see goes by.
+// The sums of rows x columns outputs of LANES filters, in registers throughout.
 INLINE void NAME(sum)(const int rows, const int columns, const struct walk *walk, const float *restrict x,
                       const float *restrict weights, vec *restrict sums) {
-  // An address is a pointer plus 0 to 3 steps: so few pointers fit into the registers.
+  // One pointer per four columns: an address is a pointer plus 0 to 3 steps, which saves registers.
   const int64_t step = walk->column_step;
   const int groups = (columns + 3) / 4;
   UNROLL(i, rows * columns) sums[i] = (vec){0};
@@ -76,7 +77,7 @@ INLINE void NAME(sum)(const int rows, const int columns, const struct walk *walk
   }
 }
 
-// The same, then bias, relu, and either storing it or the maximum of windows of 2x2 and who won it.
+// The same with bias and relu; stores the outputs, or the maxima of 2x2 windows and their indices.
 INLINE void NAME(tile)(const int rows, const int columns, const int pool, const struct walk *walk, const float *restrict x,
                        const float *restrict weights, const float *restrict bias, const struct sink *restrict sink) {
   vec sums[2 * MOST_COLUMNS];
@@ -98,6 +99,8 @@ INLINE void NAME(tile)(const int rows, const int columns, const int pool, const 
   }
 }
 
+// A stamp is `tile` for constant rows, columns and pool. `stamps` has them by columns: of one row, of two rows, of two with
+// pool.
 typedef void NAME(stamp)(const struct walk *, const float *, const float *, const float *, const struct sink *);
 #define STAMP(rows, columns, pool)                                                                                      \
   static void NAME(JOIN(stamp_##rows##_##columns, pool))(const struct walk *walk, const float *x, const float *weights, \
@@ -111,7 +114,7 @@ EACH_EVEN_COLUMNS(STAMP, 2, 1)
 static NAME(stamp) *const
     NAME(stamps)[3][MOST_COLUMNS + 1] = {{ENTRY(1, 1, 0)}, {EACH_COLUMNS(ENTRY, 2, 0)}, {EACH_EVEN_COLUMNS(ENTRY, 2, 1)}};
 
-// Vectors of which only the first `count` floats and bytes count. Each is written whole and the next one written over its end.
+// Copy the first `count` lanes of rows x columns vectors. Store whole vectors where the next vector overwrites the excess.
 static void NAME(store_parts)(const struct sink *from, const struct sink *to, int64_t rows, int64_t columns, int64_t count) {
   for (int64_t r = 0; r < rows; r++)
     for (int64_t c = 0; c < columns; c++) {
@@ -128,13 +131,13 @@ static void NAME(store_parts)(const struct sink *from, const struct sink *to, in
     }
 }
 
-// The narrowest stamp for so many columns; 0: there is none.
+// The width of the narrowest stamp with at least `columns` columns, or 0.
 static int64_t NAME(width_for)(int64_t columns, NAME(stamp) *const *stamps) {
   while (columns <= MOST_COLUMNS && !stamps[columns]) columns++;
   return columns <= MOST_COLUMNS ? columns : 0;
 }
 
-// Into how many pieces to cut a row of `units` times `unit` columns, so that stamps cover it with little to spare.
+// The number of pieces of a row of units * unit columns for the least work by stamps. `unit`: 2 with pool, or 1.
 static int64_t NAME(pieces_of)(int64_t units, int64_t unit, NAME(stamp) *const *stamps) {
   int64_t best = units, cost = INT64_MAX;
   for (int64_t pieces = 1; pieces <= units; pieces++) {
@@ -144,11 +147,12 @@ static int64_t NAME(pieces_of)(int64_t units, int64_t unit, NAME(stamp) *const *
   return best;
 }
 
-// All outputs of an image, into `sink`. weights: (blocks of filters, kernel rows, run, LANES); bias: padded to whole blocks.
+// All outputs of an image. weights (blocks of filters, kernel rows, run, LANES); bias (blocks * LANES); sink (rows, columns,
+// filters).
 static void NAME(convolve)(const struct walk *walk, const float *x, const float *weights, const float *bias,
                            const struct sink *sink) {
   const int64_t block = walk->kernel_rows * walk->run * LANES;
-  const int64_t unit = walk->pool ? 2 : 1;  // columns that belong together
+  const int64_t unit = walk->pool ? 2 : 1;  // columns of a pooling window
   const int64_t together = walk->rows > 1 ? 2 : 1, units = walk->columns / unit;
   NAME(stamp) *const *stamps = NAME(stamps)[walk->pool ? 2 : together - 1];
   const int64_t pieces = NAME(pieces_of)(units, unit, stamps);
@@ -158,9 +162,9 @@ static void NAME(convolve)(const struct walk *walk, const float *x, const float 
   for (int64_t f = 0; f < walk->filters; f += LANES) {
     const int64_t count = min_of(LANES, walk->filters - f);
     for (int64_t i = 0; i < walk->rows; i += together) {
-      const int64_t r = min_of(i, walk->rows - together);  // the last of an odd number of rows comes with one done before
+      const int64_t r = min_of(i, walk->rows - together);  // with an odd number of rows the last pair repeats a row
       for (int64_t p = 0; p < pieces; p++) {
-        // Where a stamp is wider than its piece, its last columns are done again by the next.
+        // A stamp wider than its piece computes columns that the next piece repeats.
         const int64_t piece = p * units / pieces * unit, end = (p + 1) * units / pieces * unit;
         const int64_t wide = NAME(width_for)(end - piece, stamps);
         const int64_t begin = min_of(piece, walk->columns - wide);
@@ -176,7 +180,7 @@ static void NAME(convolve)(const struct walk *walk, const float *x, const float 
 
 // ----------------------------------------------------------------------------------------------------- kernel gradients
 
-// (kernel rows, run, LANES) += what is seen times gradient, over rows x columns of outputs, `width` floats of a run at once.
+// total (width, LANES) += the outer products of `width` floats of a run and LANES gradients, over `rows` rows of outputs.
 INLINE void NAME(outer)(const int width, const struct walk *walk, const float *restrict x, const float *restrict gradient,
                         int64_t gradient_column, int64_t rows, float *restrict total) {
   vec sums[MOST_SUMS];
@@ -202,11 +206,11 @@ typedef void NAME(outer_stamp)(const struct walk *, const float *, const float *
 EACH_SUMS(OUTER)
 static NAME(outer_stamp) *const NAME(outers)[MOST_SUMS + 1] = {EACH_SUMS(OUTER_ENTRY)};
 
-// total (filter blocks, kernel rows, run, LANES) += the kernel gradient of an image. gradient: `column` floats, whole blocks.
+// total (blocks of filters, kernel rows, run, LANES) += the kernel gradient of an image. gradient (rows, columns, `column`).
 static void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, const float *gradient, int64_t column,
                                       float *total) {
   const int64_t blocks = (walk->filters + LANES - 1) / LANES;
-  // As many rows at once as stay in the first-level cache, for a block of filters, while kernel rows and runs go by.
+  // Process as many rows of outputs per pass as the first-level cache holds.
   const int64_t together = max_of(1, OUTPUTS_AT_ONCE / walk->columns);
   for (int64_t r = 0; r < walk->rows; r += together)
     for (int64_t b = 0; b < blocks; b++)
@@ -221,11 +225,13 @@ static void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, c
 }
 
 #if LANES == WIDE
-static void NAME(add)(float *total, const float *part, int64_t count) {  // `count`: whole vectors
+// total += part. `count`: a multiple of LANES.
+static void NAME(add)(float *total, const float *part, int64_t count) {
   for (int64_t i = 0; i < count; i += LANES) *(vec *)(total + i) += *(const vec *)(part + i);
 }
 
-// The gradient of rows x columns of outputs, where relu let them through (y NULL: everywhere), to `to`; adds it up by filter.
+// Copy gradient (rows, columns, filters) to `to`, with zeros where y is not positive (y NULL: nowhere). Add it up in sum
+// (filters).
 static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t rows, int64_t columns, int64_t filters,
                                 float *to, int64_t row, int64_t column, float *sum) {
   for (int64_t r = 0; r < rows; r++)
@@ -248,9 +254,9 @@ static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t r
 }
 
 // ------------------------------------------------------------------------------------- gradients behind a max-pool
-// Only a quarter of the outputs, the winners, have a gradient. A winner is (where its window begins, gradient).
+// With pool at most a quarter of the outputs, the winners, have a gradient: loop over lists of them.
 
-// total (kernel rows, stride) += gradient times what a filter's winners saw; `rows` x `vectors` of it at once.
+// total (rows, vectors * LANES) += the sum over a filter's winners of gradient * inputs.
 INLINE void NAME(winners_outer)(const int rows, const int vectors, const float *restrict x, int64_t image_row,
                                 const struct winner *restrict winners, int64_t count, float *restrict total, int64_t stride) {
   vec sums[2 * MOST_VECTORS];
@@ -265,7 +271,7 @@ INLINE void NAME(winners_outer)(const int rows, const int vectors, const float *
     UNROLL(v, vectors) *(vec *)(total + r * stride + v * LANES) = sums[r * vectors + v];
 }
 
-// x (rows x vectors of a window) += the weights of the filters that won there, times their gradients.
+// x (rows, vectors * LANES) += the sum over the winners at one place of gradient * weights.
 INLINE void NAME(winners_spread)(const int rows, const int vectors, float *restrict x, int64_t image_row,
                                  const struct winner *restrict winners, int64_t count, const float *restrict weights,
                                  int64_t stride) {
@@ -298,7 +304,8 @@ EACH_WINDOW(WINNERS)
 static NAME(outer_winners) *const NAME(outer_windows)[3][MOST_VECTORS + 1] = {EACH_WINDOW(OUTER_WINDOW)};
 static NAME(spread_winners) *const NAME(spread_windows)[3][MOST_VECTORS + 1] = {EACH_WINDOW(SPREAD_WINDOW)};
 
-// total (filters, kernel rows, run padded to whole vectors) += the kernel gradient of an image; `lists` by filter.
+// total (filters, kernel rows, run padded to whole vectors) += the kernel gradient of an image. winners (filters, most), of
+// which counts (filters) are in use.
 static void NAME(add_winners_kernel_gradient)(const struct walk *walk, const float *x, const struct winner *winners,
                                               const int64_t *counts, int64_t most, float *total) {
   const int64_t vectors = (walk->run + LANES - 1) / LANES, stride = vectors * LANES;
@@ -314,12 +321,13 @@ static void NAME(add_winners_kernel_gradient)(const struct walk *walk, const flo
       }
 }
 
-// x, an image with room behind its end, += the input gradient; `winners` by window and place in it, `starts` their lists.
+// x, an image with WIDE floats of slack, += the input gradient. The list of place p of window w is
+// winners[starts[4 * w + p]] to winners[starts[4 * w + p + 1]]; places (4 * windows): offsets in x.
 static void NAME(add_winners_input_gradient)(const struct walk *walk, float *x, const struct winner *winners,
                                              const int32_t *starts, const int64_t *places, const float *weights) {
   const int64_t vectors = (walk->run + LANES - 1) / LANES, stride = vectors * LANES;
   const int64_t pieces = (vectors + MOST_VECTORS - 1) / MOST_VECTORS;
-  // Weights that pass together should stay in the first-level cache.
+  // One or two kernel rows per pass, so that their weights stay in the first-level cache.
   const int64_t fitting = L1_BYTES / (4 * walk->filters * stride), together = max_of(1, min_of(2, fitting));
   const int64_t parts = (walk->kernel_rows + together - 1) / together;
   for (int64_t q = 0; q < parts; q++)

@@ -1,23 +1,23 @@
 // Winograd's F(2x2, 3x3): four outputs of a 3x3 kernel from 16 products per channel, not 36 (Lavin and Gray 2016,
 // arXiv:1509.09308).
 //
-// A tile is the 4x4 inputs d that 2x2 outputs y see. With g the kernel, ' a transposition and * by element,
+// A tile is the 4x4 inputs d of 2x2 outputs y. With g the kernel, ' transposition and * the product by element,
 //     y = A' [(G g G') * (B' d B)] A,   dL/dg = G' [(A dL/dy A') * (B' d B)] G,
-// and dL/dd is y with another kernel. Summed over channels that is, at each of the 16 places of a tile, a matrix product: what
-// a 1x1 convolution does, by the loops of lanes.h. The constants of A, B and G are 1 and 1/2, so small integers stay exact, and
-// fewer terms meet in one sum than in a plain one. Channels and filters are in whole vectors of WIDE.
+// and dL/dd is a convolution with the mirrored kernel. At each of the 16 places of a tile the sum over channels is a matrix
+// product, computed as a 1x1 convolution by lanes.h. The constants of A, B and G are 1 and 1/2, so small integers stay exact,
+// and a sum has fewer terms than in direct convolution. Channels and filters are padded to whole vectors of WIDE.
 
 #define vec JOIN(vec, WIDE)
 #define ints JOIN(ints, WIDE)
 #define PLACES 16
-#define TILES (2 * MOST_COLUMNS)  // that a matrix product takes at once: with few channels they fit the first-level cache
+#define TILES (2 * MOST_COLUMNS)  // tiles per matrix product: with few channels they fit the first-level cache
 
-// An image in memory, and where it lies: outside of it are zeros. Channels are in whole vectors.
+// An image (rows, columns, pitch) with implicit zero padding; pitch: channels in whole vectors.
 struct image {
   const float *pixels;
   int64_t rows, columns, pitch;
-  int64_t top, left;   // zeros before it that count; below 0: pixels that do not
-  const float *zeros;  // a row of them
+  int64_t top, left;   // zeros above and left; negative: rows and columns to skip
+  const float *zeros;  // (columns, pitch)
 };
 
 static const float *row_of(const struct image *image, int64_t row) {
@@ -25,7 +25,7 @@ static const float *row_of(const struct image *image, int64_t row) {
   return row >= 0 && row < image->rows ? image->pixels + row * image->columns * image->pitch : image->zeros;
 }
 
-// Where rows from `row` on are, in this image or the next: only to be sent for.
+// The address of `row`, perhaps in the next image: for prefetch only.
 static const float *rows_after(const struct image *image, int64_t row) {
   return image->pixels + (row - image->top) * image->columns * image->pitch;
 }
@@ -35,19 +35,19 @@ INLINE vec pixel(const struct image *image, const float *row, int64_t column, in
   return column >= 0 && column < image->columns ? *(const vec *)(row + column * image->pitch + channel) : (vec){0};
 }
 
-// B' d of a column of four.
+// B' d for one column of d.
 INLINE void down_inputs(const struct image *image, const float *const *rows, int64_t column, int64_t channel, vec *out) {
   vec seen[4];
   UNROLL(i, 4) seen[i] = pixel(image, rows[i], column, channel);
   out[0] = seen[0] - seen[2], out[1] = seen[1] + seen[2], out[2] = seen[2] - seen[1], out[3] = seen[1] - seen[3];
 }
 
-// B' d B of `count` tiles side by side, from the one at (row, column) on, to (PLACES, `plane`).
+// B' d B of `count` adjacent tiles, the first at (row, column), to `to` (PLACES, plane), of which (count, pitch) are written.
 static void transform_inputs(const struct image *image, int64_t row, int64_t column, int64_t count, float *to, int64_t plane) {
   const float *const rows[4] = {row_of(image, row), row_of(image, row + 1), row_of(image, row + 2), row_of(image, row + 3)};
   for (int64_t channel = 0; channel < image->pitch; channel += WIDE) {
     float *out = to + channel;
-    vec columns[4][4];  // the last two of a tile are the first two of the next
+    vec columns[4][4];  // adjacent tiles share two columns
     down_inputs(image, rows, column, channel, columns[0]), down_inputs(image, rows, column + 1, channel, columns[1]);
     for (int64_t t = 0; t < count; t++, out += image->pitch) {
       down_inputs(image, rows, column + 2 * t + 2, channel, columns[2]);
@@ -64,7 +64,7 @@ static void transform_inputs(const struct image *image, int64_t row, int64_t col
   }
 }
 
-// A dy A' of `count` tiles of 2x2 outputs side by side, as above.
+// A dy A' of `count` adjacent tiles of 2x2 outputs, to the same layout.
 static void transform_gradients(const struct image *image, int64_t row, int64_t column, int64_t count, float *to,
                                 int64_t plane) {
   const float *const upper = row_of(image, row), *const lower = row_of(image, row + 1);
@@ -85,7 +85,7 @@ static void transform_gradients(const struct image *image, int64_t row, int64_t 
   }
 }
 
-// G g G' for weights as lanes.h takes them: (blocks of filters, 3, 3, channels, WIDE).
+// G g G'. weights (blocks of filters, 3, 3, channels, WIDE) -> to (PLACES, blocks of filters, channels, WIDE).
 static void transform_weights(const float *weights, int64_t blocks, int64_t channels, float *to) {
   const int64_t tap = channels * WIDE, plane = blocks * tap;
   const vec half = (vec){0} + 0.5f;
@@ -108,7 +108,7 @@ static void transform_weights(const float *weights, int64_t blocks, int64_t chan
     }
 }
 
-// G' du G: the gradient of the weights, in their layout, from that of `transform_weights`' result; adds it to `to`.
+// to += G' du G: the reverse derivative of `transform_weights`. Layouts as there.
 static void add_weights_gradient(const float *from, int64_t blocks, int64_t channels, float *to) {
   const int64_t tap = channels * WIDE, plane = blocks * tap;
   const vec half = (vec){0} + 0.5f;
@@ -133,22 +133,22 @@ static void add_weights_gradient(const float *from, int64_t blocks, int64_t chan
 }
 
 // ------------------------------------------------------------------------------------------------------------- range
-// A plain sum's rounding error is relative to each product. Here it is relative to the largest tap times the largest pixel of
-// the window, in each channel, which matters where a large pixel meets a zero tap, or one that is small beside its neighbours.
-// So the plain loops are used for
+// The rounding error of direct convolution is relative to each product; Winograd's is relative to the largest tap times the
+// largest pixel of a window and channel. It is too large where a large pixel meets a tap that is zero or small beside others.
+// Use the plain loops for
 //   - kernels with zeros beside other taps of one channel and filter (masked and pruned kernels);
 //   - images whose pixels span too wide a range (sentinels, outliers), or with a value that is not finite;
 //   - values so large that a sum of four might overflow, or so small that a half might underflow.
-// Each image is judged by itself: its outputs do not depend on the rest of the batch.
+// The decision is per image, so outputs do not depend on the rest of the batch.
 
-#define BITS_OF_POWER(exponent) ((127 + (exponent)) << 23)  // as an integer, a magnitude compares as it does as a float
+#define BITS_OF_POWER(exponent) ((127 + (exponent)) << 23)  // magnitudes compare as integers as they do as floats
 #define SMALLEST_SCALE BITS_OF_POWER(-100)
 #define LARGEST_SCALE BITS_OF_POWER(50)
-// Bits: below 2^-bits of the largest a pixel is small. Gradients of a training network have a wide range of their own.
+// A pixel is small below 2^-range of the largest. Gradients have a wider range.
 #define PIXEL_RANGE 10
 #define GRADIENT_RANGE 16
-#define FEW_SMALL 16  // one pixel of so many that are not zero may be small
-#define SAMPLED 7     // of a large image, one vector of so many is looked at for small pixels
+#define FEW_SMALL 16  // at most 1 / FEW_SMALL of the pixels other than zero may be small
+#define SAMPLED 7     // check one vector of SAMPLED of a large image for small pixels
 
 INLINE ints magnitude(const float *x) { return *(const ints *)x & 0x7fffffff; }
 INLINE ints larger(ints a, ints b) {
@@ -176,13 +176,14 @@ static int64_t sum_of(ints all) {
 
 static int scale_fits(int32_t most) { return most == 0 || (most >= SMALLEST_SCALE && most < LARGEST_SCALE); }
 
-static int32_t scale_of(const float *pixels, int64_t size) {  // `size`: at least a vector, here and below
+// The largest magnitude, as an integer. `size` >= WIDE, here and below.
+static int32_t scale_of(const float *pixels, int64_t size) {
   ints most = {0};
   for (int64_t i = 0; i < size; i += WIDE) most = larger(most, magnitude(pixels + min_of(i, size - WIDE)));
   return largest_of(most);
 }
 
-// kernel (3, 3, slices), a slice being a channel and a filter.
+// Whether Winograd may be used for kernel (3, 3, slices); a slice: a pair of channel and filter.
 static int kernel_fits(const float *kernel, int64_t slices) {
   ints most = {0}, mixed = {0};
   for (int64_t i = 0; i < slices; i += WIDE) {
@@ -197,6 +198,7 @@ static int kernel_fits(const float *kernel, int64_t slices) {
   return !sum_of(mixed) && scale_fits(largest_of(most));
 }
 
+// Whether Winograd may be used for an image.
 static int image_fits(const float *image, int64_t size, int range) {
   const int32_t scale = scale_of(image, size);
   if (!scale || !scale_fits(scale)) return !scale;
@@ -210,16 +212,16 @@ static int image_fits(const float *image, int64_t size, int range) {
   return FEW_SMALL * sum_of(small) <= sum_of(counted);
 }
 
-// Where the outputs of a tile go, and how many rows and columns of them are inside of the image: 1 or 2.
+// Destination of a tile's outputs, and the number of its rows and columns inside the image: 1 or 2.
 struct tile {
   float *y;
   uint8_t *winner;
   int rows, columns;
 };
 
-// Tiles on their way through a convolution: gathered until there are TILES of them, of one image or several.
+// A buffer of tiles for the forward convolution: a matrix product runs when it holds TILES of them, of one or several images.
 struct tiles {
-  int64_t channels, channel_pitch, filters, filter_pitch;  // a pitch is in whole vectors
+  int64_t channels, channel_pitch, filters, filter_pitch;  // pitch: rounded up to whole vectors
   const float *weights, *bias;                             // weights: (PLACES, blocks of filters, channels, WIDE)
   int relu, pool;
   int64_t row, column;       // floats between outputs
@@ -228,7 +230,7 @@ struct tiles {
   struct tile to[TILES];
 };
 
-// A' m A, bias, relu and pool of one tile, for the filters from f on.
+// A' m A, bias, relu and pool of one tile, for the filters [f, f + WIDE).
 INLINE void finish_tile(const struct tiles *tiles, const float *m, const struct tile *to, int64_t f) {
   const int64_t plane = TILES * tiles->filter_pitch, real = min_of(WIDE, tiles->filters - f);
   vec upper[4], lower[4];
@@ -259,13 +261,13 @@ INLINE void finish_tile(const struct tiles *tiles, const float *m, const struct 
   }
 }
 
-// Sends for one of PLACES parts of `size` floats. Images come from memory; while products are computed there is time for it.
+// Prefetch part `part` of PLACES of `size` floats: images come from memory, and loads overlap with the products.
 INLINE void fetch(const float *from, int64_t size, int64_t part, const int to_write) {
   const char *begin = (const char *)(from + size * part / PLACES), *end = (const char *)(from + size * (part + 1) / PLACES);
   for (; begin < end; begin += 64) to_write ? __builtin_prefetch(begin, 1, 2) : __builtin_prefetch(begin, 0, 2);
 }
 
-// The matrix products of the tiles that are there, and what becomes of them. `next`: inputs that are needed then.
+// Run the matrix products, write the outputs and empty the buffer. `next`: inputs to prefetch.
 static void flush_tiles(struct tiles *tiles, const float *next) {
   if (!tiles->count) return;
   JOIN(stamp, WIDE) *const *stamps = JOIN(stamps, WIDE)[1];
@@ -293,7 +295,7 @@ static void flush_tiles(struct tiles *tiles, const float *next) {
   tiles->count = 0;
 }
 
-// rows x columns of outputs of an image, from y and winner on.
+// rows x columns outputs of an image to y (and winner) with the distances tiles->row and tiles->column.
 static void convolve_by_tiles(struct tiles *tiles, const struct image *image, int64_t rows, int64_t columns, float *y,
                               uint8_t *winner) {
   const int64_t step = tiles->pool ? 1 : 2;
@@ -309,7 +311,7 @@ static void convolve_by_tiles(struct tiles *tiles, const struct image *image, in
     }
 }
 
-// Tiles and gradients on their way to a kernel gradient.
+// A buffer of tiles of inputs and gradients for the kernel gradient.
 struct gradient_tiles {
   int64_t channels, channel_pitch, filter_pitch;
   float *inputs, *gradients;  // (PLACES, TILES, pitch)
@@ -317,6 +319,7 @@ struct gradient_tiles {
   float *total;  // (PLACES, blocks of filters, channels, WIDE)
 };
 
+// Add the products of inputs and gradients to `total` and empty the buffer. `next`, `next_gradient`: to prefetch.
 static void flush_gradient_tiles(struct gradient_tiles *tiles, const float *next, const float *next_gradient) {
   const struct walk walk = {
       .column_step = tiles->channel_pitch,
@@ -336,7 +339,7 @@ static void flush_gradient_tiles(struct gradient_tiles *tiles, const float *next
   tiles->count = 0;
 }
 
-// What an image and the gradient of its outputs add to it.
+// Add an image and the gradient of its outputs (rows, columns, pitch).
 static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const struct image *image,
                                          const struct image *gradient) {
   for (int64_t r = 0; r < gradient->rows; r += 2)
@@ -352,15 +355,17 @@ static void add_kernel_gradient_by_tiles(struct gradient_tiles *tiles, const str
 
 // ------------------------------------------------------------------------------------------------------------- tasks
 
-// Whether it is done this way; behind a max-pool only forward, as the winners' gradients need even fewer products.
+// Whether to use Winograd. With pool for the forward pass only: gradients of winners need fewer products.
 static int by_winograd(const struct conv *c) {
   return !c->plain && c->kernel_rows == 3 && c->kernel_columns == 3 && c->row_stride == 1 && c->column_stride == 1 &&
          c->channels > NARROW && c->filters > NARROW &&
          min_of(min_of(c->rows, c->columns), min_of(c->out_rows, c->out_columns)) > 1;
 }
 
+// Set c->plain if the kernel rules out Winograd.
 static void judge_kernel(struct conv *c) { c->plain = by_winograd(c) && !kernel_fits(c->kernel, c->channels * c->filters); }
 
+// Allocate the buffers. Return 0 on failure.
 static int begin_tiles(struct conv *c, struct tiles *tiles, int64_t channels, int64_t filters) {
   *tiles = (struct tiles){.channels = channels,
                           .channel_pitch = whole(channels, WIDE),
@@ -372,19 +377,20 @@ static int begin_tiles(struct conv *c, struct tiles *tiles, int64_t channels, in
   return !c->failed;
 }
 
+// Process the remaining tiles and free the buffers.
 static void end_tiles(struct tiles *tiles) {
   if (tiles->inputs && tiles->products) flush_tiles(tiles, NULL);
   free(tiles->inputs), free(tiles->products);
 }
 
-// For `filters` outputs of `channels` inputs, from what is packed.
+// Transform c->packed, for `filters` outputs and `channels` inputs.
 static void pack_transformed(struct conv *c, int64_t channels, int64_t filters) {
   const int64_t pitch = whole(filters, WIDE);
   if (!c->packed || !(c->transformed = floats(c, PLACES * channels * pitch))) return;
   transform_weights(c->packed, pitch / WIDE, channels, c->transformed);
 }
 
-// An image with its channels in whole vectors: as it is, or copied to `copy`.
+// An image with its channels in whole vectors: x itself, or a padded copy of it in `copy`.
 static const float *in_vectors(const struct conv *c, const float *x, float *copy) {
   if (!copy) return x;
   const int64_t pitch = whole(c->channels, WIDE);
@@ -392,8 +398,9 @@ static const float *in_vectors(const struct conv *c, const float *x, float *copy
   return copy;
 }
 
-static work forward, input_gradient_dense, add_to_partial;  // the plain loops
+static work forward, input_gradient_dense, add_to_partial;  // in conv.c: the plain loops
 
+// `work` by Winograd, for each of the three operations.
 static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->y_rows * c->y_columns * c->filters;
   struct image image = {NULL, c->rows, c->columns, whole(c->channels, WIDE), c->top, c->left, NULL};
