@@ -210,7 +210,7 @@ def environment(devices: int) -> dict[str, str]:
         xla += f" --xla_force_host_platform_device_count={devices}"
     # Large pages: the activations of a deep network are fresh memory in every chunk of steps. Before what the user says.
     pages = ":".join(filter(None, ["glibc.malloc.hugetlb=1", os.environ.get("GLIBC_TUNABLES")]))
-    mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
+    mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CNN_JAX_CFLAGS", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
     found |= {name: os.environ[name] for name in mine if name in os.environ}
     found["JAX_COMPILATION_CACHE_DIR"] = _programs_folder()
