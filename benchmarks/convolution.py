@@ -74,7 +74,7 @@ def at_once(x, kernel, bias, strides, zeros, pooled):
     return maximum_of_slices(y) if pooled else y
 
 
-# How a layer is done, the implementation of `convolution` for what it leaves to it, and the dense layer.
+# Computation of a layer, the implementation of `ops.conv` that it falls back on, and the dense layer.
 IMPLEMENTATIONS = {
     "lax": (one_by_one(lax_conv, reduce_window), "lax", lambda x, k, b: x @ k + b),
     "lax, slices": (one_by_one(lax_conv, maximum_of_slices), "lax", lambda x, k, b: x @ k + b),

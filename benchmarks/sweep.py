@@ -374,7 +374,7 @@ def race(args: argparse.Namespace) -> None:
     if unknown := [f"--{name}" for name in given if name not in net.axes] + [
         f"--peers={n}" for n in names if n not in net.peers
     ]:
-        raise UsageError(f"{unknown[0]}: not for --net={args.net}: legal are {', '.join([*net.axes, *net.peers])}")
+        raise UsageError(f"{unknown[0]}: not for --net={args.net}: must be one of {', '.join([*net.axes, *net.peers])}")
     axes, seeds = {**net.axes, **given}, args.seeds or net.seeds
     config = DataConfig(args.dataset or net.dataset, args.validation_fraction, train_examples=args.images)
     entry = Entry(args.net, config, axes, seeds, names, CPU)

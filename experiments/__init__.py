@@ -1,1 +1,4 @@
-"""Sweeps that answer a question each. A new file here is a new experiment: a docstring, DEFAULTS, and trials(request)."""
+"""Sweeps that answer a question each. A new file here is a new experiment: a docstring and DEFAULTS.
+
+Its trials are the product of the axes, unless it has a function trials(request).
+"""

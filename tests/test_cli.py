@@ -228,6 +228,8 @@ def test_a_sweep_leaves_a_table_a_page_and_parameters(npz: str, tmp_path: Path) 
         assert row["status"] == "done"
         assert 0 <= float(row["test_accuracy"]) <= 1
         assert int(row["params"]) > 0
+        images = next(r["data"]["train"] for r in store.read(out) if r["trial"] == row["trial"])
+        assert float(row["images_per_second"]) * float(row["train_seconds"]) == pytest.approx(2 * images)  # two epochs
     assert {row["filters"] for row in table} == {"2", "2-3"}
     page = (out / "report.html").read_text()
     assert "Filters, kernel sizes and padding, all combinations: what matters" in page  # D1: the experiment's question

@@ -160,7 +160,7 @@ def test_no_validation_images_is_legal():
         ({"validation_fraction": 1e-9}, "holds out 0"),
         ({"validation_fraction": 0.99, "train_examples": 3}, "holds out 3 of 3"),
         ({"train_examples": 0}, "--train_examples=0"),
-        ({"train_examples": 1439}, "legal is 1 to 1438"),
+        ({"train_examples": 1439}, "must be between 1 and 1438"),
         ({"split_seed": -1}, "--split_seed=-1"),
     ],
 )
@@ -807,7 +807,7 @@ def test_tfds_set_that_is_not_prepared_says_what_to_install(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("name", ["minst", "digit", "red_gren", "no/such/set", "", "mnist:3", "npz", "folder", "two words"])
 def test_unknown_names_are_refused_with_the_legal_values(name):
-    fails(name, f"--dataset={name}", "legal", call=data.info)
+    fails(name, f"--dataset={name}", "must be one of digits", call=data.info)
 
 
 @pytest.mark.parametrize(

@@ -133,13 +133,15 @@ def test_b3_settings_and_options_are_defaults_too() -> None:
 
 def test_b3_a_default_iso_reaches_the_plan(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "question.py").write_text(
-        '"""?"""\nDEFAULTS = {"kernel_size": [3, 5], "iso": "params"}\ndef trials(request):\n    return request.product()\n'
-    )
+    (tmp_path / "mine" / "question.py").write_text('"""?"""\nDEFAULTS = {"kernel_size": [3, 5], "iso": "params"}\n')
     args = [sys.executable, str(ROOT / "launch.py"), "mine.question", "--dry_run"]
     done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "iso params@32" in done.stdout
+    (tmp_path / "mine" / "question.py").write_text('"""?"""\n')
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "'mine.question' has neither DEFAULTS nor a function trials(request)" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from cnn_jax import describe
-from cnn_jax.nn import Conv, Dense, Flatten, GeometryError, Layer, Residual, Signal, Step
+from cnn_jax.nn import Conv, Dense, Flatten, GeometryError, Layer, Pass, Residual, Signal, Step
 from cnn_jax.nn.check import check_model
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.nn.network import CNN
@@ -82,6 +83,38 @@ def test_a_layer_of_a_fork_is_described_and_swept(tmp_path: Path) -> None:
         with np.load(tmp_path / "out" / "trials" / row["trial"] / "params.npz") as kept:
             squeeze = [array.size for name, array in kept.items() if "squeeze1" in name]
         assert sum(squeeze) == int(row["params"]) - base
+
+
+class Gain(nn.Module):
+    """A module whose parameter no layer of ours has."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.param("gain", nn.initializers.normal(1.0), (x.shape[-1],))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedGain(Layer):
+    kind = "gain"
+
+    def geometry(self, x: Signal) -> Step:
+        return Step(x, x.channels)
+
+    def apply(self, x: jax.Array, forward: Pass) -> jax.Array:
+        return forward.module(Gain, self)(x)
+
+
+def test_its_initial_values_are_those_of_its_module_and_of_the_seed() -> None:
+    """Ours beside it are drawn by NumPy, whatever it draws."""
+    with_gain, without = CNN((Conv(4), TrainedGain(), Flatten(), Dense(2))), CNN((Conv(4), Flatten(), Dense(2)))
+    first, again, other = (initial_variables(with_gain, (5, 5, 1), seed)["params"] for seed in (0, 0, 1))
+    theirs = with_gain.init(jax.random.key(0), np.zeros((1, 5, 5, 1), np.float32))["params"]
+    np.testing.assert_array_equal(first["gain1"]["gain"], theirs["gain1"]["gain"])
+    np.testing.assert_array_equal(first["gain1"]["gain"], again["gain1"]["gain"])
+    assert (first["gain1"]["gain"] != other["gain1"]["gain"]).all()
+    plain = initial_variables(without, (5, 5, 1), 0)["params"]
+    for name in ("conv1", "dense1"):
+        np.testing.assert_array_equal(first[name]["kernel"], plain[name]["kernel"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_features_and_parameters_have_the_names_and_sizes_of_the_geometry(networ
 
 
 def test_the_chapters_net_is_its_formula():
-    """Logits by the functions of `layers`, put together by hand. 1e-5: float32, sums of at most 36 terms."""
+    """Logits by the functions of `nn.functional`, put together by hand. 1e-5: float32, sums of at most 36 terms."""
     model = CNN((specs.Conv(4, 3, activation="relu"), specs.MaxPool(2), specs.Flatten(), specs.Dense(10)))
     variables = initial_variables(model, SHAPE, 0)
     conv1, dense1 = variables["params"]["conv1"], variables["params"]["dense1"]
@@ -170,7 +170,7 @@ def test_precision_reaches_every_product():
         ((specs.Residual((specs.Conv(5, 1),)),), r"layer 'residual1': branches of shapes \(8, 8, 5\), \(8, 8, 4\)"),
         ((specs.Branch(((specs.Conv(4, 3),), (specs.Conv(4, 1),))),), "layer 'branch1': branches of shapes"),
         ((specs.Branch(((), ()), merge="stack"),), "layer 'branch1': unknown merge 'stack': must be one of add, concat"),
-        ((specs.GroupNorm(3),), "layer 'norm1': groups=3 must divide its 4 channels"),
+        ((specs.GroupNorm(3),), "layer 'norm1': groups=3 must divide the 4 channels"),
         ((specs.Activation("swish", name="last"),), "layer 'last': unknown activation 'swish'"),
         ((specs.Conv(4, 3, name="a"), specs.Conv(4, 3, name="a")), "two layers are named 'a'"),
     ],

@@ -12,7 +12,7 @@ from cnn_jax import data
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.nn.network import CNN
 from cnn_jax.ops import conv as ops
-from cnn_jax.training.evaluation import judge
+from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import epoch_order
 from cnn_jax.training.loss import cross_entropy
 from cnn_jax.training.optimizer import optimizer
@@ -251,7 +251,7 @@ def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  
     size = program.eval_batches * EVAL_BATCH
     everything = len(on_device.eval_labels)
     for which in (range(0), range(1), range(5, 12), range(everything)):
-        losses, rights = judge(program, position.state, on_device, which)
+        losses, rights = evaluate(program, position.state, on_device, which)
         assert losses.shape == rights.shape == (1, len(which))
     assert size >= 77
 
@@ -259,9 +259,9 @@ def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  
 def test_a_small_evaluation_program_walks_a_large_set(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
     """Sets larger than the program's piece are judged piece by piece, with the last one cut."""
     position = run(program, [trial], on_device)
-    whole, _ = judge(program, position.state, on_device, range(len(on_device.eval_labels)))
+    whole, _ = evaluate(program, position.state, on_device, range(len(on_device.eval_labels)))
     pieces = [
-        judge(program, position.state, on_device, range(i, min(i + 30, whole.shape[1])))[0]
+        evaluate(program, position.state, on_device, range(i, min(i + 30, whole.shape[1])))[0]
         for i in range(0, whole.shape[1], 30)
     ]
     np.testing.assert_array_equal(whole, np.concatenate(pieces, 1))

@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -32,8 +33,8 @@ def find(name: str) -> ModuleType:
         listed = f"{', '.join(ours)}, or package.module of your own"
         raise UsageError(f"unknown experiment {name!r}: {meant}{'One' if meant else 'one'} of {listed}")
     module = plugins.load_module(f"experiments.{name}" if name in ours else name, f"experiment {name!r}")
-    if not callable(getattr(module, "trials", None)):
-        raise UsageError(f"experiment {name!r} has no function trials(request)")
+    if not isinstance(getattr(module, "DEFAULTS", None), Mapping) and not callable(getattr(module, "trials", None)):
+        raise UsageError(f"experiment {name!r} has neither DEFAULTS nor a function trials(request)")
     return module
 
 
@@ -44,7 +45,12 @@ def name_of(experiment: ModuleType) -> str:
 
 
 def trials(experiment: ModuleType, request: Request) -> list[Trial]:
-    """The trials that an experiment asks for. Raises UsageError if it raises, or returns anything else than trials."""
+    """Trials of an experiment: the list of its function, or the product of the axes without one.
+
+    Raises UsageError if the function raises, or returns anything other than trials.
+    """
+    if not hasattr(experiment, "trials"):
+        return request.product()
     what = f"experiment {name_of(experiment)!r}"
     with plugins.reporting(f"{what} failed", experiment.trials):
         found = list(experiment.trials(request))

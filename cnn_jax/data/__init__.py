@@ -62,7 +62,7 @@ def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
 
 
 def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> list[str]:
-    """A sentence for each property of the data that is legal and probably not what was meant, and for skipped files.
+    """Warnings: a sentence for each valid but suspicious property of the data, and for skipped files.
 
     Complete after `prepare`. Before that, a folder is judged by its first images, and a TFDS set not at all. Raises
     UsageError as `info` does.
@@ -221,17 +221,17 @@ def _divided(whole: DatasetInfo, config: DataConfig) -> DatasetInfo:
     """The same data set after `train_examples` and the validation split."""
     kept = whole.train_examples if config.train_examples is None else config.train_examples
     if not 1 <= kept <= whole.train_examples:
-        raise UsageError(f"--train_examples={kept}: legal is 1 to {whole.train_examples}, the images of {whole.name}")
+        raise UsageError(f"--train_examples={kept}: must be between 1 and {whole.train_examples}, the images of {whole.name}")
     if not 0 <= config.validation_fraction < 1:
-        raise UsageError(f"--validation_fraction={config.validation_fraction}: legal is 0 or more and less than 1")
+        raise UsageError(f"--validation_fraction={config.validation_fraction}: must be at least 0 and below 1")
     if not 0 <= config.split_seed < 2**63:
-        raise UsageError(f"--split_seed={config.split_seed}: legal is 0 or more and less than 2**63")
+        raise UsageError(f"--split_seed={config.split_seed}: must be at least 0 and below 2**63")
     if config.normalize not in NORMALIZATIONS:
         raise UsageError(f"--normalize={config.normalize}: must be one of {', '.join(NORMALIZATIONS)}")
     held_out = round(kept * config.validation_fraction)
     if held_out == kept or (config.validation_fraction and not held_out):
         raise UsageError(
             f"--validation_fraction={config.validation_fraction} holds out {held_out} of {kept} images of {whole.name}: "
-            "both parts need one or more (0 is legal and holds out none)"
+            "both parts need one or more (0 holds out none)"
         )
     return dataclasses.replace(whole, name=config.dataset, train_examples=kept - held_out, validation_examples=held_out)

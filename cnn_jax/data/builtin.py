@@ -118,5 +118,5 @@ def _raw(name: str, function: Callable[[], Arrays]) -> Raw:
         returned = tuple(np.asarray(a) for a in function())
     keys = ("train_images", "train_labels", "test_images", "test_labels")
     if len(returned) != len(keys):
-        raise UsageError(f"--dataset={name} returned {len(returned)} arrays: legal are the four {', '.join(keys)}")
+        raise UsageError(f"--dataset={name} returned {len(returned)} arrays: must be the four {', '.join(keys)}")
     return raw_from_arrays(f"--dataset={name}", dict(zip(keys, returned, strict=True)))

@@ -70,7 +70,7 @@ def _opened(file: Path | IO[bytes], what: str) -> Iterator[Any]:
             opened = Image.open(file, formats=FORMATS)
         with opened as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UsageError(f"{what} has {image.width} x {image.height} pixels: legal are up to {MAX_PIXELS} in all")
+                raise UsageError(f"{what} has {image.width} x {image.height} pixels: must have at most {MAX_PIXELS} in all")
             # Pillow cuts the 16-bit channels of a PNG to 8, except in grey images without alpha.
             mode = str(image.tile[0][3]) if image.format == "PNG" and image.tile else image.mode
             if image.mode not in _CHANNELS or ";16" in mode:
@@ -79,7 +79,7 @@ def _opened(file: Path | IO[bytes], what: str) -> Iterator[Any]:
     except (UsageError, GeneratorExit):
         raise
     except Image.DecompressionBombError as error:
-        raise UsageError(f"{what} is a decompression bomb: legal are up to {MAX_PIXELS} pixels") from error
+        raise UsageError(f"{what} is a decompression bomb: must have at most {MAX_PIXELS} pixels") from error
     except Exception as error:  # what Pillow raises on broken files is of every type
         reason = " ".join(str(error).split())[:120]
         raise UsageError(f"{what} cannot be decoded as {', '.join(FORMATS)}: {reason}") from error

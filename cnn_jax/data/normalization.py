@@ -17,7 +17,7 @@ class Normalization:
     """The scaling of a trial's images, with the statistics it uses: a trained network needs the same ones ever after.
 
     Attributes:
-      kind: one of `config.NORMALIZATIONS`.
+      kind: one of `trial.NORMALIZATIONS`.
       mean: of 'per_channel', the mean of each channel of the training images, as fractions of 255; otherwise empty.
       std: likewise, the standard deviation; 1 for a channel that is constant, which is centered only.
     """

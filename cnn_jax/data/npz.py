@@ -29,7 +29,7 @@ def source(file: str) -> Source:
     """The data set in an .npz file. Raises UsageError if it is missing; the rest is found by `describe` and `read`."""
     what, path = f"--dataset=npz:{file}", Path(file).expanduser()
     if not path.is_file():
-        raise UsageError(f"{what}: there is no such file; legal is an .npz file with the arrays {', '.join(KEYS)}")
+        raise UsageError(f"{what}: no such file; must be an .npz file with the arrays {', '.join(KEYS)}")
     identity = ["npz", *files_identity(path.parent, [path])]
 
     def read() -> Raw:
@@ -72,14 +72,14 @@ def _headers(what: str, path: Path) -> dict[str, tuple[tuple[int, ...], Any]]:
             names = {n.removesuffix(".npy") for n in archive.namelist()}
             for key in KEYS:
                 if key not in names:
-                    raise UsageError(f"{what}: {key} is missing; legal are the arrays {', '.join(KEYS)}")
+                    raise UsageError(f"{what}: {key} is missing; must hold the arrays {', '.join(KEYS)}")
                 member = archive.getinfo(f"{key}.npy")
                 with archive.open(member) as file:
                     version = np.lib.format.read_magic(file)
                     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                     shape, _, dtype = read(file)
                     if dtype.hasobject:
-                        raise UsageError(f"{what}: {key} holds Python objects, which are never loaded: legal are numbers")
+                        raise UsageError(f"{what}: {key} holds Python objects, which are never loaded: must be numbers")
                     if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
                         raise UsageError(f"{what}: {key} is damaged: its size is not that of {shape} {dtype}")
                 headers[key] = shape, dtype

@@ -1,4 +1,4 @@
-"""What every kind of data set has in common: what it is described by, what reading it gives, what is legal in it."""
+"""Types and checks of every kind of data set: description, raw arrays, valid shapes, types and ranges."""
 
 import dataclasses
 import os
@@ -74,9 +74,9 @@ def image_shape(what: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int
     """(N, H, W) or (N, H, W, C) as (N, H, W, C). Raises UsageError if an array like this cannot hold images."""
     if dtype.kind not in "uif":
         hint = "; convert it with astype('float32')" if dtype.kind == "b" else ""
-        raise UsageError(f"{what} has dtype {dtype}: legal are uint8, and floats in [0, 1]{hint}")
+        raise UsageError(f"{what} has dtype {dtype}: must be uint8, or floats in [0, 1]{hint}")
     if len(shape) not in (3, 4) or 0 in shape:
-        raise UsageError(f"{what} has shape {shape}: legal are (N, H, W) and (N, H, W, C), none of them 0")
+        raise UsageError(f"{what} has shape {shape}: must be (N, H, W) or (N, H, W, C), without 0")
     n, height, width, channels = (*shape, 1)[:4]
     return n, height, width, channels
 
@@ -86,7 +86,7 @@ def check_labels(what: str, labels: np.ndarray, num_images: int) -> np.ndarray:
     if labels.dtype.kind not in "ui":
         raise UsageError(f"{what} has dtype {labels.dtype}: labels are integers that count from 0")
     if labels.shape not in ((num_images,), (num_images, 1)):
-        raise UsageError(f"{what} has shape {labels.shape}: legal are ({num_images},) and ({num_images}, 1), a label per image")
+        raise UsageError(f"{what} has shape {labels.shape}: must be ({num_images},) or ({num_images}, 1), a label per image")
     labels = labels.reshape(num_images)
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise UsageError(f"{what} has labels from {labels.min()} to {labels.max()}: labels are integers that count from 0")
@@ -132,11 +132,11 @@ def check_scales(train: str, train_images: np.ndarray, test: str, test_images: n
 def _check_values(what: str, images: np.ndarray) -> None:
     low, high = images.min(), images.max()
     if not (np.isfinite(low) and np.isfinite(high)):  # minimum and maximum carry a NaN on
-        raise UsageError(f"{what} holds NaN or infinity: legal are uint8, and floats in [0, 1]")
+        raise UsageError(f"{what} holds NaN or infinity: must be uint8, or floats in [0, 1]")
     if low < 0 or high > 255:
-        raise UsageError(f"{what} has values from {low:g} to {high:g}: legal are uint8, and floats in [0, 1]")
+        raise UsageError(f"{what} has values from {low:g} to {high:g}: must be uint8, or floats in [0, 1]")
     if images.dtype.kind == "f" and high > 1 and not (images == np.rint(images)).all():
-        raise UsageError(f"{what} has fractions up to {high:g}: legal are uint8, and floats in [0, 1] or whole from 0 to 255")
+        raise UsageError(f"{what} has fractions up to {high:g}: must be uint8, or floats in [0, 1] or whole from 0 to 255")
 
 
 def raw_from_arrays(what: str, arrays: Mapping[str, np.ndarray]) -> Raw:

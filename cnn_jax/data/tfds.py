@@ -27,7 +27,9 @@ from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, files_id
 from cnn_jax.errors import UsageError
 
 _NAME = re.compile(r"(?P<path>(?P<set>\w+)(/(?P<config>[\w.-]+))?)(:(?P<version>\d+\.\d+\.\d+))?")
-_KINDS = f"legal are {', '.join(DATASETS)}, npz:FILE, folder:DIR, package.module:function, names of TFDS (mnist, cifar10 ...)"
+_KINDS = (
+    f"must be one of {', '.join(DATASETS)}, npz:FILE, folder:DIR, package.module:function, names of TFDS (mnist, cifar10 ...)"
+)
 
 _TENSORFLOW = (
     "{what} is not in {folder}, and preparing it takes TensorFlow, once: pip install tensorflow, then the same command; "
@@ -51,7 +53,7 @@ def source(name: str, image_size: int | None = None) -> Source:
     """
     what = f"--dataset={name}"
     if not (match := _NAME.fullmatch(name)):
-        raise UsageError(f"{what} is no data set: {_KINDS}")
+        raise UsageError(f"{what} is not a data set: {_KINDS}")
     folder = _newest(_data_dir() / match["path"], match["version"]) or _prepared(
         what, name, match["set"], match["config"], image_size
     )
@@ -84,10 +86,12 @@ def _prepared(what: str, name: str, set_name: str, config: str | None, image_siz
             known = tfds.list_builders(with_community_datasets=False)
             if set_name not in known:
                 close = difflib.get_close_matches(name, [*DATASETS, *known], n=3)
-                raise UsageError(f"{what} is no data set{', close are ' + ', '.join(close) if close else ''}: {_KINDS}")
+                raise UsageError(
+                    f"{what} is not a data set{', close names are ' + ', '.join(close) if close else ''}: {_KINDS}"
+                )
             configs = list(tfds.builder_cls(set_name).builder_configs)
             if config and config not in configs:
-                raise UsageError(f"{what}: {set_name} has no {config}; legal are {', '.join(configs) or 'no configs'}")
+                raise UsageError(f"{what}: {set_name} has no {config}; it has {', '.join(configs) or 'no configs'}")
             builder = tfds.builder(name)
         if not builder.is_prepared():
             from google.protobuf import json_format
@@ -112,7 +116,7 @@ def _import_tfds(what: str) -> Any:
     try:
         import tensorflow_datasets
     except ImportError as error:
-        raise UsageError(f"{what} needs the package {error.name}: pip install {error.name}; or {_KINDS}") from error
+        raise UsageError(f"{what} needs the package {error.name}: pip install {error.name}; otherwise {_KINDS}") from error
     return tensorflow_datasets
 
 
@@ -171,7 +175,7 @@ def _features(what: str, spec: dict, image_size: int | None) -> _Features:
     shape = tuple(int(d) for d in image.get("shape", {}).get("dimensions", ()))
     if len(shape) != 3 or shape[2] not in (1, 3, 4) or image.get("dtype", "uint8") != "uint8":
         raise UsageError(
-            f"{what} has images of shape {shape} {image.get('dtype', '')}: legal are 8-bit images of 1, 3 or 4 channels"
+            f"{what} has images of shape {shape} {image.get('dtype', '')}: must be 8-bit images of 1, 3 or 4 channels"
         )
     if min(shape) < 1 and image_size is None:
         raise UsageError(f"{what} has images of shape {shape}, not all of one size: use --image_size=N to resize them to N x N")

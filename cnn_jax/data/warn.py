@@ -1,4 +1,4 @@
-"""Data that is legal and probably not what was meant: a sentence for each suspicion, which `data.warnings` collects."""
+"""Warnings of valid but suspicious data, a sentence each; `data.warnings` collects them."""
 
 from collections.abc import Iterable
 

@@ -24,7 +24,7 @@ def describe(
     """Layers and totals of a model for one image of shape `input_shape` (*S, C).
 
     `model` is a name, a ModelConfig, a spec or any linen module. A model of the zoo knows the shape and the number of classes
-    that it was published for. A linen module that is no `models.CNN` is traced, not run: its rows are its modules, its MACs
+    that it was published for. A linen module other than `nn.network.CNN` is traced, not run: its rows are its modules, its MACs
     are all matrix products and convolutions (the body of a `while_loop` once; products with zeros that the program writes
     out count), and it has no receptive fields. Raises UsageError for a model that does not exist or does not fit its input.
     """

@@ -111,12 +111,12 @@ class Trainer:
                         kept = time.monotonic()
                 outcomes = results(program, trials, on_device, position)
                 seconds = time.perf_counter() - began
+        epochs = position.step / steps_per_epoch(len(dataset.train_labels), trials[0].train.batch_size)
+        images_per_second = epochs * len(dataset.train_labels) / position.train_seconds  # of each trial
         for trial, outcome in zip(trials, outcomes, strict=True):
             record = success(trial, outcome, dataset, self.config.provenance, self._device(), self._precision())
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
-            steps = steps_per_epoch(len(dataset.train_labels), trial.train.batch_size)
-            images = position.step / steps * len(dataset.train_labels)
-            record |= {"convolution": made_with["convolution"], "images_per_second": images / position.train_seconds}
+            record |= {"convolution": made_with["convolution"], "images_per_second": images_per_second}
             self.keep(slot, record, outcome.variables if self.config.keep_params else None)
             compile_seconds = 0.0  # recorded once
         self.send(messages.Idle(slot, seconds, program.compile_seconds))
@@ -140,7 +140,6 @@ class Trainer:
             return self.data[trial.data]
 
     def _program(self, slot: int, trial: Trial, lanes: int, on_device: Any) -> tuple[Any, float]:
-
         key = (trial.static, lanes)
         if key in self.programs:
             return self.programs[key], 0.0
@@ -156,7 +155,6 @@ class Trainer:
     # versions: a run of two halves would give a number that neither gives.
 
     def _made_with(self, dataset: Any, on_device: Any) -> dict[str, Any]:
-
         versions = self.config.provenance["versions"]
         return {
             "data": dataset.checksum, "device": self._device(), "convolution": implementation(on_device), "versions": versions

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from cnn_jax.nn.initializers import Draw, packed
-from cnn_jax.nn.padding import GeometryError, Padding, Size, as_tuple, transpose_geometry
+from cnn_jax.nn.padding import GeometryError, Padding, Size, as_tuple, plain, transpose_geometry
 from cnn_jax.nn.spec import Field, Pass, Signal, Step, check_groups, count, slide, spatial_rank
 from cnn_jax.nn.weighted import Weighted
 
@@ -39,14 +40,7 @@ class Conv(Weighted):
         groups = check_groups(self.groups, channels, self.filters)
         if self.connections is None:
             return channels * self.filters // groups
-        legal = len(self.connections) == self.filters and all(
-            inputs and len(set(inputs)) == len(inputs) and set(inputs) <= set(range(channels)) for inputs in self.connections
-        )
-        if not legal or groups > 1:
-            raise GeometryError(
-                f"connections must list, for each of its {self.filters} filters, some of the input channels 0 to "
-                f"{channels - 1} once each, and groups must be 1"
-            )
+        check_connections(self.connections, channels, self.filters, groups)
         return sum(map(len, self.connections))
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
@@ -60,8 +54,7 @@ class Conv(Weighted):
 
     @property
     def compiled_in_c(self) -> bool:
-        dilated = set(as_tuple(self.dilation, 2, "dilation")) != {1} if self.dilation != 1 else False
-        return self.activation in ("linear", "relu") and self.groups == 1 and not dilated
+        return self.activation in ("linear", "relu") and self.groups == 1 and set(plain((self.dilation,))) <= {1, (1, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,3 +137,15 @@ class ConvTranspose(Weighted):
         from cnn_jax.nn.modules import conv
 
         return forward.module(conv.ConvTranspose, self)(x)
+
+
+def check_connections(connections: Sequence[Sequence[int]], channels: int, filters: int, groups: int) -> None:
+    """Raise GeometryError unless every filter has one or more distinct input channels, and there is one group."""
+    valid = len(connections) == filters and all(
+        inputs and len(set(inputs)) == len(inputs) and set(inputs) <= set(range(channels)) for inputs in connections
+    )
+    if not valid or groups > 1:
+        raise GeometryError(
+            f"connections must list, for each of its {filters} filters, some of the input channels 0 to {channels - 1} "
+            "once each, and groups must be 1"
+        )

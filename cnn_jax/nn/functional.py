@@ -17,8 +17,8 @@ from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 from cnn_jax.errors import UsageError
-from cnn_jax.nn import padding as padding_
-from cnn_jax.nn.padding import Padding, Size, array_rank, pad, plain
+from cnn_jax.nn.padding import Padding, Size, array_rank, as_tuple, output_size, pad, plain, resolve_pads, transpose_geometry
+from cnn_jax.nn.spec import check_groups, count
 from cnn_jax.ops.conv import TRANSPOSED_SCOPE, add_bias, conv_valid, sum_dtype
 
 
@@ -64,7 +64,7 @@ class Convolution(NamedTuple):
     ) -> "Convolution":  # fmt: skip
         rank, groups = array_rank(x, kernel), plain(groups)
         _check_channels(x, kernel, bias, groups, channels=kernel.shape[-2] * groups, filters=kernel.shape[-1])
-        strides, dilation = padding_.as_tuple(strides, rank, "strides"), padding_.as_tuple(dilation, rank, "dilation")
+        strides, dilation = as_tuple(strides, rank, "strides"), as_tuple(dilation, rank, "dilation")
         pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
         x, kernel, bias = promote_dtype(x, kernel, bias)
         if padding_mode != "zeros":  # zeros go inside, where no gradient is computed for them
@@ -93,8 +93,8 @@ def conv_transpose(
     rank, groups = array_rank(x, kernel), plain(groups)
     _check_channels(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
     sizes, kernel_sizes = x.shape[1:-1], kernel.shape[:-2]
-    strides, dilation = padding_.as_tuple(strides, rank, "strides"), padding_.as_tuple(dilation, rank, "dilation")
-    pads, out_S = padding_.transpose_geometry(sizes, kernel_sizes, strides, dilation, padding, output_padding)
+    strides, dilation = as_tuple(strides, rank, "strides"), as_tuple(dilation, rank, "dilation")
+    pads, out_S = transpose_geometry(sizes, kernel_sizes, strides, dilation, padding, output_padding)
     x, kernel, bias = promote_dtype(x, kernel, bias)
     whole_S = tuple((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel_sizes, strides, dilation, strict=True))
     convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
@@ -133,7 +133,7 @@ def avg_pool(
     wide = x.astype(sum_dtype(x.dtype))
     total, counts = _pool(wide, window, strides, padding, 1, _sum, 0)
     if count_include_pad:
-        size = math.prod(padding_.as_tuple(window, x.ndim - 2, "window"))
+        size = math.prod(as_tuple(window, x.ndim - 2, "window"))
         counts = np.full_like(counts, size)
     mean = total / counts[..., None].astype(wide.dtype)
     return mean.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else mean
@@ -148,9 +148,9 @@ def _pool(
     first, so that the first of equal values is the first in row-major order.
     """
     rank = array_rank(x)
-    window = padding_.as_tuple(window, rank, "window")
-    strides = window if strides is None else padding_.as_tuple(strides, rank, "strides")
-    dilation = padding_.as_tuple(dilation, rank, "dilation")
+    window = as_tuple(window, rank, "window")
+    strides = window if strides is None else as_tuple(strides, rank, "strides")
+    dilation = as_tuple(dilation, rank, "dilation")
     spatial = x.shape[1:-1]
     pads = _fitting_pads(spatial, window, strides, dilation, padding, "window")
     x = pad(x, pads, value=fill)
@@ -193,29 +193,22 @@ def _first_maximum(a: jax.Array, b: jax.Array, first: np.ndarray | None) -> jax.
 
 
 def _check_channels(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int, channels: int, filters: int) -> None:
-    """Refuses x, a kernel made for `channels` and `filters`, and a bias that do not agree."""
-    check_groups(groups, x.shape[-1], filters)
+    """Raise UsageError unless x, a kernel for `channels` and `filters`, and a bias agree."""
+    check_groups(groups, x.shape[-1], count(filters, "filters"))
     if channels != x.shape[-1]:
         raise UsageError(f"kernel {kernel.shape} with groups={groups} takes {channels} channels, but x has {x.shape[-1]}")
     if bias is not None and bias.shape != (filters,):
         raise UsageError(f"bias has shape {bias.shape}: it must be ({filters},), one value per filter")
 
 
-def check_groups(groups: int, channels: int, filters: int) -> None:
-    if filters < 1:
-        raise UsageError(f"filters is {filters}: it must be at least 1")
-    if groups < 1 or channels % groups or filters % groups:
-        raise UsageError(f"groups={groups} must divide both the {channels} channels and the {filters} filters")
-
-
 def _fitting_pads(
     spatial: Sequence[int], kernel: Size, strides: Size, dilation: tuple[int, ...], padding: Padding, what: str
 ) -> tuple[tuple[int, int], ...]:
-    """The pads of `geometry`, refused where the kernel (`what` in the message) is larger than the padded image."""
-    pads = padding_.resolve_pads(spatial, kernel, strides, dilation, padding)
-    sizes = padding_.as_tuple(kernel, len(pads), what)
+    """Padding of every axis. Raises UsageError if the kernel (`what` in the message) is larger than the padded image."""
+    pads = resolve_pads(spatial, kernel, strides, dilation, padding)
+    sizes = as_tuple(kernel, len(pads), what)
     for n, k, d, (low, high) in zip(spatial, sizes, dilation, pads, strict=True):
-        if padding_.output_size(n, k, 1, d, low, high) == 0:
+        if output_size(n, k, 1, d, low, high) == 0:
             raise UsageError(
                 f"{what} of {k} with dilation {d} spans {(k - 1) * d + 1} positions, but an axis of {n} padded by"
                 f" ({low}, {high}) has {n + low + high}: use a smaller {what} or more padding"

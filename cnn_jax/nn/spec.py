@@ -202,10 +202,10 @@ def count(value: int, what: str) -> int:
 
 
 def check_groups(groups: int, *channels: int) -> int:
-    """Return `groups`. Raises GeometryError unless it divides each of `channels`."""
-    for c in channels:
-        if c % count(groups, "groups"):
-            raise GeometryError(f"groups={groups} must divide its {c} channels: use a divisor of {c}")
+    """Return `groups`. Raises GeometryError unless it divides the channels: of the input, and of the filters if given."""
+    if any(c % count(groups, "groups") for c in channels):
+        words = " and the ".join(f"{c} {what}" for c, what in zip(channels, ("channels", "filters"), strict=False))
+        raise GeometryError(f"groups={groups} must divide the {words}")
     return groups
 
 

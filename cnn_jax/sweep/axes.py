@@ -44,7 +44,7 @@ AXES: dict[str, Axis] = {
 
 
 def parse_values(flag: str, text: str) -> list[Any]:
-    """The values of an axis from its flag's text: 'a,b' -> [a, b], parsed. Raises UsageError naming flag and legal values."""
+    """Parse the values of an axis from its flag's text: 'a,b' -> [a, b]. Raises UsageError naming flag and legal values."""
     return parse_list(flag, text, AXES[flag].parse)
 
 

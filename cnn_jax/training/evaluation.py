@@ -6,7 +6,7 @@ from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program, variables_
 from cnn_jax.training.step import TrainState
 
 
-def judge(program: Program, state: TrainState, data: DeviceData, which: range) -> tuple[np.ndarray, np.ndarray]:
+def evaluate(program: Program, state: TrainState, data: DeviceData, which: range) -> tuple[np.ndarray, np.ndarray]:
     """Losses (float64) and right answers (bool), each (T, len(which)), of the eval images at `which`: every one, none twice."""
     size = program.eval_batches * EVAL_BATCH
     losses, rights = [np.zeros((program.lanes, 0))], [np.zeros((program.lanes, 0), bool)]

@@ -7,7 +7,7 @@ import optax
 
 
 def optimizer(name: str, hyper: Mapping[str, Any]) -> optax.GradientTransformation:
-    """The optimizer of a name in `config.OPTIMIZERS`; `hyper` may hold traced values, so one program serves all of them.
+    """The optimizer of a name in `trial.OPTIMIZERS`; `hyper` may hold traced values, so one program serves all of them.
 
     Weight decay is decoupled in adamw (Loshchilov and Hutter 2019) and the gradient of an L2 penalty in the others.
     """

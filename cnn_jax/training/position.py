@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.training.evaluation import judge
+from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import epoch_order, steps_per_epoch
 from cnn_jax.training.program import DeviceData, Program, hyper_of, stack_states
 from cnn_jax.training.step import TrainState, create_train_state
@@ -75,7 +75,7 @@ def finished(trials: Sequence[Trial], position: Position) -> bool:
 
 
 def advance(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position, most_steps: int) -> Position:
-    """Moves on by at most `most_steps` steps, to the epoch's end at most; there the validation images are judged."""
+    """Moves on by at most `most_steps` steps, to the epoch's end at most; there the validation images are evaluated."""
     began = time.perf_counter()
     train = trials[0].train
     examples = len(data.train_labels)
@@ -103,7 +103,7 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
     history, right_TV = position.history, position.right_TV
     if last == per_epoch:
         lanes = range(len(trials))
-        loss_TV, right_TV = (answers[: len(trials)] for answers in judge(program, state, data, range(data.validation)))
+        loss_TV, right_TV = (answers[: len(trials)] for answers in evaluate(program, state, data, range(data.validation)))
         history = (
             *history,
             {

@@ -26,7 +26,7 @@ EVAL_BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class DeviceData:
-    """A data set in a device's memory: training images, and the images to be judged on (validation, then test)."""
+    """A data set in a device's memory: training images, and images to evaluate on (validation, then test)."""
 
     train_images: jax.Array
     train_labels: jax.Array
@@ -99,8 +99,8 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     order = jax.ShapeDtypeStruct((lanes, steps, batch), jnp.int32)
     index = jax.ShapeDtypeStruct((), jnp.int32)
     # One program evaluates any number of images, in pieces of at most 16 batches.
-    judged = max(data.validation, len(data.eval_labels) - data.validation)
-    pieces = jax.ShapeDtypeStruct((min(16, -(-judged // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
+    most = max(data.validation, len(data.eval_labels) - data.validation)
+    pieces = jax.ShapeDtypeStruct((min(16, -(-most // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
 
     def train(state, hyper, sums, images, labels, order, first, last):  # type: ignore[no-untyped-def]
         return train_steps(model, name, state, hyper, sums, images, labels, order, first, last, data.normalization)
@@ -117,11 +117,11 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
             {"in_shardings": (whole,) * 3 + (_division(data.mesh, pieces.shape),), "out_shardings": whole},
         )
     trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2), **placed[0])
-    judged_by = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])
+    evaluated = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])
     with ops.at_most(implementation(data)):
         lowered = (
             trained.lower(states, hyper, sums, data.train_images, data.train_labels, order, index, index),
-            judged_by.lower(variables_of(states), data.eval_images, data.eval_labels, pieces),
+            evaluated.lower(variables_of(states), data.eval_images, data.eval_labels, pieces),
         )
     train_program, eval_program = (_compile(program, _compiler_options(trial, data)) for program in lowered)
     return Program(model, lanes, train_program, eval_program, pieces.shape[0], time.perf_counter() - start)

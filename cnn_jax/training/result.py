@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
-from cnn_jax.training.evaluation import judge
+from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import steps_per_epoch
 from cnn_jax.training.position import Position, advance, finished, start
 from cnn_jax.training.program import DeviceData, Program, compile_program, variables_of
@@ -31,8 +31,8 @@ class Result:
 
 
 def results(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position) -> list[Result]:
-    """Judges the finished trials on the test images, once; one Result a trial."""
-    loss_TN, right_TN = judge(program, position.state, data, range(data.validation, len(data.eval_labels)))
+    """Evaluate the finished trials once on the test images; return a Result per trial."""
+    loss_TN, right_TN = evaluate(program, position.state, data, range(data.validation, len(data.eval_labels)))
     flat = flax.traverse_util.flatten_dict(jax.device_get(variables_of(position.state)), sep="/")
     per_epoch = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
     out = []

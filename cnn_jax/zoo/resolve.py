@@ -61,7 +61,7 @@ def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
     """The network that `config` means for images of shape `input_shape` (*S, C): a spec, or a fork's linen module.
 
     Raises UsageError as `resolve` does, where a model refuses this input or raises, and for a spec that does not end in a
-    logit per class. What a linen module returns is checked by `models.build`, which traces it.
+    logit per class. What a linen module returns is checked by `zoo.build.build`, which traces it.
     """
     model, config = _load(config.name), resolve(config)
     what = f"--model: {config.name}"

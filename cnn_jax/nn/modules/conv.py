@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from cnn_jax import nn as specs
-from cnn_jax.errors import UsageError
-from cnn_jax.nn.functional import Convolution, check_groups, conv, conv_transpose, max_pool
+from cnn_jax.nn.conv import check_connections
+from cnn_jax.nn.functional import Convolution, conv, conv_transpose, max_pool
 from cnn_jax.nn.initializers import connection_indices, packed
 from cnn_jax.nn.modules.activation import activation
 from cnn_jax.nn.modules.base import Weighted, initializer
 from cnn_jax.nn.padding import Padding, Size, array_rank, as_tuple
+from cnn_jax.nn.spec import check_groups, count
 from cnn_jax.ops.conv import conv_max_pool, conv_valid
 
 
@@ -57,7 +58,7 @@ class Conv(Padded):
     def weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The dense kernel and the bias for the input `x`."""
         sizes = as_tuple(self.kernel_size, array_rank(x), "kernel_size")
-        check_groups(self.groups, x.shape[-1], self.filters)
+        check_groups(self.groups, x.shape[-1], count(self.filters, "filters"))
         if self.connections is None:
             kernel = self.kernel(*sizes, x.shape[-1] // self.groups, self.filters)
         else:
@@ -66,13 +67,7 @@ class Conv(Padded):
 
     def sparse_kernel(self, sizes: tuple[int, ...], channels: int, connections: Sequence[Sequence[int]]) -> jax.Array:
         """The dense kernel (*K, C, F): the packed parameters in their places, zeros elsewhere."""
-        seen = [set(c) for c in connections]
-        whole = all(len(s) == len(c) and s and s <= set(range(channels)) for s, c in zip(seen, connections, strict=True))
-        if self.groups != 1 or len(connections) != self.filters or not whole:
-            raise UsageError(
-                f"connections must list, for each of the {self.filters} filters, one or more different channels"
-                f" below {channels}; and groups must be 1"
-            )
+        check_connections(connections, channels, self.filters, self.groups)
         channels_I, filters_I = connection_indices(connections)
         init = packed(initializer(self.kernel_init), connections)
         values = self.parameter("kernel", init, (*sizes, len(filters_I)))
@@ -81,10 +76,10 @@ class Conv(Padded):
 
 
 class PooledConv(Conv):
-    """A `Conv` and the max-pool of windows side by side behind it: returns what each of the two returns.
+    """A `Conv` fused with the max-pool of adjacent windows behind it: returns the outputs of both.
 
-    On CPU both are one loop where that is faster (see `convolution.conv_max_pool`); what the Conv alone returns is then
-    computed only where it is used. The activation must be one of `MONOTONE`.
+    On CPU both are one loop where that is faster (see `ops.conv.conv_max_pool`); the output of the Conv alone is then computed
+    only if it is used. The activation must be one of `MONOTONE`.
     """
 
     window: Size = dataclasses.field(default=specs.MaxPool.window, kw_only=True)
@@ -137,7 +132,7 @@ class ConvTranspose(Sliding):
 
     def affine(self, x: jax.Array) -> jax.Array:
         sizes = as_tuple(self.kernel_size, array_rank(x), "kernel_size")
-        check_groups(self.groups, x.shape[-1], self.filters)
+        check_groups(self.groups, x.shape[-1], count(self.filters, "filters"))
         return conv_transpose(
             x,
             self.kernel(*sizes, self.filters // self.groups, x.shape[-1]),

@@ -1,9 +1,9 @@
-"""C that is compiled for the processor at hand, once per machine: the loops of convolution. No JAX: see `convolution.ffi`.
+"""C that is compiled for the processor at hand, once per machine: the loops of convolution. No JAX: see `ops.ffi`.
 
 XLA's CPU backend neither keeps a layer's convolution, bias, relu and max-pool in registers nor runs the gradients of a
 convolution at more than a fraction of the processor's speed inside a loop (docs/decisions/0006). A C compiler does, and
-nearly every machine that trains networks has one. Where there is none, `library` says why and `convolution` has designs
-for XLA alone.
+nearly every machine that trains networks has one. Where there is none, `library` says why, and `ops.conv` has
+implementations for XLA alone.
 
 CACHE/native/conv-KEY-SHA.so      KEY: of sources, compiler, flags, processor; SHA: of the file itself, so damage is seen
 
