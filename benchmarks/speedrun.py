@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     if min(images.info.input_shape[:2]) < 16:
         sys.exit(f"error: --dataset={args.dataset}: images must be 16x16 or larger, not {images.info.input_shape}")
     if len(images.train_labels) < args.batch_size:
-        sys.exit(f"error: --batch_size={args.batch_size}: must be between 1 and {len(images.train_labels)}, the training images")
+        sys.exit(f"error: --batch_size={args.batch_size}: must be 1 to {len(images.train_labels)}, the training images")
     mean, spread = images.train_images.mean((0, 1, 2)), images.train_images.std((0, 1, 2))
     x, u = ((a.astype(np.float32) - mean) / spread for a in (images.train_images, images.test_images))
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16

@@ -25,7 +25,7 @@ def test_cells_differ_only_in_what_the_experiment_names(name: str) -> None:
     module = experiments.find(name)
     assert module.__doc__
     defaults = read_defaults(name, module.DEFAULTS).axes
-    trials = module.trials(Request({}, defaults, {}, seeds=2))
+    trials = experiments.trials(module, Request({}, defaults, {}, seeds=2))
     assert len({trial.id for trial in trials}) == len(trials)
     for field in ("filters", "kernel_size", "strides", "padding", "activation"):
         values = {getattr(trial.model, field) for trial in trials}

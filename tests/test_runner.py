@@ -152,7 +152,7 @@ def test_a_dead_workers_trial_is_done_by_another(tmp_path: Path) -> None:
 
     master, backend = scheduler(tmp_path, act)
     master.run()
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
     assert backend.started.count(died[0]) == 2
 
 
@@ -180,7 +180,7 @@ def test_a_record_written_before_the_death_counts(tmp_path: Path) -> None:
     master, backend = scheduler(tmp_path, act)
     master.run()
     assert len(backend.given) == len(TRIALS)
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
 
 
 def test_what_does_not_fit_is_halved(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_halved(tmp_path: Path) -> None:
 
     master, backend = scheduler(tmp_path, act, lanes=3)
     master.run()
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
     assert {(len(m.trials), m.lanes) for _, m in backend.given} == {(3, 3), (2, 1), (1, 1)}
 
 
@@ -210,7 +210,7 @@ def test_workers_that_begin_at_last_are_worth_waiting_for(tmp_path: Path) -> Non
     early = messages.Lost(how="preempted")
     backend.start = lambda number: backend.events.append((number, early)) if next(hired) % 3 < 2 else hire(number)  # type: ignore[method-assign]
     master.run()
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
 
 
 def test_a_broken_folder_ends_the_run(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_worker_that_is_told_to_go_hands_back_its_task_and_that_is_no_death(tm
 
     master, backend = scheduler(tmp_path, act)
     master.run()
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
     assert len(backend.given) == len(TRIALS) + 2 * DEATHS
 
 
@@ -279,7 +279,7 @@ def test_who_is_leaving_is_given_nothing_more(tmp_path: Path) -> None:
     backend.release, backend.poll = dismiss, wait  # type: ignore[method-assign,assignment]
     master.run()
     assert died
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
 
 
 def test_the_end_waits_for_nobody_who_never_began(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_the_end_waits_for_nobody_who_never_began(tmp_path: Path) -> None:
     hire = backend.start
     backend.start = lambda number: None if number == 1 else hire(number)  # type: ignore[method-assign]
     master.run()
-    assert set(statuses(tmp_path).values()) == {"done"}
+    assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
 
 
 # ---------------------------------------------------------------------------------------------------------- real runs
