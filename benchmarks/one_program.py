@@ -22,7 +22,7 @@ import numpy as np
 
 from cnn_jax.nn.padding import resolve_pads
 from cnn_jax.ops.conv import conv_max_pool, dense, implementation
-from cnn_jax.training.loss import cross_entropy
+from cnn_jax.training.loss import cross_entropy_of_labels as cross_entropy
 from cnn_jax.training.optimizer import optimizer
 from cnn_jax.training.step import as_floats
 

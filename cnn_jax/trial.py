@@ -9,11 +9,15 @@ from typing import Any
 
 from cnn_jax import schema
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")  # first in order, and known without importing optax; optax has more
+SELECTIONS = ("last", "best", "best_loss")  # epochs whose parameters are kept and reported
+PRECISIONS = ("float32", "bfloat16")  # of computation; parameters, statistics, loss and optimizer are float32
+DECAYED = ("all", "kernels")  # parameters that weight decay acts on
 # Preprocessing of uint8 pixels: to 0..1; then to zero mean and unit variance, per channel of the training images or per image.
 NORMALIZATIONS = ("none", "per_channel", "standardize")
 
 Stack = tuple[int, ...]  # one value per conv block, as in --filters=16-32
+Options = tuple[tuple[str, str | int | float], ...]  # (name, value) pairs, sorted by name
 
 # Metadata of fields added after the first sweeps were recorded. At its default such a field is not part of a trial's JSON,
 # so ids of finished trials stay valid.
@@ -40,7 +44,7 @@ class ModelConfig:
     strides: Stack | None = None
     padding: str | None = None
     activation: str | None = None
-    options: tuple[tuple[str, str | int | float], ...] = ()
+    options: Options = ()
     iso: str | None = None
 
 
@@ -58,14 +62,64 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a network is trained."""
+    """How a network is trained.
+
+    Names of optimizer, schedule, loss, augmentations and metrics are those of `training`, or package.module:attribute.
+
+    Attributes:
+      optimizer: a name of optax or optax.contrib.
+      learning_rate: peak of the schedule.
+      weight_decay: decoupled where the optimizer has a weight_decay of its own, the gradient of an L2 penalty otherwise.
+      momentum: of optimizers that have one, such as sgd and rmsprop.
+      batch_size: images of a step.
+      epochs: passes over the training images, at most.
+      schedule: factor of the learning rate over the steps.
+      warmup: linear warmup before the schedule, in steps; below 1 a share of all steps.
+      augment: augmentations of the training images joined by '+', as 'flip+crop:4'.
+      loss: of one image.
+      label_smoothing: share of each target that is spread evenly over the classes.
+      clip_norm: bound on the global norm of the gradients.
+      ema: decay per step of an exponential moving average of the variables, which is evaluated and kept; 0: none.
+      decay_parameters: one of DECAYED; 'kernels' leaves out biases and norms.
+      select: one of SELECTIONS, judged on the validation images.
+      patience: epochs without improvement on the validation images after which training stops; None: never.
+      precision: one of PRECISIONS.
+      metrics: names of metrics of a fork, beside the built-in ones.
+      options: further arguments of the components, as ('optimizer.b1', 0.9).
+    """
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # decoupled in adamw, an L2 penalty's gradient in the others
-    momentum: float = 0.9  # of sgd and rmsprop
+    weight_decay: float = 0.0
+    momentum: float = 0.9
     batch_size: int = 128
     epochs: int = 5
+    schedule: str = dataclasses.field(default="constant", metadata=_ADDED)
+    warmup: float = dataclasses.field(default=0.0, metadata=_ADDED)
+    augment: str = dataclasses.field(default="none", metadata=_ADDED)
+    loss: str = dataclasses.field(default="cross_entropy", metadata=_ADDED)
+    label_smoothing: float = dataclasses.field(default=0.0, metadata=_ADDED)
+    clip_norm: float | None = dataclasses.field(default=None, metadata=_ADDED)
+    ema: float = dataclasses.field(default=0.0, metadata=_ADDED)
+    decay_parameters: str = dataclasses.field(default="all", metadata=_ADDED)
+    select: str = dataclasses.field(default="last", metadata=_ADDED)
+    patience: int | None = dataclasses.field(default=None, metadata=_ADDED)
+    precision: str = dataclasses.field(default="float32", metadata=_ADDED)
+    metrics: tuple[str, ...] = dataclasses.field(default=(), metadata=_ADDED)
+    options: Options = dataclasses.field(default=(), metadata=_ADDED)
+
+    @property
+    def dynamic(self) -> dict[str, float]:
+        """Arguments of the compiled program."""
+        values = {
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "momentum": self.momentum,
+            "label_smoothing": self.label_smoothing,
+            "clip_norm": self.clip_norm or 0.0,
+            "ema": self.ema,
+        }
+        return {name: value for name, value in values.items() if value or name in _ALWAYS_DYNAMIC}
 
     @classmethod
     def of(cls, dataset: str, **fields: Any) -> "TrainConfig":
@@ -75,6 +129,8 @@ class TrainConfig:
         """
         return cls(**({"batch_size": 32, "epochs": 60} if dataset == "digits" else {}) | fields)
 
+
+_ALWAYS_DYNAMIC = ("learning_rate", "weight_decay", "momentum")  # the others change the program when they are on
 
 TRIAL_PARTS = frozenset(("model", "data", "train", "seed"))  # of a trial's JSON
 
@@ -103,20 +159,13 @@ class Trial:
 
     @property
     def static(self) -> tuple:
-        """What changes the compiled program."""
-        t = self.train
-        return (self.model, self.data, t.optimizer, t.batch_size, t.epochs)
+        """What changes the compiled program, or when its training ends."""
+        return (self.model, self.data, _static(self.train))
 
     @property
     def dynamic(self) -> dict[str, float | int]:
-        """What is an argument of the compiled program."""
-        t = self.train
-        return {
-            "seed": self.seed,
-            "learning_rate": t.learning_rate,
-            "weight_decay": t.weight_decay,
-            "momentum": t.momentum,
-        }
+        """Arguments of the compiled program."""
+        return {"seed": self.seed, **self.train.dynamic}
 
     @classmethod
     def from_json(cls, text: str) -> "Trial":
@@ -130,6 +179,12 @@ class Trial:
         if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
             raise ValueError("not a trial")
         return schema.decode(cls, raw)
+
+
+@functools.lru_cache(maxsize=4096)
+def _static(train: TrainConfig) -> TrainConfig:
+    """The settings with every dynamic value replaced by 1."""
+    return dataclasses.replace(train, **dict.fromkeys(train.dynamic, 1))  # type: ignore[arg-type]
 
 
 # A sweep of 100,000 trials has few different models: their text is made once, not per trial.

@@ -14,7 +14,7 @@ from cnn_jax.nn.network import CNN
 from cnn_jax.ops import conv as ops
 from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import epoch_order
-from cnn_jax.training.loss import cross_entropy
+from cnn_jax.training.loss import cross_entropy_of_labels as cross_entropy
 from cnn_jax.training.optimizer import optimizer
 from cnn_jax.training.position import Position, advance, finished, start
 from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program, compile_program

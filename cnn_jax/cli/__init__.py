@@ -20,6 +20,7 @@ from cnn_jax import plugins, sweep
 from cnn_jax.cli import about, commands, experiments, flags, help, output
 from cnn_jax.cli.request import read_defaults, request_from
 from cnn_jax.errors import UsageError
+from cnn_jax.recipes import names
 from cnn_jax.records import store
 from cnn_jax.sweep import plan
 
@@ -91,6 +92,18 @@ def _answering_help(action: Callable[[], int]) -> int:
         return 0
 
 
+def _check_training(planned: plan.Plan) -> None:
+    """Trace the training components that only JAX can check. Raises UsageError."""
+    wanted = dict.fromkeys((trial.train, trial.data) for trial in planned.trials if names.needs_trace(trial.train))
+    if not wanted:
+        return
+    from cnn_jax.training.check import check_components
+
+    for train, config in wanted:
+        info = planned.info[config]
+        check_components(train, info.input_shape, info.num_classes)
+
+
 def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: str = "") -> int:
     """Runs an experiment; `usage` is the head of its help, in place of its docstring."""
     values = absl_flags.FLAGS  # the global ones: a fork's experiment may have defined its own beside ours
@@ -117,6 +130,7 @@ def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: st
     for batch_size in {trial.train.batch_size for trial in trials}:
         if batch_size % sharing:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
+    _check_training(planned)
     store.check(out)
     console = output.console()
     found = planned.warnings() if values.dry_run else []  # before anything is printed: it may raise an error

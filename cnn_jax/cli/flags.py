@@ -33,7 +33,10 @@ BOOLEANS = {
     "keep_params": (True, "keep the trained parameters of every trial"),
     "tensorboard": (False, "also write the curves as TensorBoard event files, in OUT/tensorboard"),
 }
-OPTION = "NAME=VALUE[,VALUE]: an option that only this model has, as in --option=shortcut=A,projection; may be repeated"
+OPTION = (
+    "NAME=VALUE[,VALUE]: an option that only this model has, as in --option=shortcut=A,projection; KIND.NAME=VALUE: one of the "
+    "optimizer, schedule, augment or loss, as in --option=optimizer.b1=0.95; may be repeated"
+)
 
 
 def define(values: flags.FlagValues, texts: Mapping[str, str], booleans: Mapping[str, tuple[bool, str]]) -> None:
@@ -92,7 +95,7 @@ def options(texts: Iterable[str]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, listed = text.partition("=")
-        if not name.isidentifier() or not equals:
+        if not all(map(str.isidentifier, name.split("."))) or not equals:
             raise UsageError(f"--option: {text!r} is not legal: use NAME=VALUE[,VALUE]")
         if name in found:
             raise UsageError(f"--option: {name} is given twice: use one --option={name}=VALUE,VALUE for several values")

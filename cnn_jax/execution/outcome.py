@@ -19,9 +19,8 @@ def success(
 ) -> dict[str, Any]:
     """The record of a trial that was trained: `outcome` is a training.result.Result, `dataset` a data.Dataset."""
     shape = description.describe(trial.model, dataset.info.input_shape, dataset.info.num_classes)
-    last = (
-        outcome.history[-1] if outcome.history else dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"))
-    )
+    epoch = outcome.epoch or len(outcome.history)
+    last = outcome.history[epoch - 1] if epoch else dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"))
     correct = outcome.test_correct
     return _record(trial, provenance) | {
         "status": outcome.status,
@@ -36,6 +35,9 @@ def success(
         "test_correct": _bitmap(correct),
         "val_correct": _bitmap(outcome.val_correct),
         "test_examples": len(dataset.test_labels),
+        "selected_epoch": outcome.epoch,
+        "metrics": outcome.metrics,
+        "confusion": outcome.confusion,
         "device": device,
         "precision": precision,
         "data": _data(dataset),
@@ -64,9 +66,11 @@ def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[st
     empty = (
         "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
         "test_accuracy", "test_correct", "val_correct", "test_examples", "train_seconds", "compile_seconds",
-        "images_per_second", "device", "precision", "convolution", "data",
+        "images_per_second", "device", "precision", "convolution", "data", "selected_epoch", "confusion",
     )  # fmt: skip
-    return _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], **dict.fromkeys(empty)}
+    return (
+        _record(trial, provenance) | {"status": "failed", "reason": reason, "history": [], "metrics": {}} | dict.fromkeys(empty)
+    )
 
 
 def _record(trial: Trial, provenance: Mapping[str, Any]) -> dict[str, Any]:

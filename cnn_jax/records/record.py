@@ -73,6 +73,9 @@ class Record:
     test_correct: str | None = None  # base64 of a bit per test image
     val_correct: str | None = None  # base64 of a bit per validation image
     test_examples: int | None = None
+    selected_epoch: int | None = None  # whose parameters were kept and measured
+    metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)  # as val_nll, test_nll
+    confusion: str | None = None  # of the test images: base64 of zlib of 32-bit counts, a row per true class
     train_seconds: float | None = None
     compile_seconds: float | None = None
     images_per_second: float | None = None
@@ -91,7 +94,7 @@ class Record:
     def __post_init__(self) -> None:
         """Raise ValueError if a value is out of range."""
         _require(is_plain_name(self.trial), "trial is not a plain file name")
-        counts = (self.params, self.macs, self.test_examples, self.lanes, *_sizes(self.receptive_field))
+        counts = (self.params, self.macs, self.test_examples, self.lanes, self.selected_epoch, *_sizes(self.receptive_field))
         if self.data:
             counts += (self.data.train, self.data.validation, self.data.test)
         _require(all(n is None or 0 <= n <= MAX_COUNT for n in counts), "a count is negative or too large")
@@ -100,6 +103,7 @@ class Record:
             _require(value is None or 0 <= value <= 1, f"{name} is not between 0 and 1")
         for name in ("train_loss", "val_loss", "test_loss"):
             _require(abs(getattr(self, name) or 0) <= MAX_FLOAT32, f"{name} is too large")
+        _require(all(abs(value or 0) <= MAX_FLOAT32 for value in self.metrics.values()), "a metric is out of range")
         for name in ("train_seconds", "compile_seconds", "images_per_second"):
             _require(0 <= (getattr(self, name) or 0) <= 1e15, f"{name} is negative or too large")
         self._check_history()

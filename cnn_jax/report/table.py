@@ -13,7 +13,7 @@ _RECORD = (
     "params", "macs", "receptive_field", "train_loss", "val_accuracy", "test_accuracy", "test_loss", "train_seconds",
     "compile_seconds",
 )  # fmt: skip
-_MORE = ("reason", "val_loss", "test_examples", "images_per_second", "device", "finished", "command")
+_MORE = ("reason", "val_loss", "test_examples", "selected_epoch", "images_per_second", "device", "finished", "command")
 _CONFIG = (
     "dataset", "model", "filters", "kernel_size", "strides", "padding", "activation", "learning_rate", "batch_size", "epochs",
 )  # fmt: skip
@@ -26,7 +26,7 @@ def row(record: stats.Record) -> dict[str, Any]:
     out: dict[str, Any] = {"trial": record["trial"], "status": record["status"]}
     out |= {name: config.pop(name) for name in _CONFIG}
     out |= {"seed": record["config"]["seed"]} | {name: record.get(name) for name in _RECORD}
-    out |= config | {name: record.get(name) for name in _MORE}
+    out |= config | (record.get("metrics") or {}) | {name: record.get(name) for name in _MORE}
     out |= {"jax": versions.get("jax"), "commit": code.get("commit"), "dirty": code.get("dirty")}
     out["data_checksum"] = (record["data"] or {}).get("checksum")
     return out

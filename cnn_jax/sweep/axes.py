@@ -6,8 +6,9 @@ from typing import Any
 
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import ACTIVATIONS, PADDINGS
-from cnn_jax.sweep.values import float32, number, one_of, positive_int, stack, word
-from cnn_jax.trial import NORMALIZATIONS, OPTIMIZERS
+from cnn_jax.recipes.names import AUGMENTATIONS, LOSSES, SCHEDULES
+from cnn_jax.sweep.values import float32, number, one_of, optional, positive_int, stack, word
+from cnn_jax.trial import DECAYED, NORMALIZATIONS, PRECISIONS, SELECTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +35,21 @@ AXES: dict[str, Axis] = {
     "train_examples": Axis("data", positive_int, "use only so many training images"),
     "image_size": Axis("data", positive_int, "resize images to this height and width"),
     "normalize": Axis("data", one_of(NORMALIZATIONS), "none (0 to 1), per_channel or standardize (zero mean, unit variance)"),
-    "optimizer": Axis("train", one_of(OPTIMIZERS), "optimizer"),
+    "optimizer": Axis("train", word, "adam, sgd ..., any first-order optimizer of optax, or package.module:attribute"),
     "learning_rate": Axis("train", float32(0.0, above=True), "learning rate"),
-    "weight_decay": Axis("train", float32(0.0), "weight decay: decoupled for adamw, L2 for the others"),
-    "momentum": Axis("train", float32(0.0, 1.0), "momentum of sgd and rmsprop"),
+    "schedule": Axis("train", word, f"of the learning rate: {', '.join(SCHEDULES)}, or package.module:attribute"),
+    "warmup": Axis("train", number(0.0), "linear warmup before the schedule, in steps; below 1 a share of all steps"),
+    "weight_decay": Axis("train", float32(0.0), "weight decay: decoupled for adamw and its like, L2 for the others"),
+    "decay_parameters": Axis("train", one_of(DECAYED), "parameters that decay: all, or kernels (no biases, no norms)"),
+    "momentum": Axis("train", float32(0.0, 1.0), "momentum of sgd, rmsprop and other optimizers that have one"),
+    "clip_norm": Axis("train", optional(float32(0.0, above=True)), "bound on the global norm of the gradients, or none"),
+    "ema": Axis("train", float32(0.0, 1.0), "decay of a moving average of the parameters, which is evaluated and kept"),
+    "loss": Axis("train", word, f"{', '.join(LOSSES)}, or package.module:attribute"),
+    "label_smoothing": Axis("train", float32(0.0, 1.0), "share of each target that is spread evenly over the classes"),
+    "augment": Axis("train", word, f"none, or {', '.join(AUGMENTATIONS)} joined by '+', as flip+crop:4; or a fork's"),
+    "select": Axis("train", one_of(SELECTIONS), "epoch to keep: last, or best on validation by accuracy or by loss"),
+    "patience": Axis("train", optional(positive_int), "stop after so many epochs without improvement on validation, or none"),
+    "precision": Axis("train", one_of(PRECISIONS), "type to compute in; parameters and statistics are float32"),
     "batch_size": Axis("train", positive_int, "images per training step"),
     "epochs": Axis("train", positive_int, "passes over the training images"),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from cnn_jax import zoo
 from cnn_jax.errors import UsageError
+from cnn_jax.recipes.names import check_option, is_training_option
 from cnn_jax.sweep.axes import AXES
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
@@ -22,18 +23,24 @@ def product(
 ) -> list[Trial]:
     """Every combination of the axes' values, `seeds` trials each (seeds 0, 1, ...), in the order given, without repeats.
 
-    axes: values by name of `AXES`; an axis left out means the default. options: values of the models' own options by name.
+    axes: values by name of `AXES`; an axis left out means the default. options: values of the models' own options by name, and
+    of training components' by KIND.NAME.
     defaults, default_options: values of further axes and options, for those models that have them. Models are resolved: what
     is left to the model's default is filled in, so a value given and the same value left out make the same trial. Raises
     UsageError for a model, axis or option that does not exist.
     """
     options, defaults = options or {}, {k: v for k, v in (defaults or {}).items() if k not in axes}
     default_options = {k: v for k, v in (default_options or {}).items() if k not in options}
+    train_options = {k: v for k, v in {**default_options, **options}.items() if is_training_option(k)}
+    for name in train_options:
+        check_option(name)
+    options = {k: v for k, v in options.items() if k not in train_options}
+    default_options = {k: v for k, v in default_options.items() if k not in train_options}
     for name in (*axes, *defaults):
         if name not in AXES:
             raise UsageError(f"unknown axis {name!r}: one of {', '.join(AXES)}")
 
-    swept = (*axes.values(), *defaults.values(), *options.values(), *default_options.values())
+    swept = (*axes.values(), *defaults.values(), *options.values(), *default_options.values(), *train_options.values())
     count = seeds * math.prod(map(len, swept))
     if count > MOST_TRIALS:
         raise UsageError(f"the sweep has {count:,} trials: at most {MOST_TRIALS:,}; use fewer --seeds or values")
@@ -49,10 +56,13 @@ def product(
         chosen |= {axis: values for axis, values in defaults.items() if axis in own}
         chosen_options = {**options, **{option: values for option, values in default_options.items() if option in own}}
         for extra in itertools.product(*chosen_options.values()):
-            pairs = tuple(zip(chosen_options, extra, strict=True))
-            models += [zoo.resolve(ModelConfig(name, **fields, options=pairs)) for fields in combinations("model", chosen)]
+            chosen_pairs = tuple(zip(chosen_options, extra, strict=True))
+            models += [
+                zoo.resolve(ModelConfig(name, **fields, options=chosen_pairs)) for fields in combinations("model", chosen)
+            ]
     data = [DataConfig(**fields) for fields in combinations("data", {**defaults, **axes})]
-    training = combinations("train", {**defaults, **axes})
+    pairs = [tuple(sorted(zip(train_options, chosen, strict=True))) for chosen in itertools.product(*train_options.values())]
+    training = [fields | {"options": chosen} for fields in combinations("train", {**defaults, **axes}) for chosen in pairs]
 
     trials = []
     for d in dict.fromkeys(data):

@@ -11,9 +11,10 @@ from cnn_jax import data, description, sweep
 from cnn_jax.console import Column, Row, print_table
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Description
+from cnn_jax.recipes import names
 from cnn_jax.records import store
 from cnn_jax.sweep.equal_cost import match
-from cnn_jax.trial import DataConfig, ModelConfig, Trial, format_stack
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial, added_defaults, format_stack
 
 MOST_ROWS = 60  # cells that are listed; the rest are counted
 
@@ -49,6 +50,8 @@ def preflight(trials: Sequence[Trial]) -> Plan:
         raise UsageError("the sweep is empty: give every flag at least one value")
     info = {config: data.info(config) for config in dict.fromkeys(trial.data for trial in trials)}
     pairs = dict.fromkeys((trial.model, trial.data) for trial in trials)
+    for train, config in dict.fromkeys((trial.train, trial.data) for trial in trials):
+        names.check(train, info[config].input_shape, info[config].validation_examples)
     shapes = {(m, d): _describe(m, info[d]) for m, d in pairs}
     return Plan(tuple(trials), info, shapes)
 
@@ -136,6 +139,14 @@ def _features(shape: Description) -> str:
     return "x".join(map(str, spatial[-1])) if spatial else ""
 
 
+def _training_settings(train: TrainConfig) -> dict[str, str]:
+    """Settings of training that are not at their defaults; '' for the others."""
+    values = {name: (getattr(train, name), default) for name, default in added_defaults(TrainConfig).items()}
+    texts = {name: "" if value == default else str(value) for name, (value, default) in values.items() if name != "options"}
+    texts["metrics"] = "+".join(name.rpartition(":")[2] for name in train.metrics)
+    return texts | {name: str(value) for name, value in train.options}
+
+
 def _settings(trial: Trial) -> dict[str, str]:
     m, d, t = trial.model, trial.data, trial.train
     stacks = {name: getattr(m, name) for name in ("filters", "kernel_size", "strides")}
@@ -151,6 +162,7 @@ def _settings(trial: Trial) -> dict[str, str]:
         "learning_rate": f"{t.learning_rate:g}",
         "weight_decay": f"{t.weight_decay:g}" if t.weight_decay else "",
         "momentum": f"{t.momentum:g}" if t.optimizer in ("sgd", "rmsprop") else "",
+        **_training_settings(t),
         "batch_size": str(t.batch_size),
         "epochs": str(t.epochs),
         "validation_fraction": f"{d.validation_fraction:g}",

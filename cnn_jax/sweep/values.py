@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,20 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A parser of 'none' (None), or of what `parse` reads."""
+
+    def parse_optional(text: str) -> Any:
+        if text == "none":
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ValueError(f"none, or {error}") from None
+
+    return parse_optional
 
 
 def word(text: str) -> str:

@@ -1,21 +1,43 @@
-"""Evaluation of trained networks on the validation or the test images. Shapes: T trials, E batches, B images of a batch."""
+"""Evaluation of trained networks on the validation or the test images.
+
+Shapes: T trials, E batches, B images of a batch, N images, K classes.
+"""
+
+import dataclasses
+from typing import Any
 
 import numpy as np
 
-from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program, variables_of
-from cnn_jax.training.step import TrainState
+from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program
 
 
-def evaluate(program: Program, state: TrainState, data: DeviceData, which: range) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (float64) and right answers (bool), each (T, len(which)), of the eval images at `which`: every one, none twice."""
-    size = program.eval_batches * EVAL_BATCH
-    losses, rights = [np.zeros((program.lanes, 0))], [np.zeros((program.lanes, 0), bool)]
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Answers of T networks to N images.
+
+    Attributes:
+      loss_TN: float64.
+      right_TN: bool.
+      logits_TNK: float32.
+    """
+
+    loss_TN: np.ndarray
+    right_TN: np.ndarray
+    logits_TNK: np.ndarray
+
+
+def evaluate(program: Program, variables: Any, data: DeviceData, which: range) -> Answers:
+    """Evaluate the eval images at `which`: every one, none twice. `variables` have a leading axis of trials."""
+    size, lanes, classes = program.eval_batches * EVAL_BATCH, program.lanes, data.num_classes
+    losses, rights = [np.zeros((lanes, 0))], [np.zeros((lanes, 0), bool)]
+    logits = [np.zeros((lanes, 0, classes), np.float32)]
     for begin in range(which.start, which.stop, size):
         count = min(size, which.stop - begin)
         # The last piece is filled up with its own first image, whose answers are then cut off.
         indices = np.where(np.arange(size) < count, np.arange(begin, begin + size), begin).astype(np.int32)
         indices_EB = data.divided(indices.reshape(-1, EVAL_BATCH))
-        loss_TEB, right_TEB = program.evaluate(variables_of(state), data.eval_images, data.eval_labels, indices_EB)
-        losses.append(np.asarray(loss_TEB, np.float64).reshape(program.lanes, -1)[:, :count])
-        rights.append(np.asarray(right_TEB).reshape(program.lanes, -1)[:, :count])
-    return np.concatenate(losses, 1), np.concatenate(rights, 1)
+        loss_TEB, right_TEB, logits_TEBK = program.evaluate(variables, data.eval_images, data.eval_labels, indices_EB)
+        losses.append(np.asarray(loss_TEB, np.float64).reshape(lanes, -1)[:, :count])
+        rights.append(np.asarray(right_TEB).reshape(lanes, -1)[:, :count])
+        logits.append(np.asarray(logits_TEBK).reshape(lanes, -1, classes)[:, :count])
+    return Answers(np.concatenate(losses, 1), np.concatenate(rights, 1), np.concatenate(logits, 1))

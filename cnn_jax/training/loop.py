@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.data import UNIT, Normalization
-from cnn_jax.training.step import Hyper, TrainState, eval_step, train_step
+from cnn_jax.training.components import Components, Hyper
+from cnn_jax.training.step import TrainState, eval_step, train_step
 
 
 def epoch_order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
@@ -29,7 +30,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 def train_steps(
     model: nn.Module,
-    optimizer_name: str,
+    setup: Components,
     state: TrainState,
     hyper: Hyper,
     sums_2S: jax.Array,
@@ -52,7 +53,7 @@ def train_steps(
         indices_B = jax.lax.dynamic_index_in_dim(order_SB, unsigned, keepdims=False)
         count = jnp.minimum(batch, examples - s * batch)
         images_BHWC, labels_B = _at(images_NHWC, indices_B), _at(labels_N, indices_B)
-        state, sums_2 = train_step(model, optimizer_name, state, hyper, images_BHWC, labels_B, count, normalization)
+        state, sums_2 = train_step(model, setup, state, hyper, images_BHWC, labels_B, count, normalization)
         return state, jax.lax.dynamic_update_index_in_dim(sums_2S, sums_2, unsigned, axis=1)
 
     return jax.lax.fori_loop(first, last, body, (state, sums_2S))
@@ -65,16 +66,17 @@ def _at(values_N: jax.Array, indices_B: jax.Array) -> jax.Array:
 
 def eval_batches(
     model: nn.Module,
+    setup: Components,
     variables: Any,
     images_NHWC: jax.Array,
     labels_N: jax.Array,
     indices_EB: jax.Array,
     normalization: Normalization = UNIT,
-) -> tuple[jax.Array, jax.Array]:
-    """(E, B) losses and right answers of the images at `indices_EB`."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(E, B) losses and right answers and (E, B, K) logits of the images at `indices_EB`."""
 
-    def evaluate(indices_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return eval_step(model, variables, _at(images_NHWC, indices_B), _at(labels_N, indices_B), normalization)
+    def evaluate(indices_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return eval_step(model, setup, variables, _at(images_NHWC, indices_B), _at(labels_N, indices_B), normalization)
 
     return jax.lax.map(evaluate, indices_EB)
 

@@ -1,23 +1,134 @@
-"""Optimizers by name."""
+"""Optimizers: those of optax and optax.contrib by name, and those of a fork.
 
+A fork's `package.module:attribute` is a function of a learning rate that returns an optax.GradientTransformation, like those of
+optax; keyword arguments with defaults are set by --option=optimizer.NAME=VALUE.
+"""
+
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import numpy as np
 import optax
+import optax.contrib
+
+from cnn_jax import plugins
+from cnn_jax.errors import UsageError
+from cnn_jax.recipes.names import is_attribute
+from cnn_jax.trial import OPTIMIZERS
+
+# Rules that treat each parameter value by itself. Applied to one vector instead of a tree, their program compiles several times
+# faster.
+_ELEMENTWISE = frozenset(
+    [
+        "adabelief",
+        "adadelta",
+        "adagrad",
+        "adam",
+        "adamax",
+        "adamaxw",
+        "adamw",
+        "adan",
+        "ademamix",
+        "adopt",
+        "amsgrad",
+        "lion",
+        "nadam",
+        "nadamw",
+        "radam",
+        "rmsprop",
+        "rprop",
+        "sgd",
+        "sign_sgd",
+        "signum",
+        "yogi",
+    ]
+)
+_START_FROM_ZEROS = frozenset(OPTIMIZERS)  # initial states that need no computation
+# Not of one gradient per step alone, or evaluated at other parameters than those that they update.
+_EXCLUDED = ("scale_by_", "schedule_free", "dpsgd", "lbfgs", "momo", "sophia", "noisy_sgd", "galore")
+RESERVED = ("learning_rate", "weight_decay", "momentum")  # set by flags of their own
+_MASKS = ("mask", "weight_decay_mask")
 
 
-def optimizer(name: str, hyper: Mapping[str, Any]) -> optax.GradientTransformation:
-    """The optimizer of a name in `trial.OPTIMIZERS`; `hyper` may hold traced values, so one program serves all of them.
+@functools.cache
+def names() -> tuple[str, ...]:
+    """First-order optimizers of the optax that is installed: those with a learning rate, the usual ones first."""
+    found = [
+        name
+        for module in (optax, optax.contrib)
+        for name in sorted(vars(module))
+        if not name.startswith(("_", *_EXCLUDED)) and inspect.isfunction(rule := getattr(module, name))
+        if "learning_rate" in inspect.signature(rule).parameters
+    ]
+    return tuple(dict.fromkeys([*OPTIMIZERS, *found]))
 
-    Weight decay is decoupled in adamw (Loshchilov and Hutter 2019) and the gradient of an L2 penalty in the others.
+
+@functools.cache
+def load(name: str) -> Callable[..., optax.GradientTransformation]:
+    """Return the function of an optimizer: (learning_rate, ...) -> GradientTransformation.
+
+    Raises:
+      UsageError: for an unknown name.
     """
-    rate, decay, momentum = hyper["learning_rate"], hyper["weight_decay"], hyper["momentum"]
-    table: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "adam": lambda: optax.adam(rate),
-        "adamw": lambda: optax.adamw(rate, weight_decay=decay),
-        "sgd": lambda: optax.sgd(rate, momentum),
-        "rmsprop": lambda: optax.rmsprop(rate, momentum=momentum),
-    }
-    # One vector instead of a tree: every rule above is elementwise, and the program compiles several times faster.
-    rule = optax.flatten(table[name]())
-    return rule if name == "adamw" else optax.chain(optax.add_decayed_weights(decay), rule)
+    if is_attribute(name):
+        return plugins.load_attribute(name, f"--optimizer: {name}")
+    if name not in names():
+        raise UsageError(
+            f"--optimizer: unknown optimizer {name!r}: one of {', '.join(names())}, or package.module:attribute; these are the "
+            f"first-order optimizers of optax {optax.__version__}"
+        )
+    return getattr(optax, name, None) or getattr(optax.contrib, name)
+
+
+def optimizer(
+    name: str,
+    hyper: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
+    *,
+    decay_kernels_only: bool = False,
+) -> optax.GradientTransformation:
+    """Build an optimizer.
+
+    Weight decay is decoupled where the optimizer has its own (Loshchilov and Hutter 2019), and the gradient of an L2 penalty
+    in the others.
+
+    Args:
+      name: of optax, optax.contrib, or package.module:attribute.
+      hyper: learning_rate, weight_decay and momentum; clip_norm where gradients are clipped. They may be traced, so one
+        program serves all values.
+      options: further arguments of the optimizer.
+      decay_kernels_only: leave biases and parameters of norms out of the weight decay.
+    """
+    function = load(name)
+    parameters = inspect.signature(function).parameters
+    arguments = dict(options or {}) | {key: hyper[key] for key in RESERVED if key in parameters}
+    mask = is_kernel if decay_kernels_only else None
+    own_decay = "weight_decay" in parameters
+    if mask and own_decay:
+        argument = next((each for each in _MASKS if each in parameters), None)
+        if argument is None:
+            raise UsageError(f"--decay_parameters=kernels: optimizer {name} has no mask of its weight decay")
+        arguments[argument] = mask
+    rules = [function(**arguments)]
+    if not own_decay:
+        rules.insert(0, optax.add_decayed_weights(hyper["weight_decay"], mask))
+    if "clip_norm" in hyper:
+        rules.insert(0, optax.clip_by_global_norm(hyper["clip_norm"]))
+    if name in _ELEMENTWISE and mask is None:
+        rules[-1] = optax.flatten(rules[-1])
+    return rules[0] if len(rules) == 1 else optax.chain(*rules)
+
+
+def is_kernel(params: Any) -> Any:
+    """Tree of bools: whether a parameter is a kernel of a layer, neither a bias nor a scale of a norm."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in str(path[-1]), params)
+
+
+def initial_state(rule: optax.GradientTransformation, name: str, params: Any) -> Any:
+    """State of an optimizer before the first step, as NumPy arrays."""
+    if name in _START_FROM_ZEROS:  # held by a test: no need to compile its init
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rule.init, params))
+    return jax.device_get(rule.init(params))

@@ -1,7 +1,7 @@
 """Progress of some trials through training: a `Position` that `advance` moves forward.
 
 The position is data, so it can be checkpointed and resumed anywhere. Shapes: T trials of a bucket, V validation images, S steps
-of an epoch.
+of an epoch, K classes.
 """
 
 import dataclasses
@@ -13,55 +13,76 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.training.evaluation import evaluate
+from cnn_jax.training import metrics
+from cnn_jax.training.evaluation import Answers, evaluate
 from cnn_jax.training.loop import epoch_order, steps_per_epoch
 from cnn_jax.training.program import DeviceData, Program, hyper_of, stack_states
-from cnn_jax.training.step import TrainState, create_train_state
-from cnn_jax.trial import Trial
+from cnn_jax.training.selection import Selection
+from cnn_jax.training.step import TrainState, create_train_state, variables_of
+from cnn_jax.trial import TrainConfig, Trial
+
+Row = dict[str, list[float | None]]  # curves' values at the end of an epoch, a list over trials
 
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """How far some trials are: their states after `step` steps, and what was measured on the way. Leading axis: trials."""
+    """How far some trials are: their states after `step` steps, and what was measured on the way. Leading axis: trials.
+
+    Attributes:
+      state: of the steps done.
+      sums_T2S: sums of loss and of right answers per step of the epoch under way.
+      step: steps done.
+      history: a row per finished epoch.
+      diverged: step whose loss was not finite, of each trial.
+      train_seconds: spent in `advance`.
+      selection: the epoch of each trial whose parameters are kept.
+    """
 
     state: TrainState
-    sums_T2S: Any  # per step of the epoch under way: sums of loss and right answers
+    sums_T2S: Any
     step: int
-    history: tuple[dict[str, list[float | None]], ...]  # per finished epoch: curves' values, a list over trials
-    diverged: tuple[int | None, ...]  # step whose loss was not finite
+    history: tuple[Row, ...]
+    diverged: tuple[int | None, ...]
     train_seconds: float
-    right_TV: np.ndarray  # bool, answers to the validation images at the end of the last whole epoch
+    selection: Selection
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as named arrays, for a checkpoint."""
-        leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((self.state, self.sums_T2S)))}
+        leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self._arrays))}
         rest = {"step": self.step, "history": self.history, "diverged": self.diverged, "train_seconds": self.train_seconds}
-        return {**leaves, "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8), "validation": self.right_TV}
+        rest |= {"selection": self.selection.to_json()}
+        return {**leaves, "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8)}
+
+    @property
+    def _arrays(self) -> Any:
+        return self.state, self.sums_T2S, self.selection.right_TV, self.selection.variables
 
     def restored(self, arrays: Mapping[str, np.ndarray]) -> "Position":
         """The position that `arrays` were made of; self gives the structure. Raises ValueError if they do not fit."""
-        old, treedef = jax.tree.flatten((self.state, self.sums_T2S))
+        old, treedef = jax.tree.flatten(self._arrays)
         try:
             new = [arrays[f"leaf{i}"] for i in range(len(old))]
-            rest, right_TV = json.loads(arrays["rest"].tobytes()), arrays["validation"]
+            rest = json.loads(arrays["rest"].tobytes())
+            selection = rest["selection"]
         except KeyError as error:
             raise ValueError(f"checkpoint lacks {error}") from None
-        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip([*new, right_TV], [*old, self.right_TV], strict=True)):
+        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(new, old, strict=True)):
             raise ValueError("checkpoint of another shape")
-        state, sums = jax.tree.unflatten(treedef, new)
+        state, sums, right_TV, variables = jax.tree.unflatten(treedef, new)
         past, diverged = tuple(rest["history"]), tuple(rest["diverged"])
-        return Position(state, sums, rest["step"], past, diverged, rest["train_seconds"], right_TV)
+        selected = Selection.from_json(selection, right_TV, variables)
+        return Position(state, sums, rest["step"], past, diverged, rest["train_seconds"], selected)
 
 
 def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Position:
     """The position before the first step."""
-    name = trials[0].train.optimizer
     states = stack_states(
-        [create_train_state(program.model, data.input_shape, name, trial.seed) for trial in _filled(program, trials)]
+        [create_train_state(program.model, data.input_shape, program.setup, trial.seed) for trial in _filled(program, trials)]
     )
     steps = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
-    sums_T2S, right_TV = np.zeros((program.lanes, 2, steps), np.float32), np.zeros((len(trials), data.validation), bool)
-    return Position(states, sums_T2S, 0, (), (None,) * len(trials), 0.0, right_TV)
+    sums_T2S = np.zeros((program.lanes, 2, steps), np.float32)
+    selection = Selection.start(trials[0].train, len(trials), data.validation, variables_of(states))
+    return Position(states, sums_T2S, 0, (), (None,) * len(trials), 0.0, selection)
 
 
 def _filled(program: Program, trials: Sequence[Trial]) -> list[Trial]:
@@ -70,12 +91,13 @@ def _filled(program: Program, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def finished(trials: Sequence[Trial], position: Position) -> bool:
-    """Whether every trial is trained to its end, or diverged."""
-    return len(position.history) == trials[0].train.epochs or all(step is not None for step in position.diverged)
+    """Whether every trial is trained to its end, stopped early, or diverged."""
+    ended = zip(position.diverged, position.selection.stopped, strict=True)
+    return len(position.history) == trials[0].train.epochs or all(ends != (None, None) for ends in ended)
 
 
 def advance(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position, most_steps: int) -> Position:
-    """Moves on by at most `most_steps` steps, to the epoch's end at most; there the validation images are evaluated."""
+    """Train at most `most_steps` steps, to the epoch's end at most; there the validation images are evaluated."""
     began = time.perf_counter()
     train = trials[0].train
     examples = len(data.train_labels)
@@ -94,26 +116,40 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         np.int32(first),
         np.int32(last),
     )
-    loss_TS, right_TS = np.asarray(sums_T2S, np.float64).transpose(1, 0, 2)
+    loss_TS, right_TS = np.asarray(sums_T2S, np.float64).transpose(1, 0, 2)[:, : len(trials)]
     diverged = tuple(
         known if known is not None else _first_not_finite(loss_TS[t, first:last], position.step)
         for t, known in enumerate(position.diverged)
     )
     seconds = position.train_seconds + time.perf_counter() - began
-    history, right_TV = position.history, position.right_TV
+    history, selection = position.history, position.selection
     if last == per_epoch:
-        lanes = range(len(trials))
-        loss_TV, right_TV = (answers[: len(trials)] for answers in evaluate(program, state, data, range(data.validation)))
-        history = (
-            *history,
-            {
-                "train_loss": [float(loss_TS[t].sum()) / examples for t in lanes],
-                "train_accuracy": [float(right_TS[t].sum()) / examples for t in lanes],
-                "val_loss": [float(loss_TV[t].mean()) if data.validation else None for t in lanes],
-                "val_accuracy": [float(right_TV[t].mean()) if data.validation else None for t in lanes],
-            },
-        )
-    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, right_TV)
+        answers = evaluate(program, variables_of(state), data, range(data.validation))
+        history = (*history, _row(loss_TS.sum(1) / examples, right_TS.sum(1) / examples, answers, data.validation))
+        measured = _metrics(train, answers, data) if selection.needs_metrics(train, len(history)) else None
+        selection = selection.after(train, history, answers.right_TN[: len(trials)], measured, variables_of(state))
+    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection)
+
+
+def _row(loss_T: np.ndarray, accuracy_T: np.ndarray, answers: Answers, validation: int) -> Row:
+    """A row of history; validation values are None without validation images."""
+    count = len(loss_T)
+    means = [
+        values_TN[:count].mean(1).tolist() if validation else [None] * count
+        for values_TN in (answers.loss_TN, answers.right_TN)
+    ]
+    return {
+        "train_loss": loss_T.tolist(),
+        "train_accuracy": accuracy_T.tolist(),
+        "val_loss": means[0],
+        "val_accuracy": means[1],
+    }
+
+
+def _metrics(train: TrainConfig, answers: Answers, data: DeviceData) -> list[dict[str, float | None]]:
+    """Metrics of each trial on the validation images."""
+    labels_V = np.asarray(data.eval_labels[: data.validation])
+    return [metrics.measure(train.metrics, logits_VK, labels_V) for logits_VK in answers.logits_TNK]
 
 
 def _first_not_finite(loss_S: np.ndarray, step: int) -> int | None:

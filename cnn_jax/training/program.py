@@ -16,8 +16,9 @@ from cnn_jax import zoo
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.description import describe
 from cnn_jax.ops import conv as ops
+from cnn_jax.training.components import Components, components
 from cnn_jax.training.loop import eval_batches, over_lanes, steps_per_epoch, train_steps
-from cnn_jax.training.step import TrainState, create_train_state
+from cnn_jax.training.step import create_train_state, variables_of
 from cnn_jax.trial import Trial
 from cnn_jax.zoo.build import build
 
@@ -80,6 +81,7 @@ class Program:
     """A bucket's compiled programs: `train` is `train_steps`, `evaluate` is `eval_batches`, for `lanes` trials at a time."""
 
     model: nn.Module
+    setup: Components
     lanes: int
     train: Callable
     evaluate: Callable
@@ -90,11 +92,12 @@ class Program:
 def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     """Compiles what all trials with the `static` of `trial` share. Raises UsageError if batch or model do not fit the data."""
     start = time.perf_counter()
-    model = build(trial.model, data.input_shape, data.num_classes)
-    name, batch = trial.train.optimizer, trial.train.batch_size
-    states = stack_states([create_train_state(model, data.input_shape, name, trial.seed)] * lanes)
-    hyper = hyper_of([trial] * lanes)
+    model = build(trial.model, data.input_shape, data.num_classes, trial.train.precision)
+    batch = trial.train.batch_size
     steps = steps_per_epoch(len(data.train_labels), batch)
+    setup = components(trial.train, steps * trial.train.epochs, data.num_classes)
+    states = stack_states([create_train_state(model, data.input_shape, setup, trial.seed)] * lanes)
+    hyper = hyper_of([trial] * lanes)
     sums = jax.ShapeDtypeStruct((lanes, 2, steps), jnp.float32)
     order = jax.ShapeDtypeStruct((lanes, steps, batch), jnp.int32)
     index = jax.ShapeDtypeStruct((), jnp.int32)
@@ -103,10 +106,10 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     pieces = jax.ShapeDtypeStruct((min(16, -(-most // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
 
     def train(state, hyper, sums, images, labels, order, first, last):  # type: ignore[no-untyped-def]
-        return train_steps(model, name, state, hyper, sums, images, labels, order, first, last, data.normalization)
+        return train_steps(model, setup, state, hyper, sums, images, labels, order, first, last, data.normalization)
 
     def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
-        return eval_batches(model, variables, images, labels, indices, data.normalization)
+        return eval_batches(model, setup, variables, images, labels, indices, data.normalization)
 
     placed: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     if data.mesh is not None:
@@ -124,7 +127,7 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
             evaluated.lower(variables_of(states), data.eval_images, data.eval_labels, pieces),
         )
     train_program, eval_program = (_compile(program, _compiler_options(trial, data)) for program in lowered)
-    return Program(model, lanes, train_program, eval_program, pieces.shape[0], time.perf_counter() - start)
+    return Program(model, setup, lanes, train_program, eval_program, pieces.shape[0], time.perf_counter() - start)
 
 
 # Multiply-accumulates of training, forward only, below which a program is compiled quickly: some seconds of one core.
@@ -156,10 +159,6 @@ def implementation(data: DeviceData) -> str:
     """How convolutions of programs for `data` are done: one of `ops.IMPLEMENTATIONS`."""
     with ops.at_most("native" if data.mesh is None else "xla"):
         return ops.implementation()
-
-
-def variables_of(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, **state.model_state}
 
 
 def stack_states(states: Sequence[Any]) -> Any:

@@ -10,45 +10,85 @@ import numpy as np
 
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
+from cnn_jax.training import metrics
 from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import steps_per_epoch
 from cnn_jax.training.position import Position, advance, finished, start
-from cnn_jax.training.program import DeviceData, Program, compile_program, variables_of
+from cnn_jax.training.program import DeviceData, Program, compile_program
+from cnn_jax.training.step import variables_of
 from cnn_jax.trial import Trial
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a finished trial measured. `variables`: trained values by path, 'params/conv1/kernel'."""
+    """What a finished trial measured.
+
+    Attributes:
+      status: done or diverged.
+      reason: why it diverged.
+      history: a row of curves per epoch.
+      epoch: the kept one, counted from 1; None for a trial that diverged.
+      test_loss: mean over the test images.
+      test_correct: bool per test image.
+      val_correct: bool per validation image; None without validation images.
+      metrics: by name, as 'val_nll' and 'test_nll'.
+      confusion: matrix of the test images as text, see `metrics.encode_confusion`.
+      variables: kept values by path, 'params/conv1/kernel'.
+    """
 
     status: str
     reason: str | None
     history: list[dict[str, Any]]
-    test_loss: float | None
-    test_correct: np.ndarray | None  # bool per test image
-    val_correct: np.ndarray | None  # bool per validation image; None without validation images
     variables: dict[str, np.ndarray]
+    epoch: int | None = None
+    test_loss: float | None = None
+    test_correct: np.ndarray | None = None
+    val_correct: np.ndarray | None = None
+    metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    confusion: str | None = None
 
 
 def results(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position) -> list[Result]:
     """Evaluate the finished trials once on the test images; return a Result per trial."""
-    loss_TN, right_TN = evaluate(program, position.state, data, range(data.validation, len(data.eval_labels)))
-    flat = flax.traverse_util.flatten_dict(jax.device_get(variables_of(position.state)), sep="/")
+    selection = position.selection
+    kept = selection.variables_of(trials[0].train, variables_of(position.state))
+    answers = evaluate(program, kept, data, range(data.validation, len(data.eval_labels)))
+    labels_N = np.asarray(data.eval_labels[data.validation :])
+    flat = flax.traverse_util.flatten_dict(jax.device_get(kept), sep="/")
     per_epoch = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
     out = []
-    for t, _ in enumerate(trials):
+    for t, trial in enumerate(trials):
         step = position.diverged[t]
-        if step is None and not np.isfinite(loss_TN[t]).all():
+        if step is None and not np.isfinite(answers.loss_TN[t]).all():
             step = position.step - 1  # the last step overflowed: its own loss was taken before
-        whole = position.history if step is None else position.history[: step // per_epoch]
+        stopped = selection.stopped[t]
+        if step is not None and stopped is not None and step >= stopped * per_epoch:
+            step = None  # after the trial's own end, beside longer ones of its bucket
+        whole = position.history[: stopped if step is None else step // per_epoch]
         curve = [{"epoch": e, **{name: values[t] for name, values in row.items()}} for e, row in enumerate(whole, 1)]
         variables = {path: np.asarray(value[t]) for path, value in flat.items()}
-        if step is None:
-            held_out = position.right_TV[t] if data.validation else None
-            out.append(Result("done", None, curve, float(loss_TN[t].mean()), right_TN[t], held_out, variables))
-        else:
-            reason = f"loss not finite at step {step} of {trials[t].train.epochs * per_epoch}"  # type: ignore[operator]
-            out.append(Result("diverged", reason, curve, None, None, None, variables))
+        if step is not None:
+            reason = f"loss not finite at step {step} of {trial.train.epochs * per_epoch}"
+            out.append(Result("diverged", reason, curve, variables))
+            continue
+        logits_NK = answers.logits_TNK[t]
+        measured = metrics.measure(trial.train.metrics, logits_NK, labels_N)
+        found: dict[str, float | None] = {f"val_{name}": value for name, value in selection.metrics[t].items()}
+        found |= {f"test_{name}": value for name, value in measured.items()}
+        out.append(
+            Result(
+                "done",
+                None,
+                curve,
+                variables,
+                selection.epochs[t],
+                float(answers.loss_TN[t].mean()),
+                answers.right_TN[t],
+                selection.right_TV[t] if data.validation else None,
+                found,
+                metrics.encode_confusion(metrics.confusion(logits_NK, labels_N)),
+            )
+        )
     return out
 
 

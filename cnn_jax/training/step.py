@@ -14,32 +14,43 @@ import optax
 
 from cnn_jax.data import UNIT, Normalization
 from cnn_jax.nn.init import initial_variables
-from cnn_jax.training.loss import cross_entropy
-from cnn_jax.training.optimizer import optimizer
+from cnn_jax.training.components import Components, Hyper
+from cnn_jax.training.loss import as_float32, one_hot
 
-Hyper = dict[str, jax.Array]  # Trial.dynamic as arrays: seed, learning_rate, weight_decay, momentum
+_AUGMENT = 0x61756700  # folded into a step's key, for augmentations to draw apart from dropout
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes: parameters, the model's other variables (batch statistics), the optimizer's state, steps done."""
+    """What a step changes.
+
+    Attributes:
+      step: steps done.
+      params: parameters.
+      model_state: the other variables of the model, such as batch statistics.
+      opt_state: state of the optimizer.
+      average: moving average of parameters and model_state; None where none is kept.
+    """
 
     step: Any
     params: Any
     model_state: Any
     opt_state: Any
+    average: Any = None
 
 
-def create_train_state(model: nn.Module, input_shape: tuple[int, ...], optimizer_name: str, seed: int) -> TrainState:
-    """The state before the first step, as numpy arrays: initial values drawn from `seed`, nothing compiled."""
+def create_train_state(model: nn.Module, input_shape: tuple[int, ...], setup: Components, seed: int) -> TrainState:
+    """The state before the first step, as NumPy arrays: initial values drawn from `seed`, nothing compiled."""
     variables = initial_variables(model, input_shape, seed)
     params = variables["params"]
-    zero = dict.fromkeys(("learning_rate", "weight_decay", "momentum"), 0.0)
-    shapes = jax.eval_shape(optimizer(optimizer_name, zero).init, params)
-    # Every optimizer of the table starts from zeros (held by a test): no need to compile its init.
-    opt_state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     model_state = {name: value for name, value in variables.items() if name != "params"}
-    return TrainState(np.zeros((), np.int32), params, model_state, opt_state)
+    average = jax.tree.map(np.copy, variables) if setup.train.ema else None
+    return TrainState(np.zeros((), np.int32), params, model_state, setup.initial_state(params), average)
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Variables of the network to evaluate and to keep."""
+    return {"params": state.params, **state.model_state} if state.average is None else state.average
 
 
 def as_floats(images: jax.Array, normalization: Normalization = UNIT) -> jax.Array:
@@ -49,7 +60,7 @@ def as_floats(images: jax.Array, normalization: Normalization = UNIT) -> jax.Arr
 
 def train_step(
     model: nn.Module,
-    optimizer_name: str,
+    setup: Components,
     state: TrainState,
     hyper: Hyper,
     images_BHWC: jax.Array,
@@ -57,34 +68,70 @@ def train_step(
     count: jax.Array,
     normalization: Normalization = UNIT,
 ) -> tuple[TrainState, jax.Array]:
-    """One step on the mean cross-entropy; also the sums over the batch of loss and of right answers, (2,).
+    """One step on the mean loss; also the sums over the batch of loss and of right answers, (2,).
 
     Only the first `count` images count: an epoch's last batch may be filled up. `normalization` converts the images, uint8.
+    A right answer is the label of the image before augmentation.
     """
     key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
+    inputs_BHWC, targets_BK = _inputs(setup, key, images_BHWC, labels_B, normalization)
 
     def loss_of(params: Any) -> tuple[jax.Array, Any]:
         (logits_BK, _), changed = model.apply(
             {"params": params, **state.model_state},
-            as_floats(images_BHWC, normalization),
+            inputs_BHWC,
             train=True,
             mutable=list(state.model_state),
             rngs={"dropout": key},
         )
-        loss_B = jnp.where(real_B, cross_entropy(logits_BK, labels_B), 0)
+        if targets_BK is None:
+            losses_B = setup.losses(logits_BK, labels_B)
+        else:
+            losses_B = setup.training_losses(hyper, logits_BK, targets_BK)
+        loss_B = jnp.where(real_B, losses_B, 0)
         right_B = (jnp.argmax(logits_BK, -1) == labels_B) & real_B
         return loss_B.sum() / count, (changed, jnp.stack([loss_B, right_B.astype(loss_B.dtype)]).sum(-1))
 
     real_B = jnp.arange(labels_B.shape[0]) < count
     grads, (model_state, sums_2) = jax.grad(loss_of, has_aux=True)(state.params)
-    updates, opt_state = optimizer(optimizer_name, hyper).update(grads, state.opt_state, state.params)
+    updates, opt_state = setup.optimizer(hyper, state.step).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, model_state, opt_state), sums_2
+    average = state.average
+    if average is not None:
+        average = _averaged(average, {"params": params, **model_state}, hyper["ema"], state.step)
+    return TrainState(state.step + 1, params, model_state, opt_state, average), sums_2
+
+
+def _inputs(
+    setup: Components, key: jax.Array, images_BHWC: jax.Array, labels_B: jax.Array, normalization: Normalization
+) -> tuple[jax.Array, jax.Array | None]:
+    """Inputs of the network, and targets (B, K) as probabilities; None where the labels will do."""
+    targets_BK = one_hot(labels_B, setup.num_classes) if setup.soft_targets else None
+    if targets_BK is None or not setup.augmentations:
+        return as_floats(images_BHWC, normalization), targets_BK
+    unit_BHWC = images_BHWC.astype(jnp.float32) * (1 / 255)
+    unit_BHWC, targets_BK = setup.augment(jax.random.fold_in(key, _AUGMENT), unit_BHWC, targets_BK)
+    return as_floats(unit_BHWC * 255, normalization), targets_BK
+
+
+def _averaged(average: Any, variables: Any, decay: jax.Array, step: jax.Array) -> Any:
+    """Exponential moving average after a step, of a decay of at most (1 + step) / (10 + step).
+
+    The bound lets an average that starts at the initial values forget them (tf.train.ExponentialMovingAverage, num_updates).
+    """
+    done = step.astype(jnp.float32)
+    weight = 1 - jnp.minimum(decay, (1 + done) / (10 + done))
+    return jax.tree.map(lambda old, new: old + weight * (new - old), average, variables)
 
 
 def eval_step(
-    model: nn.Module, variables: Any, images_BHWC: jax.Array, labels_B: jax.Array, normalization: Normalization = UNIT
-) -> tuple[jax.Array, jax.Array]:
-    """Loss (float32) and whether the answer is right (bool), for each image."""
+    model: nn.Module,
+    setup: Components,
+    variables: Any,
+    images_BHWC: jax.Array,
+    labels_B: jax.Array,
+    normalization: Normalization = UNIT,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Loss (B,), whether the answer is right (B,), and logits (B, K), of the images."""
     logits_BK, _ = model.apply(variables, as_floats(images_BHWC, normalization), train=False)
-    return cross_entropy(logits_BK, labels_B), jnp.argmax(logits_BK, -1) == labels_B
+    return setup.losses(logits_BK, labels_B), jnp.argmax(logits_BK, -1) == labels_B, as_float32(logits_BK)

@@ -40,6 +40,7 @@ def resolve(config: ModelConfig) -> ModelConfig:
     for name in (*flags, *own):
         if name not in parameters:
             has = f"it has {', '.join(parameters)}" if parameters else "it has no options"
+            has += "; options of training are optimizer.NAME, schedule.NAME, augment.NAME, loss.NAME" if name in own else ""
             raise UsageError(f"{_flag(name)}: model {config.name} has no {name} to set: {has}")
     values = {
         name: _checked(config.name, name, parameters[name].annotation, value)
