@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import description
+from cnn_jax import description, zoo
+from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 from cnn_jax.trial import Trial
 
@@ -73,11 +74,19 @@ def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[st
     )
 
 
+def _omitted(trial: Trial) -> dict[str, Any]:
+    try:
+        return zoo.omitted_options(trial.model)
+    except UsageError:  # the model of a trial that failed may be what failed
+        return {}
+
+
 def _record(trial: Trial, provenance: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "schema": store.SCHEMA,
         "trial": trial.id,
         "config": json.loads(trial.canonical),
+        "model_defaults": _omitted(trial),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **provenance,
     }

@@ -60,6 +60,7 @@ class Record:
     config: Trial
     status: Literal["done", "diverged", "failed"]
     reason: str | None = None
+    model_defaults: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)  # options that config omits
     params: int | None = None
     macs: int | None = None
     receptive_field: int | tuple[int, ...] | None = None

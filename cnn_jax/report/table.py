@@ -32,6 +32,12 @@ def row(record: stats.Record) -> dict[str, Any]:
     return out
 
 
+def rows(records: list[stats.Record]) -> list[dict[str, Any]]:
+    """All trials under the columns of results.csv; an option that some set has its default where others leave it out."""
+    defaults = stats.option_defaults(records)
+    return [defaults[record["config"]["model"]["name"]] | row(record) for record in records]
+
+
 def cell(value: Any) -> Any:
     """A value as a CSV cell: stacks and sizes joined by '-', None empty, numbers in full precision."""
     if isinstance(value, (list, tuple)):
@@ -41,7 +47,7 @@ def cell(value: Any) -> Any:
 
 def results_csv(records: list[stats.Record]) -> str:
     """The text of results.csv; options that only some models have are columns that the others leave empty."""
-    return to_csv([row(r) for r in records], ("trial", "status", *_CONFIG, "seed", *_RECORD))
+    return to_csv(rows(records), ("trial", "status", *_CONFIG, "seed", *_RECORD))
 
 
 def results_parquet(records: list[stats.Record]) -> bytes | None:
@@ -51,10 +57,10 @@ def results_parquet(records: list[stats.Record]) -> bytes | None:
     import pyarrow
     import pyarrow.parquet
 
-    rows = [row(r) for r in records]
+    table = rows(records)
     columns: dict[str, list[Any]] = {}
-    for name in dict.fromkeys(name for r in rows for name in r):
-        values = [r.get(name) for r in rows]
+    for name in dict.fromkeys(name for r in table for name in r):
+        values = [r.get(name) for r in table]
         # A column that holds stacks in some rows is one of words in all: 8 and 16-32.
         plain = len({type(v) for v in values if v is not None} - {int, float}) == 0 or all(
             isinstance(v, bool | None) for v in values

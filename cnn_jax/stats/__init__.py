@@ -1,7 +1,21 @@
 """Intervals, effects and comparisons from recorded results alone. The unit is the run; accuracies are fractions of 1."""
 
 from cnn_jax.stats.analysis import Analysis, accuracy_interval, analyse
-from cnn_jax.stats.cells import Cell, Design, Level, Record, compared_on, datasets, design, flat, key, numeric, one_image, text
+from cnn_jax.stats.cells import (
+    Cell,
+    Design,
+    Level,
+    Record,
+    compared_on,
+    datasets,
+    design,
+    flat,
+    key,
+    numeric,
+    one_image,
+    option_defaults,
+    text,
+)
 from cnn_jax.stats.comparisons import Comparison, against_best
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
 from cnn_jax.stats.image_variance import Images
@@ -61,6 +75,7 @@ __all__ = [
     "numeric",
     "one_image",
     "open_cells",
+    "option_defaults",
     "power",
     "probability_better",
     "range_critical",

@@ -169,7 +169,8 @@ def design(records: Sequence[Record]) -> Design:
     runs: dict[str, list[Record]] = {}
     for record in records:
         runs.setdefault(key(record["config"]), []).append(record)
-    configs = [_levels(group[0]["config"]) for group in runs.values()]
+    defaults = option_defaults(records)
+    configs = [defaults.get(group[0]["config"]["model"]["name"], {}) | _levels(group[0]["config"]) for group in runs.values()]
     names = sorted(dict.fromkeys(name for config in configs for name in config), key=_place_of_name)
     columns = {name: [config.get(name) for config in configs] for name in names}
     varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
@@ -189,6 +190,17 @@ def design(records: Sequence[Record]) -> Design:
     )
     fixed = {name: column[0] for name, column in columns.items() if name not in varied}
     return Design(cells, factors, aliases, fixed, tuple(sorted({place(r)[0] for r in records})))
+
+
+def option_defaults(records: Iterable[Record]) -> dict[str, dict[str, Level]]:
+    """Defaults of models' options that some records set and others leave out, by model and option."""
+    known: dict[str, dict[str, Level]] = {}
+    given: dict[str, set[str]] = {}
+    for record in records:
+        model = record["config"]["model"]
+        known.setdefault(model["name"], {}).update(record.get("model_defaults") or {})
+        given.setdefault(model["name"], set()).update(name for name, _ in model["options"])
+    return {model: {name: value for name, value in known[model].items() if name in given[model]} for model in known}
 
 
 _ORDER = [field.name for part in (ModelConfig, DataConfig, TrainConfig) for field in dataclasses.fields(part)]

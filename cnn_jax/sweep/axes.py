@@ -7,7 +7,7 @@ from typing import Any
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import ACTIVATIONS, PADDINGS
 from cnn_jax.recipes.names import AUGMENTATIONS, LOSSES, SCHEDULES
-from cnn_jax.sweep.values import float32, number, one_of, optional, positive_int, stack, word
+from cnn_jax.sweep.values import attributes, float32, number, one_of, optional, positive_int, stack, word
 from cnn_jax.trial import DECAYED, NORMALIZATIONS, PRECISIONS, SELECTIONS
 
 
@@ -50,6 +50,7 @@ AXES: dict[str, Axis] = {
     "select": Axis("train", one_of(SELECTIONS), "epoch to keep: last, or best on validation by accuracy or by loss"),
     "patience": Axis("train", optional(positive_int), "stop after so many epochs without improvement on validation, or none"),
     "precision": Axis("train", one_of(PRECISIONS), "type to compute in; parameters and statistics are float32"),
+    "metrics": Axis("train", attributes, "further metrics, package.module:attribute, joined by '+'"),
     "batch_size": Axis("train", positive_int, "images per training step"),
     "epochs": Axis("train", positive_int, "passes over the training images"),
 }

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from cnn_jax.recipes.names import is_attribute
+
 
 def positive_int(text: str) -> int:
     """'32' -> 32."""
@@ -85,6 +87,14 @@ def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
             raise ValueError(f"none, or {error}") from None
 
     return parse_optional
+
+
+def attributes(text: str) -> tuple[str, ...]:
+    """'a.b:c+a.b:d' -> ('a.b:c', 'a.b:d'), 'none' -> ()."""
+    names = () if text == "none" else tuple(text.split("+"))
+    if not all(map(is_attribute, names)):
+        raise ValueError("none, or package.module:attribute joined by '+'")
+    return names
 
 
 def word(text: str) -> str:

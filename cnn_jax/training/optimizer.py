@@ -21,35 +21,15 @@ from cnn_jax.trial import OPTIMIZERS
 
 # Rules that treat each parameter value by itself. Applied to one vector instead of a tree, their program compiles several times
 # faster.
-_ELEMENTWISE = frozenset(
-    [
-        "adabelief",
-        "adadelta",
-        "adagrad",
-        "adam",
-        "adamax",
-        "adamaxw",
-        "adamw",
-        "adan",
-        "ademamix",
-        "adopt",
-        "amsgrad",
-        "lion",
-        "nadam",
-        "nadamw",
-        "radam",
-        "rmsprop",
-        "rprop",
-        "sgd",
-        "sign_sgd",
-        "signum",
-        "yogi",
-    ]
-)
+_ELEMENTWISE = frozenset((
+    "adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "ademamix", "adopt", "amsgrad", "lion",
+    "nadam", "nadamw", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
+))  # fmt: skip
 _START_FROM_ZEROS = frozenset(OPTIMIZERS)  # initial states that need no computation
 # Not of one gradient per step alone, or evaluated at other parameters than those that they update.
 _EXCLUDED = ("scale_by_", "schedule_free", "dpsgd", "lbfgs", "momo", "sophia", "noisy_sgd", "galore")
 RESERVED = ("learning_rate", "weight_decay", "momentum")  # set by flags of their own
+_MODULES = (optax, optax.contrib)
 _MASKS = ("mask", "weight_decay_mask")
 
 
@@ -58,9 +38,9 @@ def names() -> tuple[str, ...]:
     """First-order optimizers of the optax that is installed: those with a learning rate, the usual ones first."""
     found = [
         name
-        for module in (optax, optax.contrib)
+        for module in _MODULES
         for name in sorted(vars(module))
-        if not name.startswith(("_", *_EXCLUDED)) and inspect.isfunction(rule := getattr(module, name))
+        if not name.startswith(("_", *_EXCLUDED)) and callable(rule := getattr(module, name)) and not inspect.isclass(rule)
         if "learning_rate" in inspect.signature(rule).parameters
     ]
     return tuple(dict.fromkeys([*OPTIMIZERS, *found]))
@@ -73,6 +53,8 @@ def load(name: str) -> Callable[..., optax.GradientTransformation]:
     Raises:
       UsageError: for an unknown name.
     """
+    if name in OPTIMIZERS:
+        return getattr(optax, name)
     if is_attribute(name):
         return plugins.load_attribute(name, f"--optimizer: {name}")
     if name not in names():
@@ -80,7 +62,7 @@ def load(name: str) -> Callable[..., optax.GradientTransformation]:
             f"--optimizer: unknown optimizer {name!r}: one of {', '.join(names())}, or package.module:attribute; these are the "
             f"first-order optimizers of optax {optax.__version__}"
         )
-    return getattr(optax, name, None) or getattr(optax.contrib, name)
+    return next(getattr(module, name) for module in _MODULES if hasattr(module, name))
 
 
 def optimizer(

@@ -1,10 +1,31 @@
 """The network of the chapter "Convolution Layers & CNNs", with and without parameters, and what it is compared with."""
 
 import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from cnn_jax.nn import PADDINGS, Conv, Dense, Dropout, Flatten, Layer, MaxPool, Spec, layer_table
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import (
+    PADDINGS,
+    Activation,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GroupNorm,
+    Layer,
+    LayerNorm,
+    MaxPool,
+    SeparableConv,
+    Spec,
+    layer_table,
+)  # fmt: skip
 from cnn_jax.trial import Stack
-from cnn_jax.zoo.shapes import Shape
+from cnn_jax.zoo.shapes import ADDED, KernelInit, Shape
 
 
 def cnn(
@@ -16,9 +37,77 @@ def cnn(
     strides: tuple[int, ...] = (1,),
     padding: str = "valid",
     activation: str = "relu",
+    pool: Annotated[Literal["max", "avg", "stride", "none"], ADDED] = "max",
+    norm: Annotated[Literal["none", "batch", "group", "layer"], ADDED] = "none",
+    dropout: Annotated[float, ADDED] = 0.0,
+    dilation: Annotated[int, ADDED] = 1,
+    groups: Annotated[int, ADDED] = 1,
+    separable: Annotated[bool, ADDED] = False,
+    use_bias: Annotated[bool, ADDED] = True,
+    kernel_init: Annotated[KernelInit, ADDED] = "he_uniform",
+    head: Annotated[Literal["flatten", "gap", "gmp"], ADDED] = "flatten",
+    blocks_per_pool: Annotated[int, ADDED] = 1,
 ) -> Spec:
-    """The chapter's network with its knobs: per entry of `filters` a convolution and a 2x2 max-pool, then a dense layer."""
-    return (*_blocks(filters, kernel_size, strides, padding, activation), Flatten(), Dense(num_classes))
+    """The chapter's network with its knobs: per entry of `filters` a convolution and a 2x2 max-pool, then a dense layer.
+
+    Args:
+      input_shape: (*S, C).
+      num_classes: logits per image.
+      filters: of each convolution; their number is the depth.
+      kernel_size: of all convolutions, or of each.
+      strides: likewise.
+      padding: a name of `PADDINGS`.
+      activation: of the convolutions.
+      pool: 2x2 pooling behind a group of convolutions; 'stride' doubles the strides of the group's last one instead.
+      norm: normalization between convolution and activation, in place of the bias; 'group' has 8 groups, or fewer where 8 does
+        not divide the filters.
+      dropout: rate before the last dense layer.
+      dilation: of the kernels.
+      groups: groups of channels, from the second convolution on.
+      separable: depthwise separable convolutions, from the second on.
+      use_bias: of the convolutions.
+      kernel_init: initializer of the convolutions' kernels.
+      head: what comes before the last dense layer: flatten, global average pooling or global max pooling.
+      blocks_per_pool: convolutions per group.
+    """
+    for name, value in (("dilation", dilation), ("groups", groups), ("blocks_per_pool", blocks_per_pool)):
+        if value < 1:
+            raise UsageError(f"--option={name}: {value} is not legal for model cnn: use an integer of at least 1")
+    if not 0 <= dropout < 1:
+        raise UsageError(f"--option=dropout: {dropout} is not legal for model cnn: use a number of at least 0 and below 1")
+    amount, mode = PADDINGS[padding]
+    layers: list[Layer] = []
+    for i, (f, k, s) in enumerate(
+        zip(filters, _stretch(kernel_size, filters), _stretch(strides, filters), strict=True), start=1
+    ):
+        ends = i % blocks_per_pool == 0
+        common: dict[str, Any] = {
+            "strides": 2 * s if ends and pool == "stride" else s,
+            "padding": amount,
+            "padding_mode": mode,
+            "dilation": dilation,
+            "activation": activation if norm == "none" else "linear",
+            "use_bias": use_bias and norm == "none",
+            "kernel_init": kernel_init,
+        }
+        if separable and i > 1:
+            layers.append(SeparableConv(f, k, **common))
+        else:
+            layers.append(Conv(f, k, groups=groups if i > 1 else 1, **common))
+        if norm != "none":
+            layers += [_NORMS[norm](f), Activation(activation)]
+        if ends and pool in _POOLS:
+            layers.append(_POOLS[pool](2))
+    return (*layers, _HEADS[head](), *([Dropout(dropout)] if dropout else []), Dense(num_classes))
+
+
+_NORMS: dict[str, Callable[[int], Layer]] = {
+    "batch": lambda filters: BatchNorm(),
+    "group": lambda filters: GroupNorm(math.gcd(8, filters)),
+    "layer": lambda filters: LayerNorm(),
+}
+_POOLS: dict[str, Callable[[int], Layer]] = {"max": MaxPool, "avg": AvgPool}
+_HEADS: dict[str, Callable[[], Layer]] = {"flatten": Flatten, "gap": GlobalAvgPool, "gmp": GlobalMaxPool}
 
 
 def chapter(input_shape: Shape, num_classes: int) -> Spec:
@@ -64,21 +153,21 @@ def simple_convnet(
     strides: tuple[int, ...] = (1,),
     padding: str = "valid",
     activation: str = "relu",
+    dropout: Annotated[float, ADDED] = 0.5,
+    kernel_init: Annotated[KernelInit, ADDED] = "he_uniform",
 ) -> Spec:
-    """Keras's "Simple MNIST convnet" (F. Chollet, keras.io/examples/vision/mnist_convnet)."""
-    blocks = _blocks(filters, kernel_size, strides, padding, activation)
-    return (*blocks, Flatten(), Dropout(0.5), Dense(num_classes))
-
-
-def _blocks(filters: Stack, kernel_size: Stack, strides: Stack, padding: str, activation: str) -> Spec:
-    amount, mode = PADDINGS[padding]
-    layers: list[Layer] = []
-    for f, k, s in zip(filters, _stretch(kernel_size, filters), _stretch(strides, filters), strict=True):
-        # Initial values of He et al. 2015, made for rectifiers: Keras's Glorot values start a first layer of 9 inputs and
-        # 32 filters so small that an epoch of MNIST ends a point of accuracy lower.
-        conv = Conv(f, k, s, padding=amount, padding_mode=mode, activation=activation, kernel_init="he_uniform")
-        layers += [conv, MaxPool(2)]
-    return tuple(layers)
+    """Keras's "Simple MNIST convnet" (F. Chollet, keras.io/examples/vision/mnist_convnet): `cnn` with dropout."""
+    return cnn(
+        input_shape,
+        num_classes,
+        filters=filters,
+        kernel_size=kernel_size,
+        strides=strides,
+        padding=padding,
+        activation=activation,
+        dropout=dropout,
+        kernel_init=kernel_init,
+    )
 
 
 def _stretch(stack: Stack, filters: Stack) -> Stack:

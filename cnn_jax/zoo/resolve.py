@@ -10,14 +10,14 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax import plugins
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import ACTIVATIONS, PADDINGS, layer_table
 from cnn_jax.trial import ModelConfig, format_stack
 from cnn_jax.zoo.models import MODELS
-from cnn_jax.zoo.shapes import Shape
+from cnn_jax.zoo.shapes import ADDED, Shape
 
 FLAGS = ("filters", "kernel_size", "strides", "padding", "activation")
 _STACKS = FLAGS[:3]
@@ -52,7 +52,8 @@ def resolve(config: ModelConfig) -> ModelConfig:
                 f"--{name}: {format_stack(values[name])} has {len(values[name])} values for the {len(values['filters'])} of "
                 f"--filters={format_stack(values['filters'])}: give one value, or as many"
             )
-    rest = tuple(sorted((name, value) for name, value in values.items() if name not in FLAGS))
+    added = _added(config.name)
+    rest = tuple(sorted((n, v) for n, v in values.items() if n not in FLAGS and not (n in added and v == added[n])))
     filled: dict[str, Any] = {flag: values.get(flag) for flag in FLAGS}
     return dataclasses.replace(config, options=rest, **filled)
 
@@ -123,7 +124,7 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     if not callable(model):
         raise UsageError(f"--model: {name} is neither a network nor a function that makes one")
     try:
-        hints = get_type_hints(getattr(model, "func", model))
+        hints = get_type_hints(getattr(model, "func", model), include_extras=True)
     except (NameError, TypeError):  # a fork's annotations may name what is imported for type checkers only, or be none
         hints = {}
     with _reporting(name, "cannot be called", model):  # a builtin may have no signature
@@ -137,6 +138,22 @@ def options(name: str) -> dict[str, Any]:
     """What can be set of a model, with the defaults, flags and own options alike. Raises UsageError for an unknown model."""
     # A fork's fields may default to anything (a dtype, a function): those are for its own code to set.
     return {name: p.default for name, p in _parameters(name).items() if isinstance(p.default, str | int | float | tuple)}
+
+
+@functools.cache
+def _added(name: str) -> dict[str, Any]:
+    """Options of a model that are marked as added, with their defaults."""
+    return {
+        option: parameter.default
+        for option, parameter in _parameters(name).items()
+        if ADDED in getattr(parameter.annotation, "__metadata__", ())
+    }
+
+
+def omitted_options(config: ModelConfig) -> dict[str, Any]:
+    """Options that a resolved configuration leaves out because they are at their defaults, with these."""
+    given = dict(config.options)
+    return {name: default for name, default in _added(config.name).items() if name not in given}
 
 
 def _flag(name: str) -> str:
@@ -159,6 +176,8 @@ def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
         if count and ... not in get_args(annotation) and len(stack) != count:
             raise refuse("one value" if count == 1 else f"{count} values joined by '-'")
         return stack
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     legal = get_args(annotation) if get_origin(annotation) is Literal else _LEGAL.get(name)
     if legal:
         if value not in legal:
