@@ -8,7 +8,7 @@ import pytest
 
 from cnn_jax import sweep
 from cnn_jax.errors import UsageError
-from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial, added_defaults
 
 
 def test_product_is_every_combination_with_seeds_innermost() -> None:
@@ -122,7 +122,7 @@ def test_every_setting_changes_the_id_and_survives_json() -> None:
     for part, other in {
         "model": ModelConfig("mlp", (4, 5), (3,), (2,), "same", "tanh", (("a", 1),), "params@32"),
         "data": DataConfig("mnist", 0.2, 3, 100, "per_channel", 16),
-        "train": TrainConfig("sgd", 0.5, 0.1, 0.5, 7, 9),
+        "train": OTHER_TRAINING,
     }.items():
         for field in dataclasses.fields(other):
             value = dataclasses.replace(getattr(base, part), **{field.name: getattr(other, field.name)})
@@ -134,15 +134,26 @@ def test_every_setting_changes_the_id_and_survives_json() -> None:
         assert trial.id.replace("-", "").replace("_", "").replace(".", "").isalnum()
 
 
+OTHER_TRAINING = TrainConfig(
+    "sgd", 0.5, 0.1, 0.5, 7, 9, "cosine", 0.1, "flip", "mse", 0.2, 1.0, 0.9, "kernels", "best", 3, "bfloat16", ("a:b",),
+    (("optimizer.b1", 0.5),),
+)  # fmt: skip
+
+
 def test_only_dynamic_settings_share_a_program() -> None:
     base = Trial()
     for change in ({"learning_rate": 0.5}, {"weight_decay": 0.5}, {"momentum": 0.5}):
         assert dataclasses.replace(base, train=dataclasses.replace(base.train, **change)).static == base.static
-    for change in ({"optimizer": "sgd"}, {"batch_size": 3}, {"epochs": 3}):
-        assert dataclasses.replace(base, train=dataclasses.replace(base.train, **change)).static != base.static
+    static = {"optimizer", "batch_size", "epochs"} | added_defaults(TrainConfig).keys()
+    for name in static:
+        other = dataclasses.replace(base.train, **{name: getattr(OTHER_TRAINING, name)})
+        assert dataclasses.replace(base, train=other).static != base.static
     assert dataclasses.replace(base, seed=3).static == base.static
-    rest = set(base.dynamic) | {"optimizer", "batch_size", "epochs"}
-    assert rest == {field.name for field in dataclasses.fields(TrainConfig)} | {"seed"}
+    assert set(base.dynamic) | static == {field.name for field in dataclasses.fields(TrainConfig)} | {"seed"}
+    for name in ("label_smoothing", "clip_norm", "ema"):  # two values share a program, none has one of its own
+        one, two = (dataclasses.replace(base.train, **{name: value}) for value in (0.1, 0.2))
+        assert Trial(train=one).static == Trial(train=two).static
+        assert Trial(train=one).dynamic[name] == 0.1
 
 
 def test_not_a_trial() -> None:

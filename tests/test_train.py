@@ -19,7 +19,7 @@ from cnn_jax.training.optimizer import optimizer
 from cnn_jax.training.position import Position, advance, finished, start
 from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program, compile_program
 from cnn_jax.training.result import results, train_epochs
-from cnn_jax.training.step import as_floats
+from cnn_jax.training.step import as_floats, variables_of
 from cnn_jax.trial import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.build import build
 
@@ -251,7 +251,8 @@ def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  
     size = program.eval_batches * EVAL_BATCH
     everything = len(on_device.eval_labels)
     for which in (range(0), range(1), range(5, 12), range(everything)):
-        losses, rights = evaluate(program, position.state, on_device, which)
+        answers = evaluate(program, variables_of(position.state), on_device, which)
+        losses, rights = answers.loss_TN, answers.right_TN
         assert losses.shape == rights.shape == (1, len(which))
     assert size >= 77
 
@@ -259,9 +260,10 @@ def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  
 def test_a_small_evaluation_program_walks_a_large_set(trial: Trial, program, on_device) -> None:  # type: ignore[no-untyped-def]
     """Sets larger than the program's piece are judged piece by piece, with the last one cut."""
     position = run(program, [trial], on_device)
-    whole, _ = evaluate(program, position.state, on_device, range(len(on_device.eval_labels)))
+    variables = variables_of(position.state)
+    whole = evaluate(program, variables, on_device, range(len(on_device.eval_labels))).loss_TN
     pieces = [
-        evaluate(program, position.state, on_device, range(i, min(i + 30, whole.shape[1])))[0]
+        evaluate(program, variables, on_device, range(i, min(i + 30, whole.shape[1]))).loss_TN
         for i in range(0, whole.shape[1], 30)
     ]
     np.testing.assert_array_equal(whole, np.concatenate(pieces, 1))

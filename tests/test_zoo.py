@@ -196,7 +196,8 @@ def test_resolve_fills_in_every_option_and_once_is_enough(name):
     config = zoo.resolve(ModelConfig(name))
     assert zoo.resolve(config) == config
     filled = {flag: getattr(config, flag) for flag in zoo.FLAGS if getattr(config, flag) is not None} | dict(config.options)
-    assert filled == zoo.options(name)
+    assert filled | zoo.omitted_options(config) == zoo.options(name)
+    assert not filled.keys() & zoo.omitted_options(config).keys()
     assert Trial.from_json(Trial(config).canonical).model == config
     marked = dataclasses.replace(config, iso="params@32")
     assert zoo.resolve(marked) == marked

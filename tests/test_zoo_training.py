@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cnn_jax import zoo
+from cnn_jax.training.components import components
 from cnn_jax.training.loop import train_steps
 from cnn_jax.training.step import create_train_state
-from cnn_jax.trial import ModelConfig
+from cnn_jax.trial import ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.build import build
 
 # Where the native input is larger than two steps need. Everything else runs on its own.
@@ -31,7 +32,8 @@ def test_two_steps(name: str) -> None:
     shape, classes = zoo.PUBLISHED_FOR[name]
     shape, classes = SMALLER.get(name, shape), min(classes, 10)
     model = build(ModelConfig(name), shape, classes)
-    state = create_train_state(model, shape, "adam", seed=0)
+    setup = components(TrainConfig(), 2, classes)
+    state = create_train_state(model, shape, setup, Trial().dynamic)
     before = jax.tree.map(np.copy, state.params)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (3, *shape), np.uint8), np.arange(3, dtype=np.int32)
@@ -39,7 +41,7 @@ def test_two_steps(name: str) -> None:
 
     def two(state, images, labels):  # type: ignore[no-untyped-def]
         order = jnp.array([[0, 1], [2, 0]])
-        return train_steps(model, "adam", state, hyper, jnp.zeros((2, 2)), images, labels, order, 0, 2)
+        return train_steps(model, setup, state, hyper, jnp.zeros((2, 2)), images, labels, order, 0, 2)
 
     # Compiled without LLVM's costly passes: here the steps are to be right, not fast.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

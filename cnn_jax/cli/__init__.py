@@ -18,7 +18,7 @@ from absl import logging
 
 from cnn_jax import plugins, sweep
 from cnn_jax.cli import about, commands, experiments, flags, help, output
-from cnn_jax.cli.request import read_defaults, request_from
+from cnn_jax.cli.request import defaults_of, request_from
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes import names
 from cnn_jax.records import store
@@ -40,7 +40,7 @@ def launch(argv: Sequence[str], usage: str) -> int:
     command, overview = shlex.join(["python", *argv]), ""
     if not name and help.is_requested(words):
         overview = f"{usage.strip()}\n\nexperiments:\n{help.aligned(experiments.known().items())}"
-    return guarded(lambda: _sweep(experiments.find(name or "grid"), words, command, overview))
+    return guarded(lambda: _sweep(experiments.find(name or "grid"), words, command, overview, is_named=bool(name)))
 
 
 def main(experiment: str) -> None:
@@ -104,14 +104,15 @@ def _check_training(planned: plan.Plan) -> None:
         check_components(train, info.input_shape, info.num_classes)
 
 
-def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: str = "") -> int:
+def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: str = "", *, is_named: bool = True) -> int:
     """Runs an experiment; `usage` is the head of its help, in place of its docstring."""
     values = absl_flags.FLAGS  # the global ones: a fork's experiment may have defined its own beside ours
     flags.define_sweep_flags(values)
     if rest := flags.parse(values, ["launch.py", *words], usage or experiment.__doc__ or ""):
         raise UsageError(f"{rest[0]!r}: one experiment at a time; flags begin with --")
-    defaults = read_defaults(experiments.name_of(experiment), getattr(experiment, "DEFAULTS", {}))
-    request = request_from(values, defaults)
+    recipe = flags.one(values, "recipe", sweep.word)
+    name, own = experiments.name_of(experiment), getattr(experiment, "DEFAULTS", {})
+    request = request_from(values, defaults_of(name, own, recipe, is_named=is_named))
     out = store.folder(values.out or f"runs/{experiments.name_of(experiment).rpartition('.')[2]}")
     workers = flags.one(values, "workers", sweep.positive_int)
     checkpoint_seconds = flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0)

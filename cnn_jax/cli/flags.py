@@ -10,12 +10,14 @@ from cnn_jax import sweep
 from cnn_jax.cli.help import HelpRequested, defined, is_requested
 from cnn_jax.cli.spelling import did_you_mean
 from cnn_jax.errors import UsageError
+from cnn_jax.recipes.published import RECIPES
 from cnn_jax.trial import Trial
 
 SEEDS = "3"
 # Every flag is read as text and parsed by us: absl's own parsers say less, and say it on many lines.
 SWEEP_FLAGS = {
     "seeds": f"trials per cell, a count; default {SEEDS}",
+    "recipe": f"published settings: {', '.join(RECIPES)}, or package.module:attribute; flags override them",
     "out": "folder of the results; default runs/EXPERIMENT",
     "workers": "worker processes at most; default one per core",
     "devices": "devices that share the batches of one trial; default 1; on CPU they are virtual, a core each",

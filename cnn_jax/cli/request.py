@@ -12,6 +12,8 @@ from cnn_jax.cli import flags
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.spelling import did_you_mean
 from cnn_jax.errors import UsageError
+from cnn_jax.recipes import published
+from cnn_jax.recipes.names import is_training_option
 from cnn_jax.trial import ModelConfig
 
 _OPTION = "option="
@@ -29,13 +31,13 @@ class Defaults:
     """DEFAULTS of an experiment, checked.
 
     Attributes:
-      experiment: its name.
+      what: whose they are, as 'experiment grid' or 'recipe an2020 (SOURCE)'.
       axes: values by axis.
       options: values by option of the models.
       texts: the text of every flag, by 'filters', 'seeds', 'option=width'.
     """
 
-    experiment: str
+    what: str
     axes: dict[str, list[Any]]
     options: dict[str, list[Any]]
     texts: dict[str, str]
@@ -43,6 +45,29 @@ class Defaults:
     def flag(self, name: str) -> str:
         """As it would be given on the command line."""
         return f"--{name}={self.texts[name]}"
+
+
+def defaults_of(experiment: str, defaults: object, recipe: str | None, *, is_named: bool) -> Defaults:
+    """Return the DEFAULTS of an experiment, joined with a recipe.
+
+    Values of the experiment stand before those of the recipe. The default experiment, if it is not named, only gives way to a
+    recipe: its axes are not added.
+
+    Args:
+      experiment: its name.
+      defaults: its DEFAULTS.
+      recipe: name of a recipe, or None.
+      is_named: whether the experiment is named on the command line.
+    """
+    if recipe is None:
+        return read_defaults(experiment, defaults)
+    found = published.load(recipe)
+    what = f"recipe {recipe}" + (f" ({found.source})" if found.source != recipe else "")
+    if not is_named or not isinstance(defaults, Mapping):
+        return _read(what, what, found.flags)
+    _read(what, what, found.flags)
+    read_defaults(experiment, defaults)
+    return _read(f"experiment {experiment} with {what}", what, published.merged(found.flags, defaults))
 
 
 def read_defaults(experiment: str, defaults: object) -> Defaults:
@@ -56,15 +81,19 @@ def read_defaults(experiment: str, defaults: object) -> Defaults:
     Raises:
       UsageError: for an unknown name or an illegal value.
     """
-    what = f"experiment {experiment!r}: DEFAULTS"
+    return _read(f"experiment {experiment}", f"experiment {experiment!r}: DEFAULTS", defaults)
+
+
+def _read(what: str, where: str, defaults: object) -> Defaults:
+    """Checks values by flag. `what` names them in notes, `where` in errors."""
     if not isinstance(defaults, Mapping):
-        raise UsageError(f"{what} is a {type(defaults).__name__}: it must be a dict from flags to values")
-    found = Defaults(experiment, {}, {}, {})
+        raise UsageError(f"{where} is a {type(defaults).__name__}: it must be a dict from flags to values")
+    found = Defaults(what, {}, {}, {})
     try:
         for name, value in defaults.items():
             _read_default(found, name, value)
     except (UsageError, ValueError) as error:
-        raise UsageError(f"{what}: {error}") from None
+        raise UsageError(f"{where}: {error}") from None
     return found
 
 
@@ -137,6 +166,8 @@ def request_from(values: absl_flags.FlagValues, defaults: Defaults) -> Request:
 
 
 def _is_of_models(name: str) -> bool:
+    if name.startswith(_OPTION):
+        return not is_training_option(name.removeprefix(_OPTION))
     return sweep.AXES[name].part == "model" if name in sweep.AXES else name not in _SETTINGS
 
 
@@ -154,4 +185,4 @@ def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], mod
         own, verb = ",".join(defaults.axes["model"]), "is" if len(models) == 1 else "are"
         flags_left_out = " ".join(map(defaults.flag, left_out))
         parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained as named")
-    return f"experiment {defaults.experiment} {'; '.join(parts)}" if parts else ""
+    return f"{defaults.what} {'; '.join(parts)}" if parts else ""

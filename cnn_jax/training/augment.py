@@ -54,21 +54,22 @@ def _window(key: jax.Array, images_BHWC: jax.Array, pixels: int, mode: str) -> j
 
 def rotate(key: jax.Array, images_BHWC: jax.Array, targets_BK: jax.Array, degrees: float) -> Pair:
     """Turn each image about its center by an angle drawn evenly from -degrees to degrees; bilinear, zeros outside."""
-    batch, height, width, _ = images_BHWC.shape
-    angles_B = jnp.deg2rad(jax.random.uniform(key, (batch,), minval=-degrees, maxval=degrees))
+    angles_B = jnp.deg2rad(jax.random.uniform(key, images_BHWC.shape[:1], minval=-degrees, maxval=degrees))
+    return jax.vmap(turned)(images_BHWC, angles_B), targets_BK
+
+
+def turned(image_HWC: jax.Array, angle: jax.Array) -> jax.Array:
+    """An image turned counterclockwise about its center by `angle` radians; bilinear, zeros outside."""
+    height, width, _ = image_HWC.shape
     y, x = jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    rows_HW = cos * y[:, None] + sin * x[None, :] + (height - 1) / 2
+    columns_HW = cos * x[None, :] - sin * y[:, None] + (width - 1) / 2
 
-    def turn(image_HWC: jax.Array, angle: jax.Array) -> jax.Array:
-        sin, cos = jnp.sin(angle), jnp.cos(angle)
-        rows_HW = cos * y[:, None] - sin * x[None, :] + (height - 1) / 2
-        columns_HW = sin * y[:, None] + cos * x[None, :] + (width - 1) / 2
+    def turn(channel_HW: jax.Array) -> jax.Array:
+        return jax.scipy.ndimage.map_coordinates(channel_HW, [rows_HW, columns_HW], order=1)
 
-        def turn_channel(channel_HW: jax.Array) -> jax.Array:
-            return jax.scipy.ndimage.map_coordinates(channel_HW, [rows_HW, columns_HW], order=1)
-
-        return jax.vmap(turn_channel, -1, -1)(image_HWC)
-
-    return jax.vmap(turn)(images_BHWC, angles_B), targets_BK
+    return jax.vmap(turn, -1, -1)(image_HWC)
 
 
 def cutout(key: jax.Array, images_BHWC: jax.Array, targets_BK: jax.Array, pixels: int) -> Pair:

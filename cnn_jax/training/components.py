@@ -47,9 +47,9 @@ class Components:
             decay_kernels_only=self.train.decay_parameters == "kernels",
         )
 
-    def initial_state(self, params: Any) -> Any:
-        """State of the optimizer before the first step, as NumPy arrays."""
-        rule = self.optimizer(dict.fromkeys(self.train.dynamic, 0.0))
+    def initial_state(self, params: Any, hyper: Mapping[str, Any]) -> Any:
+        """State of the optimizer before the first step, as NumPy arrays. `hyper` holds values as numbers."""
+        rule = self.optimizer(hyper)
         return optimizer.initial_state(rule, self.train.optimizer, params)
 
     def losses(self, logits_BK: jax.Array, labels_B: jax.Array) -> jax.Array:

@@ -75,8 +75,8 @@ def load(names: Sequence[str]) -> dict[str, Metric]:
 
 
 def measure(names: Sequence[str], logits_NK: np.ndarray, labels_N: np.ndarray) -> dict[str, float | None]:
-    """All metrics of a set of images by name, None where one is not finite; nothing for no images."""
-    if not len(labels_N):
+    """All metrics of some images by name, None where one is not finite; nothing for no images, or logits not finite."""
+    if not len(labels_N) or not np.isfinite(logits_NK).all():
         return {}
     metrics = built_in(logits_NK.shape[1]) | load(names)
     values = {name: float(metric(logits_NK, labels_N)) for name, metric in metrics.items()}

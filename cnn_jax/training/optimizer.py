@@ -7,6 +7,7 @@ optax; keyword arguments with defaults are set by --option=optimizer.NAME=VALUE.
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -40,7 +41,8 @@ def names() -> tuple[str, ...]:
         name
         for module in _MODULES
         for name in sorted(vars(module))
-        if not name.startswith(("_", *_EXCLUDED)) and callable(rule := getattr(module, name)) and not inspect.isclass(rule)
+        if not name.startswith(("_", *_EXCLUDED))
+        and isinstance(rule := getattr(module, name), FunctionType | functools.partial)
         if "learning_rate" in inspect.signature(rule).parameters
     ]
     return tuple(dict.fromkeys([*OPTIMIZERS, *found]))

@@ -77,7 +77,10 @@ class Position:
 def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Position:
     """The position before the first step."""
     states = stack_states(
-        [create_train_state(program.model, data.input_shape, program.setup, trial.seed) for trial in _filled(program, trials)]
+        [
+            create_train_state(program.model, data.input_shape, program.setup, trial.dynamic)
+            for trial in _filled(program, trials)
+        ]
     )
     steps = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
     sums_T2S = np.zeros((program.lanes, 2, steps), np.float32)

@@ -96,7 +96,7 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     batch = trial.train.batch_size
     steps = steps_per_epoch(len(data.train_labels), batch)
     setup = components(trial.train, steps * trial.train.epochs, data.num_classes)
-    states = stack_states([create_train_state(model, data.input_shape, setup, trial.seed)] * lanes)
+    states = stack_states([create_train_state(model, data.input_shape, setup, trial.dynamic)] * lanes)
     hyper = hyper_of([trial] * lanes)
     sums = jax.ShapeDtypeStruct((lanes, 2, steps), jnp.float32)
     order = jax.ShapeDtypeStruct((lanes, steps, batch), jnp.int32)

@@ -3,6 +3,7 @@
 Shapes: B images of a batch, K classes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -39,13 +40,15 @@ class TrainState:
     average: Any = None
 
 
-def create_train_state(model: nn.Module, input_shape: tuple[int, ...], setup: Components, seed: int) -> TrainState:
-    """The state before the first step, as NumPy arrays: initial values drawn from `seed`, nothing compiled."""
-    variables = initial_variables(model, input_shape, seed)
+def create_train_state(
+    model: nn.Module, input_shape: tuple[int, ...], setup: Components, dynamic: Mapping[str, Any]
+) -> TrainState:
+    """The state before the first step, as NumPy arrays: initial values drawn from the seed of `dynamic`, `Trial.dynamic`."""
+    variables = initial_variables(model, input_shape, dynamic["seed"])
     params = variables["params"]
     model_state = {name: value for name, value in variables.items() if name != "params"}
     average = jax.tree.map(np.copy, variables) if setup.train.ema else None
-    return TrainState(np.zeros((), np.int32), params, model_state, setup.initial_state(params), average)
+    return TrainState(np.zeros((), np.int32), params, model_state, setup.initial_state(params, dynamic), average)
 
 
 def variables_of(state: TrainState) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""Published recipes as data: several flags at once, with their source.
+
+A fork's recipe is a dict of flags, or a `Recipe`, by package.module:attribute.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cnn_jax import plugins
+from cnn_jax.errors import UsageError
+from cnn_jax.recipes.names import is_attribute
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Flags of a training.
+
+    Attributes:
+      source: publication.
+      flags: values by flag, in the form of an experiment's DEFAULTS.
+      differs: what differs from the publication.
+    """
+
+    source: str
+    flags: Mapping[str, Any]
+    differs: str = ""
+
+
+RECIPES: dict[str, Recipe] = {
+    "keras_mnist": Recipe(
+        "F. Chollet, Simple MNIST convnet, keras.io/examples/vision/mnist_convnet",
+        {
+            "model": "simple_convnet",
+            "dataset": "mnist",
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "batch_size": 128,
+            "epochs": 15,
+            "validation_fraction": 0.1,
+            "option": {"kernel_init": "glorot_uniform"},
+        },
+    ),
+    "an2020": Recipe(
+        "An, Lee, Park, Yang and So 2020, arXiv 2008.10400, network M3",
+        {
+            "model": "mnist_m3",
+            "dataset": "mnist",
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "schedule": "exponential",
+            "batch_size": 120,
+            "epochs": 150,
+            "augment": "rotate:20+shift:5",
+            "ema": 0.999,
+            "select": "best",
+            # 0.98 per epoch over 150 epochs.
+            "option": {"schedule.end": 0.0483},
+        },
+        "the best epoch is chosen on validation images, not on the test set; the rate falls at every step, not every epoch",
+    ),
+    "kayhan2020": Recipe(
+        "Kayhan and van Gemert, CVPR 2020, section 3, arXiv 2003.07064",
+        {
+            "model": "cnn",
+            "dataset": "red_green",
+            "filters": "32-32-64-64",
+            "kernel_size": 3,
+            "strides": "1-2-2-2",
+            "padding": "valid,same,circular,full",
+            "optimizer": "adadelta",
+            "learning_rate": 1,
+            "weight_decay": 5e-5,
+            "batch_size": 200,
+            "epochs": 50,
+            "select": "best_loss",
+            "validation_fraction": 1 / 3,
+            "option": {"pool": "none", "use_bias": 0, "head": "gmp"},
+        },
+        "test images are new; the published program draws them among the training images",
+    ),
+    "lenet1998": Recipe(
+        "LeCun, Bottou, Bengio and Haffner 1998, section III",
+        {
+            "model": "lenet5",
+            "dataset": "mnist",
+            "optimizer": "sgd",
+            "momentum": 0,
+            "learning_rate": 0.01,
+            "schedule": "exponential",
+            "batch_size": 1,
+            "epochs": 20,
+            # From 5e-4 to 1e-5, the paper's global rates.
+            "option": {"schedule.end": 0.02},
+        },
+        "plain SGD in place of the stochastic diagonal Levenberg-Marquardt method, with a rate of its own, and cross-entropy "
+        "over the distances",
+    ),
+    "airbench94": Recipe(
+        "Jordan 2024, arXiv 2404.00498, airbench94: SGD, triangular rate, label smoothing, flips and crops",
+        {
+            "model": "cnn",
+            "filters": "64-64-256-256-256-256",
+            "kernel_size": 3,
+            "padding": "same",
+            "activation": "gelu",
+            "optimizer": "sgd",
+            "momentum": 0.85,
+            "learning_rate": 0.2,
+            "weight_decay": 0.0013,
+            "schedule": "one_cycle",
+            "label_smoothing": 0.2,
+            "augment": "flip+crop:2",
+            "normalize": "per_channel",
+            "batch_size": 1024,
+            "epochs": 10,
+            "option": {
+                "norm": "batch",
+                "blocks_per_pool": 2,
+                "head": "gmp",
+                "optimizer.nesterov": 1,
+                "schedule.peak": 0.23,
+                "schedule.start_factor": 0.2,
+                "schedule.final_factor": 0.07,
+            },
+        },
+        "no whitening layer, Lookahead, alternating flips or mirrored test images; cosines in place of the triangle, and a "
+        "lower rate, since norm biases do not learn faster",
+    ),
+}
+
+
+def load(name: str) -> Recipe:
+    """Return a recipe by name, or a fork's.
+
+    Raises:
+      UsageError: for an unknown name, and for an attribute that is not a recipe.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if not is_attribute(name):
+        raise UsageError(f"--recipe: unknown recipe {name!r}: one of {', '.join(RECIPES)}, or package.module:attribute")
+    found = plugins.load_attribute(name, f"--recipe: {name}")
+    if isinstance(found, Mapping):
+        return Recipe(name, found)
+    if not isinstance(found, Recipe):
+        raise UsageError(f"--recipe: {name} is a {type(found).__name__}: it must be a dict of flags or a Recipe")
+    return found
+
+
+def merged(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of a recipe with the DEFAULTS of an experiment in their place; options are joined."""
+    options = {**_as_dict(recipe.get("option", {})), **_as_dict(defaults.get("option", {}))}
+    return {**recipe, **defaults} | ({"option": options} if options else {})
+
+
+def _as_dict(options: Any) -> dict[str, Any]:
+    """`option` of DEFAULTS, text, a list of texts or a dict, as a dict."""
+    if isinstance(options, Mapping):
+        return dict(options)
+    texts = [options] if isinstance(options, str) else list(options)
+    return dict(text.partition("=")[::2] for text in texts)
