@@ -121,7 +121,14 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
     assert out.strip()
 
 
-@pytest.mark.parametrize("words", [["--model=mylab.nets:two_convs"], ["mylab.strides", "--dataset=mylab.shapes:shapes"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model=mylab.nets:two_convs"],
+        ["mylab.strides", "--dataset=mylab.shapes:shapes"],
+        ["--option=loss.margin=1,2", "--recipe=mylab.recipe:RECIPE"],
+    ],
+)
 def test_b4_the_forks_files_train(words: list[str], reader: Path) -> None:
     assert any(words[-1] in command for command in [*COMMANDS, *spans(TEXT)])
     args = [*words, "--epochs=1", "--seeds=1", "--nokeep_params", "--out=out-" + re.sub(r"\W", "-", words[0])]

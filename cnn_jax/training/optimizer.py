@@ -97,6 +97,10 @@ def optimizer(
             raise UsageError(f"--decay_parameters=kernels: optimizer {name} has no mask of its weight decay")
         arguments[argument] = mask
     rules = [function(**arguments)]
+    if not isinstance(rules[0], optax.GradientTransformation):
+        raise UsageError(
+            f"--optimizer: {name} returned a {type(rules[0]).__name__}: it must be an optax.GradientTransformation"
+        )
     if not own_decay:
         rules.insert(0, optax.add_decayed_weights(hyper["weight_decay"], mask))
     if "clip_norm" in hyper:
