@@ -57,7 +57,7 @@ class TrainedNetwork:
 
     def __post_init__(self) -> None:
         if self.apply is None:
-            object.__setattr__(self, "apply", functools.partial(_evaluate, self.model))
+            object.__setattr__(self, "apply", functools.partial(evaluate, self.model))
 
     @classmethod
     def from_model(
@@ -216,7 +216,8 @@ def check_data(dataset: Dataset, trial: Trial, record: Record | None) -> None:
         )
 
 
-def _evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
+def evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
+    """Compute (logits_NK, features) of inputs in evaluation mode."""
     out: Any = model.apply(variables, x_NSC, train=False)
     return out
 
