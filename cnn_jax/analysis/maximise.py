@@ -63,9 +63,8 @@ def maximise(network: TrainedNetwork, layer: str, channels: Sequence[int], *, st
         some = np.asarray(channels[begin : begin + size], np.int32)
         padded = np.concatenate([some, np.repeat(some[-1:], min(size, len(channels)) - len(some))])
         start = np.repeat(noise, len(padded), axis=0)
-        ask = (apply, layer, network.normalization, steps)
-        x, _ = _ascend(*ask, variables, start, padded, flat_position)
-        value = _output(network.apply, layer, network.normalization, variables, x, padded, flat_position)
+        ask = (apply, network.apply, layer, network.normalization, steps, flat_position)
+        x, value = _ascend(*ask, variables, start, padded)
         pixels.append(np.asarray(x)[: len(some)])
         values.append(np.asarray(value)[: len(some)])
     return Maximised(layer, tuple(int(c) for c in channels), np.concatenate(pixels), np.concatenate(values), position)
@@ -89,21 +88,20 @@ def _value(
     return jnp.take_along_axis(y_MPC[:, place], channels[:, None], axis=1)[:, 0]
 
 
-_output = functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))(_value)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 7))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _ascend(
+    linear: Apply,
     apply: Apply,
     layer: str,
     normalization: Normalization,
     steps: int,
+    place: int,
     variables: Variables,
     start: jax.Array,
     channels: jax.Array,
-    place: int,
 ) -> tuple[jax.Array, jax.Array]:
-    gradient = jax.grad(lambda x: _value(apply, layer, normalization, variables, x, channels, place).sum())
+    """Ascend the gradient of `linear` from `start` (M, *S, C); return the pixels and the outputs (M,) of `apply` for them."""
+    gradient = jax.grad(lambda x: _value(linear, layer, normalization, variables, x, channels, place).sum())
     axes = tuple(range(1, start.ndim - 1))
 
     def step(x: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
@@ -111,10 +109,11 @@ def _ascend(
         g = jnp.where(sharp == 0, 0, _smoothed(sharp, axes, (1 - 1.5 * share).clip(0) * _WIDEST))
         largest = jnp.abs(g).max(axis=(*axes, -1), keepdims=True)
         size = _FIRST_STEP + (_LAST_STEP - _FIRST_STEP) * share
-        return (x + size * g / jnp.maximum(largest, 1e-12)).clip(0, 1), None
+        # Square roots, so that pixels with a weak gradient move too.
+        return (x + size * jnp.sign(g) * jnp.sqrt(jnp.abs(g) / jnp.maximum(largest, 1e-12))).clip(0, 1), None
 
     x, _ = jax.lax.scan(step, jnp.asarray(start), jnp.linspace(0.0, 1.0, steps))
-    return x, channels
+    return x, _value(apply, layer, normalization, variables, x, channels, place)
 
 
 def _smoothed(g: jax.Array, axes: Sequence[int], width: jax.Array) -> jax.Array:

@@ -55,7 +55,6 @@ def integrated_gradients(
     return (x - base) * total / steps
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
 def smooth_grad(
     apply: Apply,
     variables: Variables,
@@ -70,17 +69,24 @@ def smooth_grad(
     Args:
       apply, variables, x_NSC, classes_N: see the module.
       sigma: standard deviation of the noise, in units of the input; the paper has 10 to 20 % of the range.
-      samples: noisy copies of each image.
+      samples: noisy copies of each image; all images get the same noise.
       seed: seed of the noise.
     """
+    shape = samples, 1, *np.shape(x_NSC)[1:]
+    noise = np.random.default_rng(seed).normal(0, sigma, shape).astype(np.float32)
+    return _mean_gradient(apply, variables, x_NSC, classes_N, noise)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mean_gradient(apply: Apply, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array, noise: jax.Array) -> jax.Array:
+    """Mean gradient over shifts of the images: `noise` has a leading axis of shifts, each of which broadcasts to x_NSC."""
     x, classes_N = jnp.asarray(x_NSC), jnp.asarray(classes_N)
 
-    def add(total: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
-        noisy = x + sigma * jax.random.normal(key, x.shape, x.dtype)
-        return total + _score_gradient(apply, variables, noisy, classes_N), None
+    def add(total: jax.Array, shift: jax.Array) -> tuple[jax.Array, None]:
+        return total + _score_gradient(apply, variables, x + shift, classes_N), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(x), jax.random.split(jax.random.key(seed), samples))
-    return total / samples
+    total, _ = jax.lax.scan(add, jnp.zeros_like(x), noise)
+    return total / len(noise)
 
 
 def strength(attribution_NSC: np.ndarray) -> np.ndarray:
@@ -89,7 +95,7 @@ def strength(attribution_NSC: np.ndarray) -> np.ndarray:
 
 
 def rank_correlation(a_NS: np.ndarray, b_NS: np.ndarray) -> np.ndarray:
-    """Compute Spearman's rank correlation (N,) between the pictures of two attributions; nan where one is constant.
+    """Compute Spearman's rank correlation (N,) between pairs of pictures; nan where one of them is constant.
 
     The sanity check of Adebayo et al. 2018: an attribution that shows what was learned changes when the parameters are
     random, so the correlation with it is far below 1.
