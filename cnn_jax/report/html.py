@@ -377,3 +377,7 @@ def _provenance(sweep: "Sweep") -> str:
         rows.append(("finished", f"{times[0]} to {times[-1]}"))
     rows += [("damaged line", line) for line in sweep.damaged]
     return "<h2>Provenance</h2>" + _table(("what", "value"), rows, label="Provenance")
+
+
+# What other pages share.
+head, table_box, style = _head, _table, _file

@@ -1,4 +1,4 @@
-"""Arrays as small pictures: colours, montages, enlargement. Pictures are uint8 (H, W, 4), transparent where there is nothing."""
+"""Arrays as small pictures: colours, montages, enlargement. Pictures are uint8 (H, W, 4), transparent where they are empty."""
 
 from collections.abc import Sequence
 
