@@ -135,6 +135,12 @@ def default_layers(network: TrainedNetwork, most: int = LAYERS) -> list[str]:
     return [names[i] for i in sorted({round(x) for x in np.linspace(0, len(names) - 1, most)})]
 
 
+def _spatial(network: TrainedNetwork, names: Sequence[str]) -> list[str]:
+    """The layers with spatial axes among `names`; all of the network's where these are few."""
+    every = [name for name in network.layers if len(network.feature_shapes[name]) > 1]
+    return every if len(every) <= LAYERS else [name for name in every if name in names]
+
+
 def look_inside(
     network: TrainedNetwork, dataset: Dataset, choice: Choice | None = None, tell: Callable[[str], None] = lambda text: None
 ) -> Inside:
@@ -162,9 +168,7 @@ def look_inside(
         views.append(_view(network, images, name, found[name], choice))
     chosen = [choice.image] if choice.image is not None else _examples(labels, answers_N, [m.image for m in wrong])
     shown = chosen[:EXAMPLES]
-    maps = network.features(images[shown], [n for n in names if len(network.feature_shapes[n]) > 1])
-    if choice.layer and not maps:
-        maps = network.features(images[shown], names)
+    maps = network.features(images[shown], [choice.layer] if choice.layer else _spatial(network, names))
     cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 and network.spec else None
     pictures = attributions(network, images[chosen], answers_N[chosen], cam, tell=tell)
     matrix_KK = confusion_matrix(labels, answers_N, network.num_classes)

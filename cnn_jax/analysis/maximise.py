@@ -16,11 +16,12 @@ import numpy as np
 
 from cnn_jax.analysis.edits import without_activation
 from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables, evaluate
+from cnn_jax.analysis.patches import ReceptiveField
 from cnn_jax.data import Normalization
 
 STEPS = 64
 _FIRST_STEP, _LAST_STEP = 0.1, 0.02  # of a pixel's range 0..1, for the pixel with the steepest gradient
-_WIDEST = 0.06  # standard deviation of the first smoothing, of the image's size
+_WIDEST = 0.06  # standard deviation of the first smoothing, of the size of the part of the image that is seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ def maximise(network: TrainedNetwork, layer: str, channels: Sequence[int], *, st
     position = tuple(n // 2 for n in shape[:-1])
     flat_position = int(np.ravel_multi_index(position, shape[:-1])) if position else 0
     apply = network.apply if network.spec is None else _linear_at(network, layer)
+    seen = tuple(high - low for low, high in ReceptiveField.of(network, layer).seen(position))
     variables = jax.device_put(network.variables)
     size = max(1, network.batch_size // 4)
     noise = np.random.default_rng(seed).normal(0.5, 0.01, (1, *network.input_shape)).astype(np.float32)
@@ -63,7 +65,7 @@ def maximise(network: TrainedNetwork, layer: str, channels: Sequence[int], *, st
         some = np.asarray(channels[begin : begin + size], np.int32)
         padded = np.concatenate([some, np.repeat(some[-1:], min(size, len(channels)) - len(some))])
         start = np.repeat(noise, len(padded), axis=0)
-        ask = (apply, network.apply, layer, network.normalization, steps, flat_position)
+        ask = (apply, network.apply, layer, network.normalization, steps, flat_position, seen)
         x, value = _ascend(*ask, variables, start, padded)
         pixels.append(np.asarray(x)[: len(some)])
         values.append(np.asarray(value)[: len(some)])
@@ -88,7 +90,7 @@ def _value(
     return jnp.take_along_axis(y_MPC[:, place], channels[:, None], axis=1)[:, 0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5, 6))
 def _ascend(
     linear: Apply,
     apply: Apply,
@@ -96,6 +98,7 @@ def _ascend(
     normalization: Normalization,
     steps: int,
     place: int,
+    seen: tuple[int, ...],
     variables: Variables,
     start: jax.Array,
     channels: jax.Array,
@@ -103,10 +106,11 @@ def _ascend(
     """Ascend the gradient of `linear` from `start` (M, *S, C); return the pixels and the outputs (M,) of `apply` for them."""
     gradient = jax.grad(lambda x: _value(linear, layer, normalization, variables, x, channels, place).sum())
     axes = tuple(range(1, start.ndim - 1))
+    widths = [_WIDEST * n for n in seen]
 
     def step(x: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
         sharp = gradient(x)
-        g = jnp.where(sharp == 0, 0, _smoothed(sharp, axes, (1 - 1.5 * share).clip(0) * _WIDEST))
+        g = jnp.where(sharp == 0, 0, _smoothed(sharp, [(1 - share) * width for width in widths]))
         largest = jnp.abs(g).max(axis=(*axes, -1), keepdims=True)
         size = _FIRST_STEP + (_LAST_STEP - _FIRST_STEP) * share
         # Square roots, so that pixels with a weak gradient move too.
@@ -116,13 +120,12 @@ def _ascend(
     return x, _value(apply, layer, normalization, variables, x, channels, place)
 
 
-def _smoothed(g: jax.Array, axes: Sequence[int], width: jax.Array) -> jax.Array:
-    """Convolve g with a Gaussian of standard deviation `width` times the size along each axis; 0 leaves it as it is."""
-    for axis in axes:
+def _smoothed(g: jax.Array, widths: Sequence[jax.Array]) -> jax.Array:
+    """Convolve g (M, *S, C) with a Gaussian of a standard deviation per spatial axis, in pixels; 0 leaves it as it is."""
+    for axis, width in enumerate(widths, 1):
         n = g.shape[axis]
         distance = jnp.arange(n)[:, None] - jnp.arange(n)[None]
-        sigma = jnp.maximum(width * n, 1e-3)
-        weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
+        weights = jnp.exp(-0.5 * (distance / jnp.maximum(width, 0.03)) ** 2)
         weights = weights / weights.sum(axis=1, keepdims=True)
         g = jnp.moveaxis(jnp.tensordot(weights, g, axes=(1, axis)), 0, axis)
     return g

@@ -156,7 +156,7 @@ class TrainedNetwork:
           UsageError: the model has no such layer, or returns no features.
         """
         names = self.layers if layers is None else tuple(self.layer(name) for name in layers)
-        if not names:
+        if not self.layers:
             raise UsageError(f"{self.label} returns no features: a linen module returns (logits, {{name: array}})")
         parts = [features for _, features in self._batches(images, names)]
         if not parts:

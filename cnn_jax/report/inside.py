@@ -38,16 +38,17 @@ def page(networks: Sequence[Shown]) -> str:
     """The page of some networks as the text of one HTML file."""
     parts: list[tuple[str, str, str]] = []
     for i, shown in enumerate(networks):
-        for anchor, word, markup in _sections(shown):
-            several = len(networks) > 1
-            titled = markup.replace("</h2>", f": {svg.escape(shown.title)}</h2>", 1) if several else markup
-            parts.append((f"{anchor}_{i}" if i else anchor, f"{word} ({_short(shown)})" if several else word, titled))
+        for k, (anchor, word, markup) in enumerate(_sections(shown)):
+            if len(networks) > 1:
+                markup = markup.replace("</h2>", f": {svg.escape(shown.title)}</h2>", 1)
+                word = f"{_short(shown)}: {word}" if k == 0 else word
+            parts.append((f"{anchor}_{i}" if i else anchor, word, markup))
     css = html.style("page.css") + html.style("inside.css")
     return html.document(f"cnn_jax: inside {_models(networks)}", _header(networks), parts, _footer(), css)
 
 
 def _short(shown: Shown) -> str:
-    return f"seed {shown.inside.network.trial.seed}" if shown.inside.network.trial else "network"
+    return f"Seed {shown.inside.network.trial.seed}" if shown.inside.network.trial else "Network"
 
 
 def _models(networks: Sequence[Shown]) -> str:
@@ -59,7 +60,7 @@ def _header(networks: Sequence[Shown]) -> str:
     first = networks[0].inside
     kicker = svg.tag("p", svg.escape(f"inside {_models(networks)}, {first.dataset.info.name}"), class_="kicker")
     sentences = svg.tag("ul", "".join(svg.tag("li", svg.escape(text)) for text in map(sentence, networks)), class_="details")
-    facts = "".join(_facts(shown) for shown in networks)
+    facts = _facts(networks[0]) if len(networks) == 1 else ""
     return f"<header><div>{kicker}{svg.tag('h1', svg.escape(headline(networks[0])))}{sentences}{facts}</div></header>"
 
 
@@ -74,13 +75,14 @@ def headline(shown: Shown) -> str:
 
 
 def sentence(shown: Shown) -> str:
-    """A network's name, role and accuracies."""
+    """A network's name, role, accuracies and mistakes."""
     record, trial = shown.inside.network.record, shown.inside.network.trial
     if record is None or trial is None:
         return shown.title
     validation = "" if record.val_accuracy is None else f", validation accuracy {words.percent(record.val_accuracy)}"
+    wrong = words.count(len(shown.inside.mistakes), "wrong answer")
     accuracy = "" if record.test_accuracy is None else f"test accuracy {words.percent(record.test_accuracy)}"
-    return f"{trial.id}{f' ({shown.role})' if shown.role else ''}: {accuracy}{validation}."
+    return f"{trial.id}{f' ({shown.role})' if shown.role else ''}: {accuracy}{validation}; {wrong}."
 
 
 def confused_pairs(inside: "Inside", count: int) -> list[str]:
@@ -120,12 +122,10 @@ def _sections(shown: Shown) -> Iterator[tuple[str, str, str]]:
     yield "never", "Never right", _never(shown)
 
 
-def figure(tile: tiles.Tile, what: str, caption: str = "", more: tiles.Tile | None = None, what_more: str = "") -> str:
-    """A picture, or two side by side, with a caption, which is markup; `what` is for those who do not see it."""
-    image = svg.tag("img", src=pictures.png(tile), alt=what, width=tile.shape[1])
-    if more is not None:
-        image += svg.tag("img", src=pictures.png(more), alt=what_more, width=more.shape[1])
-        image = svg.tag("div", image, class_="pair-of")
+def figure(tile: tiles.Tile, what: str, caption: str = "", *more: tuple[tiles.Tile, str]) -> str:
+    """A picture, or several side by side, with a caption, which is markup; `what` is for those who do not see it."""
+    both = [svg.tag("img", src=pictures.png(t), alt=text, width=t.shape[1]) for t, text in ((tile, what), *more)]
+    image = svg.tag("div", "".join(both), class_="pair-of") if more else both[0]
     return svg.tag("figure", image + (svg.tag("figcaption", caption) if caption else ""))
 
 
@@ -165,7 +165,8 @@ def _maps(inside: "Inside") -> str:
     out = []
     for e, index in enumerate(inside.examples):
         picture = tiles.fitted(tiles.image(inside.dataset.test_images[index]), 112)
-        figures = [figure(picture, f"test image {index}", f"<b>{svg.escape(_label(inside, index))}</b> #{index}")]
+        seen = figure(picture, f"test image {index}", f"<b>{svg.escape(_label(inside, index))}</b> #{index}")
+        figures = []
         for name, maps in inside.maps.items():
             shown = range(min(maps.shape[-1], MAPS))
             if maps.ndim == 4:
@@ -174,12 +175,13 @@ def _maps(inside: "Inside") -> str:
                 small = [tiles.fitted(tiles.sequential(maps[e, c].reshape(1, 1), tops[name]), 20) for c in shown]
             caption = f"<b>{svg.escape(name)}</b> channels 0 to {len(shown) - 1} of {maps.shape[-1]}"
             figures.append(figure(tiles.montage(small, 8), f"maps of {name} for test image {index}", caption))
-        out.append(svg.tag("div", svg.tag("div", "".join(figures), class_="tiles"), class_="example"))
+        both = svg.tag("div", seen, class_="tiles") + svg.tag("div", "".join(figures), class_="tiles")
+        out.append(svg.tag("div", both, class_="example of-maps"))
     note = (
         "What each layer makes of a test image: violet is 0 and less, yellow the largest values of the layer, one scale for "
         "all channels and images of a layer. A map that is violet everywhere found nothing in this image."
     )
-    return html.head("Feature maps", note) + "".join(out)
+    return html.head("Feature maps", note) + svg.tag("div", "".join(out), class_="examples")
 
 
 def _excitation(inside: "Inside", view: "LayerView") -> str:
@@ -191,7 +193,7 @@ def _excitation(inside: "Inside", view: "LayerView") -> str:
         best = tiles.montage(small, 3)
         pixels = view.window[i]
         maximised = tiles.fitted(tiles.image(pixels.pixels, pixels.inside), max(best.shape[:2]))
-        markup = figure(best, f"images that excite channel {channel} most", caption, maximised, "maximised input")
+        markup = figure(best, f"images that excite channel {channel} most", caption, (maximised, "maximised input"))
         size += len(markup)
         if size > 4 * IMAGE_BYTES:
             break
@@ -229,20 +231,18 @@ def _saliency(inside: "Inside") -> str:
         figures += [_attribution(found, e, index) for found in inside.attributions]
         examples.append(svg.tag("div", svg.tag("div", "".join(figures), class_="tiles methods"), class_="example"))
     rows = [(found.method, correlation_text(found), _blank_text(found)) for found in inside.attributions]
-    count = len(inside.attributions[0].correlation)
-    table = html.table_box(
-        ("method", "rank correlation with random parameters", "pictures that are blank"), rows, label="Sanity"
-    )
+    columns = "method", "rank correlation with random parameters", "blank pictures"
+    images = words.count(len(inside.attributions[0].correlation), "image")
+    below = f"Mean of Spearman's rank correlation over {images}: 1 is the same picture, 0 an unrelated one."
+    table = html.table_box(columns, rows, label="Sanity check") + svg.tag("p", below, class_="note")
     note = (
         "Which pixels the logit of the network's answer depends on. Upper row: the trained network. Lower row: the same "
         "network with random parameters. A method whose two pictures are alike shows the image or the architecture, not what "
-        "was learned (Adebayo et al. 2018). Violet to yellow: strength. Blue to orange: against and for the class. Each picture "
-        "has its own scale."
+        "was learned (Adebayo et al. 2018). Violet to yellow: strength. Blue to orange: against and for the class. Each "
+        "picture has its own scale."
     )
-    below = (
-        f"Mean of Spearman's rank correlation over {words.count(count, 'image')}: 1 is the same picture, 0 an unrelated one."
-    )
-    return html.head("Which pixels decide", note) + "".join(examples) + table + svg.tag("p", below, class_="note")
+    check = svg.tag("div", table, class_="check")
+    return html.head("Which pixels decide", note) + "".join(examples) + check
 
 
 def _attribution(found: "Attribution", e: int, index: int) -> str:
@@ -254,14 +254,20 @@ def _attribution(found: "Attribution", e: int, index: int) -> str:
         what = f"{found.method} of test image {index}, {network}"
         parts.append(svg.tag("img", src=pictures.png(tile), alt=what, width=tile.shape[1]))
     value = found.correlation[e]
-    shown = "blank" if math.isnan(value) else f"{value:.2f}"
+    shown = "blank" if math.isnan(value) else signed(float(value))
     return svg.tag("figure", "".join(parts) + svg.tag("figcaption", f"<b>{svg.escape(found.method)}</b> {shown}"))
 
 
 def correlation_text(found: "Attribution") -> str:
     """Mean rank correlation of a method's two pictures; a dash if none is defined."""
     known = found.correlation[~np.isnan(found.correlation)]
-    return f"{known.mean():.2f}" if known.size else "–"
+    return signed(float(known.mean())) if known.size else "–"
+
+
+def signed(value: float) -> str:
+    """Two decimals with a typographic minus, 0.00 without one."""
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
 def _blank_text(found: "Attribution") -> str:

@@ -1,4 +1,4 @@
-"""Arrays as small pictures: colours, montages, enlargement. Pictures are uint8 (H, W, 4), transparent where they are empty."""
+"""Arrays as small pictures: colours, montages, enlargement. Pictures are uint8 (H, W, 4); what is empty is transparent."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ Tile = np.ndarray  # uint8 (H, W, 4)
 # Viridis of Smith and van der Walt in ten steps, as in page.css; blue, white and vermilion of Okabe and Ito.
 _SEQUENTIAL = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
 _DIVERGING = ("0072b2", "f7f7f7", "d55e00")
-_GAP = 2  # transparent pixels between tiles
+_GAP, _GAP_COLOUR = 2, (128, 134, 142, 255)  # pixels between tiles
 
 
 def image(pixels: np.ndarray, inside: np.ndarray | None = None) -> Tile:
@@ -66,11 +66,13 @@ def fitted(tile: Tile, size: int) -> Tile:
 
 
 def montage(tiles: Sequence[Tile], columns: int) -> Tile:
-    """Tiles of one size in rows, transparent gaps between them."""
+    """Tiles of one size in rows, grey lines between them."""
     height, width = tiles[0].shape[:2]
     rows = -(-len(tiles) // columns)
     columns = min(columns, len(tiles))
-    out = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 4), np.uint8)
+    out = np.full((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 4), _GAP_COLOUR, np.uint8)
+    if len(tiles) % columns:
+        out[-height:, (len(tiles) % columns) * (width + _GAP) - _GAP :] = 0
     for i, tile in enumerate(tiles):
         top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
         out[top : top + height, left : left + width] = tile
