@@ -15,6 +15,8 @@ _HOME = {
     "avg_pool": "nn.functional",
     "pad": "nn.padding",
     "describe": "description",
+    "open_trial": "analysis.trained",
+    "TrainedNetwork": "analysis.network",
     "CNN": "nn.network",
     "check_model": "nn.check",
     "Trial": "trial",

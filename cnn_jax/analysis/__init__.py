@@ -1,0 +1,1 @@
+"""What trained networks learned: `open_trial`, and functions that look inside."""

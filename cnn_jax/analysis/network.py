@@ -1,0 +1,228 @@
+"""TrainedNetwork: a model, its variables and the preprocessing of its images.
+
+N images, *S spatial axes, C channels, K classes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cnn_jax import data
+from cnn_jax.data import UNIT, Dataset, Normalization
+from cnn_jax.errors import UsageError
+from cnn_jax.nn.init import initial_variables
+from cnn_jax.nn.network import CNN
+from cnn_jax.nn.spec import Spec, named
+from cnn_jax.nn.table import layer_table
+from cnn_jax.records.record import Record
+from cnn_jax.trial import Trial
+
+Variables = Mapping[str, Any]
+Features = dict[str, Any]
+Apply = Callable[[Variables, jax.Array], tuple[jax.Array, Features]]  # (variables, x_NSC) -> (logits_NK, features)
+
+BATCH = 256  # images of a batch at most
+_BATCH_BYTES = 2**26  # of a batch's activations
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
+class TrainedNetwork:
+    """A network with its variables.
+
+    Attributes:
+      model: linen module that returns (logits, features).
+      variables: as `model.init` returns them.
+      input_shape: (*S, C) of an image.
+      num_classes: K.
+      normalization: what converts uint8 images to inputs.
+      apply: `model.apply` in evaluation mode. The same object in every copy of this network with other variables, so that
+        programs compiled with `apply` as a static argument are compiled once.
+      trial: the trial that was trained; None for a network made by `from_model`.
+      record: its record; likewise.
+    """
+
+    model: nn.Module
+    variables: Variables
+    input_shape: tuple[int, ...]
+    num_classes: int
+    normalization: Normalization = UNIT
+    trial: Trial | None = None
+    record: Record | None = None
+    apply: Apply = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.apply is None:
+            object.__setattr__(self, "apply", functools.partial(evaluate, self.model))
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module | Sequence[Any],
+        input_shape: Sequence[int],
+        num_classes: int,
+        *,
+        seed: int = 0,
+        variables: Variables | None = None,
+        normalization: Normalization = UNIT,
+    ) -> "TrainedNetwork":
+        """Make a network without a trial.
+
+        Args:
+          model: a linen module that returns (logits, features), or a tuple of layer specs.
+          input_shape: (*S, C) of an image.
+          num_classes: K.
+          seed: seed of the initial values.
+          variables: values in place of initial ones.
+          normalization: what converts uint8 images to inputs; default to 0..1.
+        """
+        module = model if isinstance(model, nn.Module) else CNN(named(model))
+        shape = tuple(input_shape)
+        values = initial_variables(module, shape, seed) if variables is None else variables
+        return cls(module, values, shape, num_classes, normalization)
+
+    def randomized(self, seed: int) -> "TrainedNetwork":
+        """The same architecture with initial values drawn from `seed`: with the trial's seed, the values before training."""
+        return self.with_variables(initial_variables(self.model, self.input_shape, seed))
+
+    def with_variables(self, variables: Variables) -> "TrainedNetwork":
+        """The same network with other variables."""
+        return dataclasses.replace(self, variables=variables)
+
+    @property
+    def spec(self) -> Spec | None:
+        """Layer specs with their names; None for a linen module that is not a `CNN`."""
+        return named(self.model.spec) if isinstance(self.model, CNN) else None
+
+    @property
+    def label(self) -> str:
+        """How messages name the network."""
+        return f"trial {self.trial.id}" if self.trial else f"model {type(self.model).__name__}"
+
+    def dataset(self) -> Dataset:
+        """Return the trial's images and labels, divided as they were in training.
+
+        Raises:
+          UsageError: the network has no trial; the data are gone, or are not those of the training.
+        """
+        if self.trial is None:
+            raise UsageError(f"{self.label} has no data set: it was not opened by open_trial")
+        dataset = data.load(self.trial.data)
+        check_data(dataset, self.trial, self.record)
+        return dataset
+
+    def inputs(self, images: Any) -> Any:
+        """Convert images to inputs of the network.
+
+        Args:
+          images: integers 0..255 (N, *S, C), which are normalized as in training; or floats, which are returned as float32.
+
+        Returns:
+          float32 (N, *S, C), of JAX for JAX arrays.
+
+        Raises:
+          UsageError: the images have another shape or type.
+        """
+        array = images if isinstance(images, jax.Array) else np.asarray(images)
+        if array.shape[1:] != self.input_shape or array.ndim != len(self.input_shape) + 1:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise UsageError(f"images have shape {array.shape}: {self.label} takes (N, {wanted})")
+        if np.issubdtype(array.dtype, np.floating):
+            return array.astype(np.float32)
+        if not np.issubdtype(array.dtype, np.integer):
+            raise UsageError(f"images have type {array.dtype}: must be uint8 0..255, or floats as the network was trained on")
+        return self.normalization(array)
+
+    def logits(self, images: Any) -> np.ndarray:
+        """Compute the logits (N, K) of images, as `inputs` takes them, in batches."""
+        parts = [logits for logits, _ in self._batches(images, ())]
+        return np.concatenate(parts) if parts else np.zeros((0, self.num_classes), np.float32)
+
+    def features(self, images: Any, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Compute the outputs of layers, in batches.
+
+        Args:
+          images: as `inputs` takes them.
+          layers: names; default all. All features of many images need much memory.
+
+        Returns:
+          Output (N, ...) by name of the layer, in order of computation.
+
+        Raises:
+          UsageError: the model has no such layer, or returns no features.
+        """
+        names = self.layers if layers is None else tuple(self.layer(name) for name in layers)
+        if not self.layers:
+            raise UsageError(f"{self.label} returns no features: a linen module returns (logits, {{name: array}})")
+        parts = [features for _, features in self._batches(images, names)]
+        if not parts:
+            return {name: np.zeros((0, *self.feature_shapes[name]), np.float32) for name in names}
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    @functools.cached_property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every layer's output for one image, in order of computation; empty for a model without features."""
+        x = jax.ShapeDtypeStruct((1, *self.input_shape), np.float32)
+        shapes = jax.eval_shape(self.apply, self.variables, x)[1]
+        names = list(shapes)
+        if self.spec is not None:  # jit and eval_shape sort the keys of a dict
+            names = [row.name for row in layer_table(self.spec, self.input_shape).layers]
+        return {name: tuple(shapes[name].shape[1:]) for name in names}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers with features, in order of computation; of a linen module, in alphabetical order."""
+        return tuple(self.feature_shapes)
+
+    def layer(self, name: str) -> str:
+        """Return `name`. Raises UsageError with the legal names if no layer has it."""
+        if name not in self.layers:
+            raise UsageError(f"--layer={name}: unknown layer of {self.label}: must be one of {', '.join(self.layers)}")
+        return name
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """Images of a batch: as many as keep its activations small, 256 at most."""
+        values = sum(int(np.prod(shape)) for shape in (self.input_shape, *self.feature_shapes.values()))
+        return max(1, min(BATCH, _BATCH_BYTES // (4 * values)))
+
+    def batches(self, images: Any) -> Iterator[tuple[Any, int]]:
+        """Yield pieces of `images` of one size, and how many images of each count: the last piece repeats its last image."""
+        size = min(self.batch_size, 1 << (len(images) - 1).bit_length()) if len(images) else 0
+        for begin in range(0, len(images), size or 1):
+            piece = images[begin : begin + size]
+            count = len(piece)
+            if count < size:
+                piece = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)])
+            yield piece, count
+
+    def _batches(self, images: Any, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        variables = jax.device_put(self.variables)
+        for piece, count in self.batches(images):
+            logits, features = _forward(self.apply, names, variables, self.inputs(piece))
+            yield np.asarray(logits)[:count], {name: np.asarray(value)[:count] for name, value in features.items()}
+
+
+def check_data(dataset: Dataset, trial: Trial, record: Record | None) -> None:
+    """Raises UsageError if `dataset` is not what the trial was trained on."""
+    if record is not None and record.data is not None and record.data.checksum != dataset.checksum:
+        raise UsageError(
+            f"--dataset={trial.data.dataset} has changed since trial {trial.id} was trained: its checksum is "
+            f"{dataset.checksum[:12]}, not {record.data.checksum[:12]}"
+        )
+
+
+def evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
+    """Compute (logits_NK, features) of inputs in evaluation mode."""
+    out: Any = model.apply(variables, x_NSC, train=False)
+    return out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _forward(apply: Apply, names: tuple[str, ...], variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
+    logits_NK, features = apply(variables, x_NSC)
+    return logits_NK, {name: features[name] for name in names}
