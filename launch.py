@@ -6,6 +6,7 @@ python launch.py report DIR [DIR ...]    rebuild a report; or merge several
                                          sweeps into --out
 python launch.py compare DIR DIR         two sweeps, cell by cell
 python launch.py inspect DIR [TRIAL ...] look inside trained networks
+python launch.py paper NAME              a published table beside ours
 --help after any of them                 what it does, and its flags
 """
 

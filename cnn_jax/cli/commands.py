@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 from cnn_jax import sweep
 from cnn_jax.cli import flags
 from cnn_jax.cli.inspect import inspect
+from cnn_jax.cli.paper import paper
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Description
@@ -115,4 +116,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "compare": compare,
     "inspect": inspect,
+    "paper": paper,
 }

@@ -1,10 +1,11 @@
 """The conclusions of a sweep in sentences: the same in the terminal and at the top of the page."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from cnn_jax import stats
 from cnn_jax.report import words
-from cnn_jax.trial import TrainConfig, added_defaults
+from cnn_jax.trial import DataConfig, TrainConfig, added_defaults
 
 NAMED = 3  # cells that are listed by name
 _COSTS = {"params": "parameters", "macs": "MACs"}
@@ -124,9 +125,12 @@ def held_fixed(analysis: stats.Analysis) -> str:
     """The settings that all cells share."""
     fixed = analysis.design.fixed
     hidden = {"iso", "validation_fraction"} | (set() if fixed.get("optimizer") in ("sgd", "rmsprop") else {"momentum"})
-    usual = added_defaults(TrainConfig) | {"metrics": ()}
-    hidden |= {name for name, level in fixed.items() if name in usual and level == usual[name]}
-    shown = {name: level for name, level in fixed.items() if level not in (None, 0, "none") and name not in hidden}
+    added = added_defaults(TrainConfig)
+    usual = {field.name: field.default for part in (DataConfig, TrainConfig) for field in dataclasses.fields(part)}
+    hidden |= {
+        n for n, level in fixed.items() if n in usual and level == usual[n] and (n in added or level in (None, 0, "none"))
+    }
+    shown = {name: level for name, level in fixed.items() if level is not None and name not in hidden}
     return f"Held fixed: {', '.join(f'{name} {stats.text(level)}' for name, level in shown.items())}."
 
 
