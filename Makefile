@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers pictures clean
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers package pictures clean
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
@@ -83,6 +83,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(PYTHON) -m venv .venv-bench
 	$(call PIP,.venv-bench) -r requirements-bench.txt -c constraints-bench.txt
 	touch $@
+
+# The wheel, built and tried in new environments. PYTHONS="python3.11 python3.13" says in which.
+package:
+	.ci/package $(or $(PYTHONS),$(PYTHON))
 
 # README's pictures of a report, from a sweep in OUT; needs chromium.
 pictures: $(VENV)/.ready

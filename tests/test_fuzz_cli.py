@@ -88,7 +88,7 @@ def launch(words: list[str]) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = cli.launch(["launch.py", *planned], "usage")
+            status = cli.launch(["launch.py", *planned])
     finally:
         flags.FLAGS, sys.path[:] = before, path
     return status, out.getvalue(), err.getvalue()

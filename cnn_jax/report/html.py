@@ -44,7 +44,7 @@ def page(sweep: "Sweep") -> str:
     return (
         f'<!doctype html>\n<html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
-        f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
+        f'rel="icon" href="data:,"><title>{title}</title><style>{style()}</style></head>\n'
         f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, title)}<nav><div>{anchors}</div></nav>\n'
         f"<main>{sections}{_footer()}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )
@@ -73,6 +73,11 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
         yield figure.name, "Images", _figure(figure, extra)
     yield "never_right", "Never right", missed.gallery(sweep)
     yield "cells", "Cells", _cells(analysis)
+
+
+def style() -> str:
+    """The rules of the page, all inside of `ROOT`."""
+    return _file("page.css")
 
 
 def _file(name: str) -> str:
@@ -137,9 +142,15 @@ def _head(title: str, note: str) -> str:
     return svg.tag("h2", svg.escape(title)) + svg.tag("p", svg.escape(note), class_="note")
 
 
+def panels(figure: plots.Figure) -> str:
+    """The pictures of a figure, with their legend."""
+    return figure.legend + svg.tag(
+        "div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip()
+    )
+
+
 def _figure(figure: plots.Figure, extra: str = "") -> str:
-    panels = svg.tag("div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip())
-    return _head(figure.title, figure.note) + figure.legend + panels + extra + _download(figure.name, figure.rows)
+    return _head(figure.title, figure.note) + panels(figure) + extra + _download(figure.name, figure.rows)
 
 
 def _download(name: str, rows: list[dict[str, Any]]) -> str:
