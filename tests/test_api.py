@@ -184,7 +184,7 @@ def test_a_notebook_shows_the_answer_and_its_picture(tmp_path: Path) -> None:
 def test_results_are_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas
 
-    records = [synthetic.record(trial(8, 0), 0.9), synthetic.record(trial(16, 0), float("nan"), status="diverged")]
+    records = [synthetic.record(trial(8, 0), 0.9), synthetic.record(trial(16, 0), 0.5, status="diverged")]
     sweep = api.Sweep(synthetic.folder(tmp_path, records))
     frame = sweep.results
     assert list(frame.columns[:4]) == ["trial", "status", "dataset", "model"]
