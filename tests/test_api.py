@@ -252,6 +252,6 @@ def test_progress_in_a_notebook_is_one_line_that_is_replaced(npz: str, home: Pat
     cnn_jax.run_sweep("filters", **TINY, dataset=npz)
     assert [data["text/plain"] for data in shown] == ["reading the data"]
     texts = [data["text/plain"] for data in Handle.updates]
-    assert texts[0] == "0/2 trials"
+    assert texts[:2] == ["the data are ready", "0/2 trials"]
     assert texts[-1].startswith("2/2 trials · ")
     assert 'value="1.000"' in Handle.updates[-1]["text/html"]

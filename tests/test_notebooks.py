@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = [ROOT / "colab.ipynb", ROOT / "notebooks" / "fork.ipynb"]
 # What the cell with the tag `parameters` says, in a test: two steps of every network.
-TINY = {"epochs": 1, "batch_size": 512, "seeds": 1}
+TINY = {"epochs": 1, "batch_size": 512}
 # In place of Colab's own module: a Drive that is mounted is a folder.
 DRIVE = "import os\n\ndef mount(path):\n    os.makedirs(os.environ['DRIVE'], exist_ok=True)\n    print('Mounted at', path)\n"
 
@@ -102,8 +102,7 @@ def of(cells: list[Any], beginning: str) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.notebook
 def test_colab_runs_top_to_bottom_and_resumes_on_drive(tmp_path: Path) -> None:
-    parameters = {"SOURCE": str(ROOT), "DRIVE": str(tmp_path / "drive"), "FLAGS": TINY | {"seeds": 2}}
-    parameters["FLAGS"].pop("seeds")  # type: ignore[attr-defined]
+    parameters = {"SOURCE": str(ROOT), "DRIVE": str(tmp_path / "drive"), "FLAGS": TINY}
     found = executed(ROOT / "colab.ipynb", tmp_path, **parameters)
     (install,) = of(found, "%%bash")
     assert "unchanged by the installation" in texts(install)
@@ -111,8 +110,9 @@ def test_colab_runs_top_to_bottom_and_resumes_on_drive(tmp_path: Path) -> None:
     (doctor,) = of(found, "cnn-jax doctor")
     assert re.search(r"^devices    cpu", texts(doctor), re.MULTILINE)
     (grid,) = of(found, 'out="runs/grid"')
-    # One line of progress, whatever it was replaced by; then the answer.
-    progress, answer = [output for output in grid.outputs if "data" in output]
+    # What the experiment adds, one line of progress, whatever it has replaced, and the answer.
+    note, progress, answer = grid.outputs
+    assert note.data["text/plain"].startswith("experiment grid adds --filters=8,16,32 ")
     assert progress.data["text/plain"].startswith("36/36 trials · ")
     assert "36 of 36 trials done" in answer.data["text/plain"]
     assert answer.data["text/html"].count("<svg") == 3
@@ -147,7 +147,7 @@ def test_a_fork_author_needs_no_edit_of_ours(tmp_path: Path) -> None:
     found = executed(ROOT / "notebooks" / "fork.ipynb", tmp_path, SOURCE=str(ROOT), FLAGS=TINY)
     assert "unchanged by the installation" in texts(of(found, "%%bash")[0])
     assert "two_convs" in texts(of(found, "cnn-jax describe")[0])
-    for beginning, trials in (("model=nets.two_convs", 4), ('"padding", dataset=bars', 3), ('"mylab.strides"', 4)):
+    for beginning, trials in (("model=nets.two_convs", 12), ('"padding", dataset=bars', 9), ('"mylab.strides"', 20)):
         (cell,) = of(found, beginning)
         assert f"{trials} of {trials} trials done" in cell.outputs[-1].data["text/plain"]
         assert "<svg" in markup(cell)

@@ -37,6 +37,7 @@ class NotebookProgress(Progress):
     def preparing(self) -> Iterator[None]:
         self._show("reading the data", None)
         yield
+        self._show("the data are ready", 0.0)  # the last line where all trials are recorded already
 
     @contextlib.contextmanager
     def running(self, trials: Sequence[Trial]) -> Iterator[None]:

@@ -50,9 +50,9 @@ def summary(sweep: "Sweep") -> str:
     for part, analysis in sweep.parts:
         name = part.records[0]["config"]["data"]["dataset"] if part.records else ""
         blocks.append(svg.tag("p", svg.escape(name), class_="kicker"))
-        # The size of a heading of a page would be out of place between cells.
-        blocks.append(svg.tag("h2", svg.escape(answer.headline(analysis))))
+        blocks.append(svg.tag("h2", svg.escape(answer.headline(analysis)), style="font-size:17px"))
         if figure := plots.by_factor(analysis):
             blocks.append(svg.tag("p", svg.escape(figure.note), class_="note"))
             blocks.append(html.panels(figure))
-    return f'<style>{html.style()}</style><div class="{html.ROOT}"><main style="padding:12px">{"".join(blocks)}</main></div>'
+    size = "padding:12px;margin:0;max-width:960px"
+    return f'<style>{html.style()}</style><div class="{html.ROOT}"><main style="{size}">{"".join(blocks)}</main></div>'
