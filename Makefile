@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers pictures clean
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers package notebooks pictures clean
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
@@ -15,7 +15,7 @@ test: $(VENV)/.ready-dev
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook" $(ARGS)
 
 # Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
 chaos: $(VENV)/.ready-dev
@@ -69,6 +69,16 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-colab) -r requirements-dev.txt -c constraints-colab.txt
 	touch $@
 
+.venv-notebooks/.ready: requirements.txt requirements-notebooks.txt
+	$(PYTHON) -m venv .venv-notebooks
+	$(call PIP,.venv-notebooks) -r requirements-notebooks.txt
+	touch $@
+
+.venv-notebooks-colab/.ready: requirements.txt requirements-notebooks.txt constraints-colab.txt
+	$(PYTHON) -m venv .venv-notebooks-colab
+	$(call PIP,.venv-notebooks-colab) -r requirements-notebooks.txt -c constraints-colab.txt
+	touch $@
+
 .venv-ray/.ready: requirements.txt requirements-dev.txt requirements-ray.txt
 	$(PYTHON) -m venv .venv-ray
 	$(call PIP,.venv-ray) -r requirements-dev.txt -r requirements-ray.txt
@@ -84,9 +94,18 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-bench) -r requirements-bench.txt -c constraints-bench.txt
 	touch $@
 
+# The wheel, built and tried in new environments. PYTHONS="python3.11 python3.13" says in which.
+package:
+	.ci/package $(or $(PYTHONS),$(PYTHON))
+
+# The notebooks, top to bottom, in environments in which they install cnn_jax: with the newest versions, and with Colab's.
+notebooks: .venv-notebooks/.ready .venv-notebooks-colab/.ready
+	.venv-notebooks/bin/python -m pytest -m notebook tests/test_notebooks.py $(ARGS)
+	.venv-notebooks-colab/bin/python -m pytest -m notebook tests/test_notebooks.py $(ARGS)
+
 # README's pictures of a report, from a sweep in OUT; needs chromium.
 pictures: $(VENV)/.ready
 	$(VENV)/bin/python docs/screenshots.py $(or $(OUT),runs/grid)/report.html docs/pictures
 
 clean:
-	rm -rf .venv .venv-colab .venv-oracle .venv-ray .venv-bench
+	rm -rf .venv .venv-colab .venv-oracle .venv-ray .venv-bench .venv-notebooks .venv-notebooks-colab

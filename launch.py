@@ -1,14 +1,4 @@
-"""python launch.py [EXPERIMENT] [--flags]   a sweep; the experiment is grid, or
-                                         one of those below, or package.module
-python launch.py describe --model=NAME   its layers: shapes, parameters, MACs,
-                                         receptive fields
-python launch.py report DIR [DIR ...]    rebuild a report; or merge several
-                                         sweeps into --out
-python launch.py compare DIR DIR         two sweeps, cell by cell
-python launch.py inspect DIR [TRIAL ...] look inside trained networks
-python launch.py paper NAME              a published table beside ours
---help after any of them                 what it does, and its flags
-"""
+"""The command line of a clone: `python launch.py --help` says what it does. Installed, it is `cnn-jax`."""
 
 import os
 import sys
@@ -26,4 +16,4 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line listens: Ctrl-C during imports is no traceback
     from cnn_jax import cli
 
-    sys.exit(cli.launch(sys.argv, __doc__ or ""))
+    sys.exit(cli.launch(sys.argv))

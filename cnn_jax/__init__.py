@@ -6,7 +6,7 @@ Names are handed on lazily, so that planning a sweep or reading a report imports
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "conv": "nn.functional",
@@ -24,6 +24,8 @@ _HOME = {
     "DataConfig": "trial",
     "TrainConfig": "trial",
     "UsageError": "errors",
+    "run_sweep": "api",
+    "Sweep": "api",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -34,7 +34,7 @@ def test_dry_run_of_ten_thousand_trials_imports_no_jax() -> None:
         "--kernel_size=1,2,3,4,5",
         "--padding=valid,same,full,reflect,circular",
     ]
-    code = "import sys; from cnn_jax import cli; sys.exit(cli.launch(sys.argv[1:], '') or 'jax' in sys.modules)"
+    code = "import sys; from cnn_jax import cli; sys.exit(cli.launch(sys.argv[1:]) or 'jax' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, *argv, "--seeds=10", "--dry_run", "--out=/nonexistent-is-not-made"],
         cwd=ROOT,

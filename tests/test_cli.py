@@ -25,6 +25,8 @@ import pytest
 import synthetic
 from PIL import Image
 
+from cnn_jax import sweep
+from cnn_jax.cli import flags, help
 from cnn_jax.records import store
 from cnn_jax.trial import Trial
 
@@ -146,9 +148,10 @@ def test_help_names_every_experiment_and_flag() -> None:
 
 
 HELPS = {
-    ("launch.py",): ["experiments:", "--learning_rate"],
+    ("launch.py",): ["experiments:", "--learning_rate", "--helpfull lists all"],
     ("launch.py", "grid"): ["Filters, kernel sizes and padding", "--learning_rate"],
     ("-m", "experiments.padding"): ["What does the padding mode do", "--learning_rate"],
+    ("-m", "cnn_jax"): ["experiments:", "--learning_rate", "python launch.py COMMAND"],
     ("launch.py", "describe"): ["Print the layers", "--input_shape"],
     ("launch.py", "report"): ["Rebuild the report", "--out"],
     ("launch.py", "compare"): ["Print two sweeps"],
@@ -164,7 +167,19 @@ def test_c7_every_command_has_a_help_of_80_columns(words: tuple[str, ...]) -> No
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "--logtostderr" not in done.stdout
     columns = {len(line) - len(line.lstrip()) for line in done.stdout.splitlines() if line.startswith(" " * 10)}
-    assert columns <= {25, 41}  # of wrapped help of flags, and of launch.py's own commands
+    assert columns <= {19, 25}  # of wrapped help, of common flags and of all
+    assert len(done.stdout.splitlines()) <= 50  # a screen
+
+
+def test_helpfull_lists_every_flag_once_in_groups() -> None:
+    done = launch("--helpfull")
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = re.findall(r"^  --(?:\[no\])?(\w+)", done.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted({*sweep.AXES, *flags.SWEEP_FLAGS, *flags.BOOLEANS, "option"})
+    titles = re.findall(r"^(\w+)[;:]", done.stdout, re.MULTILINE)
+    assert titles == ["usage", "experiments", "commands", "model", "data", "training", "sweep", "run", "machines"]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert set(help.COMMON) <= set(listed)
 
 
 @pytest.mark.parametrize("experiment", ["grid", "filters", "kernel_size", "padding"])
@@ -624,7 +639,7 @@ def test_c2_c3_c6_paths_of_any_name(npz: str, tmp_path: Path) -> None:
     dry = launch("--dry_run", "--out=~/x[/b]", env=home)
     assert f"results go to {tmp_path}/x[/b]\n" in dry.stdout
     both = launch("compare", "~/else[/b]", f"./~/{name}", cwd=tmp_path, env=home)
-    assert both.stderr == f"error: {tmp_path}/else[/b] holds no sweep: name a folder that launch.py wrote with --out\n"
+    assert both.stderr == f"error: {tmp_path}/else[/b] holds no sweep: name the folder of a sweep, its --out\n"
 
 
 def test_c6_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What launch.py does besides sweeping: describe, report, compare, inspect."""
+"""What launch.py does besides sweeping: describe, report, compare; the other commands have files of their own."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from absl import flags as absl_flags
 
 from cnn_jax import sweep
-from cnn_jax.cli import flags
+from cnn_jax.cli import doctor, flags
 from cnn_jax.cli.inspect import inspect
 from cnn_jax.cli.paper import paper
 from cnn_jax.console import Column, Console, Row, print_table
@@ -31,7 +31,7 @@ _MODEL_AXES = tuple(name for name, axis in sweep.AXES.items() if axis.part == "m
 
 
 def describe(words: Sequence[str]) -> int:
-    """Prints a model's layers."""
+    """Print the layers of a model: shapes, parameters, MACs, receptive fields."""
     values = absl_flags.FlagValues()
     texts = {name: sweep.AXES[name].help for name in _MODEL_AXES}
     texts |= {"input_shape": "as 28,28,1; default the model's own", "num_classes": "default the model's own"}
@@ -80,7 +80,7 @@ def _print_layers(table: Description, console: Console) -> None:
 
 
 def report(words: Sequence[str]) -> int:
-    """Rebuilds the report of a folder, in place or in --out, or merges several folders into --out."""
+    """Rebuild the report of a sweep, or merge several sweeps into the folder --out."""
     from cnn_jax import report as reports
 
     values = absl_flags.FlagValues()
@@ -101,7 +101,7 @@ def report(words: Sequence[str]) -> int:
 
 
 def compare(words: Sequence[str]) -> int:
-    """Prints two sweeps side by side, cell by cell."""
+    """Print two sweeps side by side, cell by cell."""
     from cnn_jax import report as reports
 
     folders = flags.parse(absl_flags.FlagValues(), ["compare", *words], _COMPARE)
@@ -117,4 +117,10 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "inspect": inspect,
     "paper": paper,
+    "doctor": doctor.doctor,
 }
+
+
+def summaries() -> dict[str, str]:
+    """The first line of the docstring of every command, by its name."""
+    return {name: (command.__doc__ or "").partition("\n")[0] for name, command in COMMANDS.items()}

@@ -1,6 +1,7 @@
 """Finding experiments by name: ours in `experiments/`, a fork's by package.module."""
 
 import ast
+import importlib
 import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +14,17 @@ from cnn_jax.cli.spelling import did_you_mean
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import Trial
 
+# The package of ours: in a clone the folder beside cnn_jax, installed a part of it (pyproject.toml).
+_INSTALLED = "cnn_jax.experiments"
+_OURS = _INSTALLED if Path(__file__).resolve().parents[1].joinpath("experiments").is_dir() else "experiments"
+
 
 def known() -> dict[str, str]:
     """The experiments that come with the project: name -> first line of its docstring. Imports none of them."""
-    import experiments as package
-
+    folder = importlib.import_module(_OURS).__path__[0]
     found = {}
-    for module in pkgutil.iter_modules(package.__path__):
-        source = Path(package.__path__[0], f"{module.name}.py").read_text()
+    for module in pkgutil.iter_modules([folder]):
+        source = Path(folder, f"{module.name}.py").read_text(encoding="utf-8")
         found[module.name] = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
     return found
 
@@ -32,7 +36,7 @@ def find(name: str) -> ModuleType:
         meant = did_you_mean(name, [*ours, *commands.COMMANDS])
         listed = f"{', '.join(ours)}, or package.module of your own"
         raise UsageError(f"unknown experiment {name!r}: {meant}{'One' if meant else 'one'} of {listed}")
-    module = plugins.load_module(f"experiments.{name}" if name in ours else name, f"experiment {name!r}")
+    module = plugins.load_module(f"{_OURS}.{name}" if name in ours else name, f"experiment {name!r}")
     if not isinstance(getattr(module, "DEFAULTS", None), Mapping) and not callable(getattr(module, "trials", None)):
         raise UsageError(f"experiment {name!r} has neither DEFAULTS nor a function trials(request)")
     return module
@@ -41,7 +45,7 @@ def find(name: str) -> ModuleType:
 def name_of(experiment: ModuleType) -> str:
     """The short name of an experiment of ours, package.module of a fork's."""
     spec = experiment.__spec__  # of a module run with -m, __name__ is __main__
-    return (spec.name if spec else experiment.__name__).removeprefix("experiments.")
+    return (spec.name if spec else experiment.__name__).removeprefix(f"{_OURS}.")
 
 
 def trials(experiment: ModuleType, request: Request) -> list[Trial]:

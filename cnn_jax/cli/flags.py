@@ -61,18 +61,24 @@ def parse(values: flags.FlagValues, argv: Sequence[str], usage: str) -> list[str
     Raises UsageError in one line, and HelpRequested with `usage` and the flags where the help is asked for.
     """
     if is_requested(argv):
-        raise HelpRequested(usage, values)
+        raise HelpRequested(usage, values, full="--helpfull" in argv)
     try:
         return values(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        known = [flag.name for _, flag in defined(values)]
-        meant = did_you_mean(error.flagname, known, "--")
-        listed = ", ".join(f"--{name}" for name in known)
-        raise UsageError(f"--{error.flagname}: unknown flag: {meant}{'One' if meant else 'one'} of {listed}") from None
+        raise unknown(error.flagname, values) from None
     except UnicodeDecodeError:
         raise UsageError("--flagfile: the file is not text: use a file with a flag per line, encoded as UTF-8") from None
     except (flags.Error, ValueError) as error:  # absl raises ValueError for `--noNAME=VALUE`
         raise UsageError(" ".join(str(error).split())) from None
+
+
+def unknown(name: str, values: flags.FlagValues) -> UsageError:
+    """The error of a flag that is not defined."""
+    known = [flag.name for _, flag in defined(values)]
+    meant = did_you_mean(name, known, "--")
+    return UsageError(
+        f"--{name}: unknown flag: {meant}{'One' if meant else 'one'} of {', '.join(f'--{each}' for each in known)}"
+    )
 
 
 def one(values: flags.FlagValues, flag: str, parser: Callable[[str], Any], default: Any = None) -> Any:

@@ -33,7 +33,7 @@ _TEXTS = {
 
 
 def inspect(words: Sequence[str]) -> int:
-    """Looks inside networks, prints a summary, and writes inspect.html with arrays and numbers beside it."""
+    """Look inside trained networks: kernels, feature maps, decisive pixels, confused images."""
     values = absl_flags.FlagValues()
     for name, text in _TEXTS.items():
         absl_flags.DEFINE_string(name, None, text, flag_values=values)

@@ -1,8 +1,12 @@
 """Standard output, which may go away under a sweep: `| head`, `> log` on a disk that is full. The sweep goes on without it."""
 
+import contextlib
 import io
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+
+from absl import logging
 
 from cnn_jax.console import ENCODING_ERRORS, Console
 from cnn_jax.console import discard as discard
@@ -12,6 +16,19 @@ def prepare() -> None:
     """Lets `print` replace what the encoding of standard output lacks, as the console does."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ENCODING_ERRORS)
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Context without the warnings of libraries about what we report ourselves, or what does not change a result."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of palettes and metadata, which do not change what is read
+            yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def console() -> Console:

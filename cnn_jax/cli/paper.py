@@ -23,7 +23,7 @@ differs: it is not, and excludes 0.
 
 
 def paper(words: Sequence[str]) -> int:
-    """Run a paper's sweep, resuming what is there, and print its table; return the exit status of the sweep."""
+    """Train what a paper trained, and print its table beside ours."""
     from cnn_jax import cli
 
     values = absl_flags.FlagValues()
@@ -41,7 +41,7 @@ def paper(words: Sequence[str]) -> int:
     defaults = {"seeds": str(one.seeds), "out": f"runs/paper-{name}"} | (dict(one.quick) if values.quick else {})
     added = [f"--{flag}={value}" for flag, value in defaults.items() if values[flag].value is None]
     out = store.folder(values.out or defaults["out"])
-    status = cli.launch(["launch.py", "--recipe=" + one.recipe, *added, *given], "")
+    status = cli.launch(["launch.py", "--recipe=" + one.recipe, *added, *given])
     if status in (0, 1) and not values.dry_run:
         _print(one, out, Console())
     return status

@@ -100,10 +100,7 @@ def _read(what: str, where: str, defaults: object) -> Defaults:
 def _read_default(found: Defaults, name: object, value: object) -> None:
     legal = [*sweep.AXES, "option", *_SETTINGS]
     if name == "option":
-        if isinstance(value, Mapping):
-            texts = [f"{key}={_as_text(each)}" for key, each in value.items()]
-        else:
-            texts = [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+        texts = option_texts(value)
         found.options.update(flags.options(texts))
         found.texts.update((_OPTION + key, text) for key, _, text in (each.partition("=") for each in texts))
         return
@@ -112,7 +109,7 @@ def _read_default(found: Defaults, name: object, value: object) -> None:
         raise UsageError(f"unknown name {name!r}: {meant}{'One' if meant else 'one'} of {', '.join(legal)}")
     name = str(name)
     try:
-        found.texts[name] = _as_text(value)
+        found.texts[name] = as_text(value)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
     if name in sweep.AXES:
@@ -121,8 +118,15 @@ def _read_default(found: Defaults, name: object, value: object) -> None:
         raise UsageError(f"--{name}: takes one value, not {found.texts[name]!r}")
 
 
-def _as_text(value: object) -> str:
-    """A value of DEFAULTS as the text of its flag. Raises ValueError."""
+def option_texts(value: object) -> list[str]:
+    """Texts NAME=VALUE[,VALUE] of --option, from one or more of them, or a dict. Raises ValueError."""
+    if isinstance(value, Mapping):
+        return [f"{key}={as_text(each)}" for key, each in value.items()]
+    return [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def as_text(value: object) -> str:
+    """A value of DEFAULTS, or of `run_sweep`, as the text of its flag. Raises ValueError."""
 
     def scalar(value: object) -> str:
         if isinstance(value, tuple) and value:

@@ -9,10 +9,9 @@ from typing import Any
 
 from cnn_jax import data, execution, report, stats
 from cnn_jax.cli import about, output
+from cnn_jax.cli.job import Job
 from cnn_jax.console import Console
-from cnn_jax.execution.progress import Progress
 from cnn_jax.records import store
-from cnn_jax.sweep import plan
 from cnn_jax.trial import Trial
 
 
@@ -51,30 +50,42 @@ def _of(trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[dict
     return [record for record in records if record["trial"] in asked]
 
 
-def run(
-    planned: plan.Plan,
-    console: Console,
-    out: Path,
-    command: str,
-    options: execution.Options,
-    *,
-    rule: Rule | None,
-    tensorboard: bool,
-    summary: dict[str, Any],
-) -> int:
-    """Prepare the data, train what is missing, add seeds by the rule, write the report; return the exit status.
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run left. `trials`: those of the job and the added ones; `page`: the report, None where none was written."""
 
-    summary: see `about` of `store.begin`.
+    outcome: execution.Outcome
+    trials: list[Trial]
+    page: Path | None
+
+    @property
+    def recorded(self) -> int:
+        """Trials with a record, of success or of failure."""
+        return sum(self.outcome.counts.values())
+
+
+def run(job: Job, console: Console, command: str) -> Result:
+    """Prepare the data, train what is missing, add seeds by the rule, write the report.
+
+    Args:
+      job: the sweep.
+      console: of the progress.
+      command: recorded with the results.
     """
+    planned, out, options = job.planned, job.out, job.options
+    rule = None if job.resolve is None else Rule(job.resolve, job.max_seeds)
+    if job.note:
+        console.print(job.note)
+    summary = about.describe(planned, job.question, job.resolve)
     execution.check(out, options.executor, options.workers)
     if options.executor == "local":
         execution.warm_up()
-    progress = Progress(console, planned.training_images, planned.cost)
+    progress = execution.progress_for(console, planned.training_images, planned.cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
     output.warn(planned.warnings())
-    trials = list(planned.trials)
+    trials, page = list(planned.trials), None
     more: dict[str, Any] = {"cost": planned.cost, "progress": progress, "about": summary}
     outcome = execution.run(trials, out, command, options, **more)
     while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
@@ -89,35 +100,44 @@ def run(
             about.keep_images(out, planned.info, _of(trials, store.read(out)))
         if outcome.counts and not outcome.interrupted:
             page = report.write(out, trials)
-            if tensorboard:
+            if job.tensorboard:
                 report.write_tensorboard(out)
-    if outcome.counts and not outcome.interrupted:
-        report.terminal([out], console, trials)
-        console.print(f"report: {page}", soft_wrap=True)
-    return _status(outcome, len(trials), out)
+    return Result(outcome, trials, page)
 
 
-def follow(planned: plan.Plan, console: Console, out: Path, options: execution.Options) -> int:
+def follow(job: Job, console: Console) -> int:
     """Work for host 0, which has the folder; return the exit status."""
-    for config in planned.info:
+    if job.note:
+        console.print(job.note)
+    for config in job.planned.info:
         data.prepare(config)
-    if trouble := execution.follow(out, options):
+    if trouble := execution.follow(job.out, job.options):
         print(f"error: {trouble}: rerun the same commands on all hosts to resume from the last checkpoint", file=sys.stderr)
         return 1
-    console.print(f"host {options.host} is done: the results are with host 0")
+    console.print(f"host {job.options.host} is done: the results are with host 0")
     return 0
 
 
-def _status(outcome: execution.Outcome, total: int, out: Path) -> int:
-    """Report failed and missing trials; return the exit status."""
-    there = sum(outcome.counts.values())
-    if outcome.interrupted:
-        print(f"interrupted with {there} of {total} trials done: rerun the same command to resume", file=sys.stderr)
+def conclude(result: Result, job: Job, console: Console) -> int:
+    """Print the answer of a run, and its failed and missing trials; return the exit status."""
+    if result.page:
+        report.terminal([job.out], console, result.trials)
+        console.print(f"report: {result.page}", soft_wrap=True)
+    for line in complaints(result, job.out):
+        print(line, file=sys.stderr)
+    if result.outcome.interrupted:
         return 130
-    for problem in outcome.problems:
-        print(problem, file=sys.stderr)
-    if outcome.counts.get("failed") and (out / "logs").exists():
-        print(f"output of the workers, with tracebacks: {out}/logs", file=sys.stderr)
+    return 0 if result.outcome.counts.get("done", 0) == len(result.trials) else 1
+
+
+def complaints(result: Result, out: Path) -> list[str]:
+    """A line per failed trial, and one about those without a record."""
+    there, total, counts = result.recorded, len(result.trials), result.outcome.counts
+    if result.outcome.interrupted:
+        return [f"interrupted with {there} of {total} trials done: rerun the same command to resume"]
+    lines = list(result.outcome.problems)
+    if counts.get("failed") and (out / "logs").exists():
+        lines.append(f"output of the workers, with tracebacks: {out}/logs")
     if there < total:
-        print(f"{total - there} of {total} trials have no record: rerun the same command to run them", file=sys.stderr)
-    return 0 if outcome.counts.get("done", 0) == total else 1
+        lines.append(f"{total - there} of {total} trials have no record: rerun the same command to run them")
+    return lines

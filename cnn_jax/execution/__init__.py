@@ -4,12 +4,13 @@ The process of the scheduler imports no JAX.
 
 driver.py      run(): what is missing, then the scheduler     backends/   where workers run: local, ray, slurm, hosts
 queue.py       the next task of a worker                      cores.py    a core for each worker
-scheduler.py   event loop over the workers of a backend       progress.py, forecast.py    what a person sees of it
+scheduler.py   event loop over the workers of a backend       progress.py, notebook.py, forecast.py    what a person sees of it
 worker.py      main loop of a worker                          messages.py  what scheduler and workers tell each other
 trainer.py     training of a task: data, programs, checkpoints                outcome.py   the record of a trial
 """
 
 from cnn_jax.execution.backends.local import warm_up
 from cnn_jax.execution.driver import EXECUTORS, Options, Outcome, check, follow, provenance, run
+from cnn_jax.execution.notebook import progress_for
 
-__all__ = ["EXECUTORS", "Options", "Outcome", "check", "follow", "provenance", "run", "warm_up"]
+__all__ = ["EXECUTORS", "Options", "Outcome", "check", "follow", "progress_for", "provenance", "run", "warm_up"]

@@ -181,11 +181,13 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def _code_version() -> dict[str, Any]:
+    root = Path(cnn_jax.__file__).resolve().parents[1]
+
     def git(*args: str) -> str | None:
+        if not (root / ".git").exists():  # installed: a repository further up is not that of this code
+            return None
         try:
-            done = subprocess.run(
-                ["git", "-C", str(Path(__file__).parent), *args], capture_output=True, text=True, timeout=5, check=True
-            )
+            done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=5, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -105,6 +106,9 @@ class Scheduler:
         def handler(*_: Any) -> None:
             self.stopped = True
 
+        if threading.current_thread() is not threading.main_thread():  # another thread gets no signals
+            yield
+            return
         before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -131,7 +131,7 @@ def _scan(dir: Path) -> _Contents:
     found = _Contents({}, [], {}, {})
     paths = _record_files(dir)
     if not paths and read_header(dir) is None:
-        raise UsageError(f"{dir} holds no sweep: name a folder that launch.py wrote with --out")
+        raise UsageError(f"{dir} holds no sweep: name the folder of a sweep, its --out")
     for path in paths:
         try:
             lines = read_file(path, MAX_RECORDS).split(b"\n")

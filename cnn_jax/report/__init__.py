@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cnn_jax import console as _console
 from cnn_jax import stats
+from cnn_jax.program import PROGRAM
 from cnn_jax.records import store
 from cnn_jax.report import comparison, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
@@ -87,7 +88,7 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> 
             folder = " ".join(map(str, dirs))
             notes.append(
                 f"{folder} also holds {words.count(others, 'trial')} of other commands, which are in results.csv: "
-                f"`python launch.py report {folder}` reports on all of them together."
+                f"`{PROGRAM} report {folder}` reports on all of them together."
             )
         records = [r for r in records if r["trial"] in asked]
         if missing := len(plan) - len(records):

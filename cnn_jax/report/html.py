@@ -86,6 +86,11 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
     yield "cells", "Cells", _cells(analysis)
 
 
+def style(name: str = "page.css") -> str:
+    """A style sheet of this package; the rules of page.css are all inside of `ROOT`."""
+    return _file(name)
+
+
 def _file(name: str) -> str:
     return resources.files("cnn_jax.report").joinpath(name).read_text(encoding="utf-8")
 
@@ -144,13 +149,19 @@ def _json(class_: str, data: Any) -> str:
     return svg.tag("script", text, type="application/json", class_=class_)
 
 
-def _head(title: str, note: str) -> str:
+def heading(title: str, note: str) -> str:
     return svg.tag("h2", svg.escape(title)) + svg.tag("p", svg.escape(note), class_="note")
 
 
+def panels(figure: plots.Figure) -> str:
+    """The pictures of a figure, with their legend."""
+    return figure.legend + svg.tag(
+        "div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip()
+    )
+
+
 def _figure(figure: plots.Figure, extra: str = "") -> str:
-    panels = svg.tag("div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip())
-    return _head(figure.title, figure.note) + figure.legend + panels + extra + _download(figure.name, figure.rows)
+    return heading(figure.title, figure.note) + panels(figure) + extra + _download(figure.name, figure.rows)
 
 
 def _download(name: str, rows: list[dict[str, Any]]) -> str:
@@ -162,7 +173,7 @@ def _download(name: str, rows: list[dict[str, Any]]) -> str:
 Cell = tuple[str, Any] | str  # what is shown, and what it is sorted by if that differs
 
 
-def _table(
+def table_box(
     head: Sequence[str],
     rows: Iterable[Sequence[Cell]],
     *,
@@ -257,8 +268,8 @@ def _effects(analysis: stats.Analysis) -> str:
         f"claims of this report and speak of {analysis.population}; bold: claimed."
     )
     return (
-        _head("Effects", note)
-        + _table(head, rows, classes=classes, label="Effects", kind="effects")
+        heading("Effects", note)
+        + table_box(head, rows, classes=classes, label="Effects", kind="effects")
         + _download("effects", data)
     )
 
@@ -311,8 +322,8 @@ def _cells(analysis: stats.Analysis) -> str:
     shown = rows[:ROWS]
     more = f" The best {ROWS:,} of {len(rows):,} cells are shown." if len(rows) > ROWS else ""
     note = f"Best first; bold: the best cell and those that cannot be told from it. Press a column's head to sort.{more}"
-    body = _table(head, shown, sortable=True, classes=classes, label="All cells")
-    return _head("All cells", note) + body + _download("cells", data)
+    body = table_box(head, shown, sortable=True, classes=classes, label="All cells")
+    return heading("All cells", note) + body + _download("cells", data)
 
 
 def _trials(records: Sequence[stats.Record]) -> str:
@@ -323,7 +334,7 @@ def _trials(records: Sequence[stats.Record]) -> str:
             return (f"{value:.4g}", value)
         return (f"{value:,}", value) if isinstance(value, int) else str(value or "–")
 
-    body = _table(columns, ([show(r.get(c)) for c in columns] for r in records[:ROWS]), sortable=True, label="All trials")
+    body = table_box(columns, ([show(r.get(c)) for c in columns] for r in records[:ROWS]), sortable=True, label="All trials")
     more = f", the first {ROWS:,} of them" if len(records) > ROWS else ""
     link = svg.tag("a", "results.csv", href="results.csv")
     return (
@@ -339,7 +350,7 @@ def _plan(sweep: "Sweep") -> str:
     out += f"{len(bad):,} diverged or failed, {len(sweep.missing):,} not run yet.</p>"
     if bad:
         failures = ((r["trial"], r["status"], str(r["reason"] or "–")) for r in bad[:ROWS])
-        out += _table(("trial", "status", "reason"), failures, label="Failures")
+        out += table_box(("trial", "status", "reason"), failures, label="Failures")
     if sweep.missing:
         names = "<br>".join(svg.tag("code", svg.escape(t.id)) for t in sweep.missing[:ROWS])
         out += f"<details><summary>{words.count(len(sweep.missing), 'trial')} not run yet</summary><p>{names}</p></details>"
@@ -376,8 +387,4 @@ def _provenance(sweep: "Sweep") -> str:
     if times:
         rows.append(("finished", f"{times[0]} to {times[-1]}"))
     rows += [("damaged line", line) for line in sweep.damaged]
-    return "<h2>Provenance</h2>" + _table(("what", "value"), rows, label="Provenance")
-
-
-# What other pages share.
-head, table_box, style = _head, _table, _file
+    return "<h2>Provenance</h2>" + table_box(("what", "value"), rows, label="Provenance")

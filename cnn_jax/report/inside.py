@@ -149,7 +149,7 @@ def _kernels(inside: "Inside") -> str:
         f"The weights of {found.layer}, which sees the image itself: {shown}; grey is 0. All have one scale, up to "
         f"{largest:.3g}.{' Means over the channels.' if grey else ''}{more}"
     )
-    return html.head("First-layer kernels", note) + svg.tag("div", "".join(figures), class_="tiles")
+    return html.heading("First-layer kernels", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _label(inside: "Inside", index: int) -> str:
@@ -181,7 +181,7 @@ def _maps(inside: "Inside") -> str:
         "What each layer makes of a test image: violet is 0 and less, yellow the largest values of the layer, one scale for "
         "all channels and images of a layer. A map that is violet everywhere found nothing in this image."
     )
-    return html.head("Feature maps", note) + svg.tag("div", "".join(out), class_="examples")
+    return html.heading("Feature maps", note) + svg.tag("div", "".join(out), class_="examples")
 
 
 def _excitation(inside: "Inside", view: "LayerView") -> str:
@@ -209,7 +209,7 @@ def _excitation(inside: "Inside", view: "LayerView") -> str:
         f"to excite the channel; grey has no influence.{dead}{rest}"
     )
     title = f"What excites {view.name}" if not logits else f"What excites the classes ({view.name})"
-    return html.head(title, note) + svg.tag("div", "".join(figures), class_="tiles cards")
+    return html.heading(title, note) + svg.tag("div", "".join(figures), class_="tiles cards")
 
 
 def _channel_caption(view: "LayerView", i: int, name: str) -> str:
@@ -242,7 +242,7 @@ def _saliency(inside: "Inside") -> str:
         "picture has its own scale."
     )
     check = svg.tag("div", table, class_="check")
-    return html.head("Which pixels decide", note) + "".join(examples) + check
+    return html.heading("Which pixels decide", note) + "".join(examples) + check
 
 
 def _attribution(found: "Attribution", e: int, index: int) -> str:
@@ -280,7 +280,7 @@ def _confusion(inside: "Inside") -> str:
     pairs = confused_pairs(inside, 8)
     often = f" Most often: {'; '.join(pairs)}." if pairs else ""
     note = f"Test images by their label (rows) and the network's answer (columns).{often}"
-    return html.head("Which class is taken for which", note) + picture
+    return html.heading("Which class is taken for which", note) + picture
 
 
 def _mistakes(inside: "Inside") -> str:
@@ -300,8 +300,8 @@ def _mistakes(inside: "Inside") -> str:
     wrong = words.count(total, "wrong answer")
     note = f"The {len(figures)} surest of {wrong}: label → answer, its probability, number of the image."
     if not figures:
-        return html.head("Most confused images", "Every test image is right.")
-    return html.head("Most confused images", note) + svg.tag("div", "".join(figures), class_="tiles")
+        return html.heading("Most confused images", "Every test image is right.")
+    return html.heading("Most confused images", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _never(shown: Shown) -> str:
@@ -325,7 +325,7 @@ def _never(shown: Shown) -> str:
         f"None of {len(cell.records)} seeds of this cell gets {words.count(count, 'image')} right. Labels stand below; a label "
         f"may be wrong.{more}"
     )
-    return html.head("Images that no seed gets right", note) + svg.tag("div", "".join(figures), class_="tiles")
+    return html.heading("Images that no seed gets right", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _footer() -> str:

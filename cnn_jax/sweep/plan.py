@@ -97,6 +97,8 @@ def show(plan: Plan, console: Console, out: str | None) -> None:
     for trial in plan.trials:
         cells.setdefault((trial.data, trial.model, trial.train), []).append(trial)
     rows = [_settings(group[0]) for group in cells.values()]
+    blank = dict.fromkeys((name for row in rows for name in row), "")  # an option that only some models have
+    rows = [blank | row for row in rows]
     varying = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
     constant = {name: value for name, value in rows[0].items() if name not in varying and value}
     console.print(" · ".join(f"{name} {value}" for name, value in constant.items()), highlight=False, markup=False)

@@ -1,0 +1,104 @@
+"""A sweep that is checked and planned: what `launch.py` and `cnn_jax.run_sweep` share. Nothing is written here."""
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags as absl_flags
+
+from cnn_jax import execution, sweep
+from cnn_jax.cli import experiments, flags
+from cnn_jax.cli.request import defaults_of, request_from
+from cnn_jax.console import Console
+from cnn_jax.errors import UsageError
+from cnn_jax.recipes import names
+from cnn_jax.records import store
+from cnn_jax.sweep import plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A sweep that is ready to run.
+
+    Attributes:
+      planned: its trials, with what is known of them beforehand.
+      out: folder of the results.
+      options: how trials are executed.
+      question: the experiment's question.
+      note: what the experiment adds to the flags; '' where that is nothing.
+      resolve: the difference that seeds are added for, a fraction of 1; None: no seeds are added.
+      max_seeds: seeds per cell that `resolve` stops at.
+      tensorboard: whether event files are written too.
+    """
+
+    planned: plan.Plan
+    out: Path
+    options: execution.Options
+    question: str
+    note: str = ""
+    resolve: float | None = None
+    max_seeds: int = 30
+    tensorboard: bool = False
+
+    def show(self, console: Console) -> list[str]:
+        """Print the plan, and return the warnings about its data."""
+        found = self.planned.warnings()  # before anything is printed: it may raise an error
+        if self.note:
+            console.print(self.note)
+        plan.show(self.planned, console, str(self.out))
+        return found
+
+
+def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: bool) -> Job:
+    """Check the flags of a sweep and plan it.
+
+    Args:
+      experiment: see `cnn_jax.cli`.
+      values: flags of `flags.define_sweep_flags`, with the texts that are given.
+      is_named: whether the experiment is named, and not the default.
+
+    Raises:
+      UsageError: a flag is not legal, a network cannot be built, or the folder of the results cannot be used.
+    """
+    name = experiments.name_of(experiment)
+    defaults, recipe = getattr(experiment, "DEFAULTS", {}), flags.one(values, "recipe", sweep.word)
+    request = request_from(values, defaults_of(name, defaults, recipe, is_named=is_named))
+    out = store.folder(values.out or f"runs/{name.rpartition('.')[2]}")
+    places = flags.places(values)
+    options = execution.Options(
+        workers=flags.one(values, "workers", sweep.positive_int),
+        keep_params=values.keep_params,
+        checkpoint_seconds=flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0),
+        **places,
+    )
+    iso = flags.one(values, "iso", sweep.one_of(("params", "macs")))
+    resolve = flags.one(values, "resolve", sweep.number(0.0, 100.0, above=True))
+    max_seeds = flags.one(values, "max_seeds", sweep.positive_int, 30)
+    if resolve is None and values.max_seeds is not None:
+        raise UsageError("--max_seeds: is where --resolve stops, which is not given")
+
+    trials = experiments.trials(experiment, request)
+    if iso:
+        trials = plan.equal_cost(trials, iso)
+    planned = plan.preflight(trials)
+    sharing = options.devices * options.hosts
+    for batch_size in {trial.train.batch_size for trial in trials}:
+        if batch_size % sharing:
+            raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
+    _check_training(planned)
+    store.check(out)
+    question = experiments.question_of(experiment)
+    fraction = None if resolve is None else resolve / 100
+    return Job(planned, out, options, question, request.note, fraction, max_seeds, values.tensorboard)
+
+
+def _check_training(planned: plan.Plan) -> None:
+    """Trace the training components that only JAX can check. Raises UsageError."""
+    wanted = dict.fromkeys((trial.train, trial.data) for trial in planned.trials if names.needs_trace(trial.train))
+    if not wanted:
+        return
+    from cnn_jax.training.check import check_components
+
+    for train, config in wanted:
+        info = planned.info[config]
+        check_components(train, info.input_shape, info.num_classes)
