@@ -8,6 +8,7 @@ import pytest
 
 from cnn_jax import sweep
 from cnn_jax.errors import UsageError
+from cnn_jax.sweep.values import expand
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial, added_defaults
 
 
@@ -161,3 +162,36 @@ def test_not_a_trial() -> None:
         with pytest.raises(ValueError, match=r".+"):
             Trial.from_json(text)
     assert math.isfinite(len(Trial().canonical))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1..4", "1 2 3 4"),
+        ("1..9:4", "1 5 9"),
+        ("1..8:4", "1 5"),
+        ("8..64:log2", "8 16 32 64"),
+        ("8..63:log2", "8 16 32"),
+        ("0..0.3:0.1", "0 0.1 0.2 0.3"),
+        ("1e-4..1e-1:log10", "0.0001 0.001 0.01 0.1"),
+        ("5..5", "5"),
+        ("16-32", "16-32"),
+        ("../here", "../here"),
+        ("a..b", "a..b"),
+    ],
+)
+def test_ranges(text: str, values: str) -> None:
+    assert expand(text) == values.split()
+
+
+@pytest.mark.parametrize("text", ["4..1", "1..4:0", "1..4:-1", "0..8:log2", "1..8:log1", "1..8:log0.5", "1..2000"])
+def test_a_bad_range_is_refused_with_its_form(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--filters: .* is not legal: use a range"):
+        sweep.parse_values("filters", text)
+
+
+def test_ranges_of_axes() -> None:
+    assert sweep.parse_values("filters", "4,8..32:log2") == [(4,), (8,), (16,), (32,)]
+    assert sweep.parse_values("learning_rate", "0.001..0.1:log10") == [0.001, 0.01, 0.1]
+    with pytest.raises(UsageError, match="an integer of at least 1"):
+        sweep.parse_values("epochs", "0..2")

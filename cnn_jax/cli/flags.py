@@ -26,6 +26,7 @@ SWEEP_FLAGS = {
     "coordinator": "ADDRESS:PORT of host 0, where the hosts meet",
     "executor": "local; ray: a cluster at RAY_ADDRESS; slurm: --workers jobs, as SBATCH_PARTITION etc. say; default local",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
+    "search": "all; random:N: N of the cells, drawn; or package.module:attribute, which is asked for trials; default all",
     "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
     "max_seeds": "seeds per cell that --resolve stops at; default 30",
     "iso": "params or macs: solve the filters so that every cell costs what it costs with the first kernel size and padding",

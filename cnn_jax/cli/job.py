@@ -1,12 +1,13 @@
 """A sweep that is checked and planned: what `launch.py` and `cnn_jax.run_sweep` share. Nothing is written here."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from absl import flags as absl_flags
 
-from cnn_jax import execution, sweep
+from cnn_jax import data, execution, search, sweep
 from cnn_jax.cli import experiments, flags
 from cnn_jax.cli.request import defaults_of, request_from
 from cnn_jax.console import Console
@@ -14,6 +15,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.recipes import names
 from cnn_jax.records import store
 from cnn_jax.sweep import plan
+from cnn_jax.trial import Trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Job:
       options: how trials are executed.
       question: the experiment's question.
       note: what the experiment adds to the flags; '' where that is nothing.
+      strategy: asked for further trials when all have ended.
       resolve: the difference that seeds are added for, a fraction of 1; None: no seeds are added.
       max_seeds: seeds per cell that `resolve` stops at.
       tensorboard: whether event files are written too.
@@ -35,6 +38,7 @@ class Job:
     out: Path
     options: execution.Options
     question: str
+    strategy: search.Strategy
     note: str = ""
     resolve: float | None = None
     max_seeds: int = 30
@@ -47,6 +51,13 @@ class Job:
             console.print(self.note)
         plan.show(self.planned, console, str(self.out))
         return found
+
+    def extended(self, planned: plan.Plan, added: Sequence[Trial]) -> plan.Plan:
+        """A plan with further trials, whose data are prepared. Raises UsageError as `prepare` does."""
+        whole = _planned([*planned.trials, *added], self.options)
+        for config in whole.info.keys() - planned.info.keys():
+            data.prepare(config)
+        return whole
 
 
 def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: bool) -> Job:
@@ -80,16 +91,22 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
     trials = experiments.trials(experiment, request)
     if iso:
         trials = plan.equal_cost(trials, iso)
+    strategy = search.load(flags.one(values, "search", sweep.word, "all"), trials)
+    planned = _planned(search.ask(strategy, (), ()), options)
+    store.check(out)
+    question = experiments.question_of(experiment)
+    fraction = None if resolve is None else resolve / 100
+    return Job(planned, out, options, question, strategy, request.note, fraction, max_seeds, values.tensorboard)
+
+
+def _planned(trials: Sequence[Trial], options: execution.Options) -> plan.Plan:
     planned = plan.preflight(trials)
     sharing = options.devices * options.hosts
     for batch_size in {trial.train.batch_size for trial in trials}:
         if batch_size % sharing:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
     _check_training(planned)
-    store.check(out)
-    question = experiments.question_of(experiment)
-    fraction = None if resolve is None else resolve / 100
-    return Job(planned, out, options, question, request.note, fraction, max_seeds, values.tensorboard)
+    return planned
 
 
 def _check_training(planned: plan.Plan) -> None:

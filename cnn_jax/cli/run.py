@@ -1,13 +1,12 @@
 """A sweep from its plan to its report."""
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn_jax import data, execution, report, stats
+from cnn_jax import data, execution, report, search
 from cnn_jax.cli import about, output
 from cnn_jax.cli.job import Job
 from cnn_jax.console import Console
@@ -15,39 +14,20 @@ from cnn_jax.records import store
 from cnn_jax.trial import Trial
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """When to add seeds: until the cells within `resolve` of the best are known, or a cell has `most` seeds."""
-
-    resolve: float  # a fraction of 1
-    most: int
-
-    def more(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[Trial]:
-        """Further seeds, half as many again, for every cell that is still open."""
-        parts = stats.datasets(_of(trials, records)).values()
-        still = {stats.key(cell.config) for part in parts for cell in stats.open_cells(part, self.resolve)}
-        cells: dict[str, list[Trial]] = {}
-        for trial in trials:
-            cells.setdefault(dataclasses.replace(trial, seed=0).canonical, []).append(trial)
-        added = []
-        for first, group in cells.items():
-            if stats.key(json.loads(first)) in still:
-                n = len(group)
-                added += [dataclasses.replace(group[0], seed=seed) for seed in range(n, min(n + max(n // 2, 1), self.most))]
-        return added
-
-    def outlook(self, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> str:
-        """How many seeds the sequence is expected to need, from the spread between seeds so far."""
-        analyses = [stats.analyse(part) for part in stats.datasets(_of(trials, records)).values()]
-        known = [stats.expected_seeds(a.sd, self.resolve, len(a.cells)) for a in analyses if a.sd > 0]
-        if not known:
-            return ""
-        return f"; telling cells {100 * self.resolve:g} points apart takes about {max(known):,} seeds each"
-
-
 def _of(trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     asked = {trial.id for trial in trials}
     return [record for record in records if record["trial"] in asked]
+
+
+def _added(job: Job, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> tuple[list[Trial], str]:
+    """Further trials of the search strategy, then seeds where the answer is open; and a line that says so."""
+    if added := search.ask(job.strategy, trials, records):
+        return added, f"{len(added)} more trials of the search"
+    if job.resolve is None:
+        return [], ""
+    seeds = search.AddSeeds(job.resolve, job.max_seeds)
+    added = seeds.ask(trials, records)
+    return added, f"{len(added)} more trials where the answer is open{seeds.outlook(records)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +45,7 @@ class Result:
 
 
 def run(job: Job, console: Console, command: str) -> Result:
-    """Prepare the data, train what is missing, add seeds by the rule, write the report.
+    """Prepare the data, train what is missing, run what the search adds, write the report.
 
     Args:
       job: the sweep.
@@ -73,26 +53,32 @@ def run(job: Job, console: Console, command: str) -> Result:
       command: recorded with the results.
     """
     planned, out, options = job.planned, job.out, job.options
-    rule = None if job.resolve is None else Rule(job.resolve, job.max_seeds)
     if job.note:
         console.print(job.note)
     summary = about.describe(planned, job.question, job.resolve)
     execution.check(out, options.executor, options.workers)
     if options.executor == "local":
         execution.warm_up()
-    progress = execution.progress_for(console, planned.training_images, planned.cost)
+
+    def cost(trial: Trial) -> float:
+        return planned.cost(trial)  # `planned` grows with the trials that are added
+
+    progress = execution.progress_for(console, lambda trial: planned.training_images(trial), cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
     output.warn(planned.warnings())
-    trials, page = list(planned.trials), None
-    more: dict[str, Any] = {"cost": planned.cost, "progress": progress, "about": summary}
-    outcome = execution.run(trials, out, command, options, **more)
-    while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
-        outlook = rule.outlook(trials, store.read(out))
-        console.print(f"{len(added)} more trials where the answer is open{outlook}", soft_wrap=True)
+    trials: list[Trial] = []
+    page, added, note = None, list(planned.trials), ""
+    while added:
+        if note:
+            console.print(note, soft_wrap=True)
+            planned = job.extended(planned, added)
         trials += added
-        outcome = execution.run(trials, out, command, options, **more)
+        outcome = execution.run(trials, out, command, options, cost=cost, progress=progress, about=summary)
+        if outcome.interrupted:
+            break
+        added, note = _added(job, trials, _of(trials, store.read(out)))
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait

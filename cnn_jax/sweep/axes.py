@@ -7,7 +7,7 @@ from typing import Any
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import ACTIVATIONS, PADDINGS
 from cnn_jax.recipes.names import AUGMENTATIONS, LOSSES, SCHEDULES
-from cnn_jax.sweep.values import attributes, float32, number, one_of, optional, positive_int, stack, word
+from cnn_jax.sweep.values import attributes, expand, float32, number, one_of, optional, positive_int, stack, word
 from cnn_jax.trial import DECAYED, NORMALIZATIONS, PRECISIONS, SELECTIONS
 
 
@@ -62,11 +62,11 @@ def parse_values(flag: str, text: str) -> list[Any]:
 
 
 def parse_list(flag: str, text: str, parse: Callable[[str], Any]) -> list[Any]:
-    """Comma-separated values, each read by `parse`, in order and without repeats."""
+    """Comma-separated values and ranges, each value read by `parse`, in order and without repeats."""
     values = []
     for part in text.split(","):
         try:
-            values.append(parse(part.strip()))
+            values += [parse(value) for value in expand(part.strip())]
         except ValueError as error:
             raise UsageError(f"--{flag}: {part.strip()!r} is not legal: use {error}") from None
     return list(dict.fromkeys(values))

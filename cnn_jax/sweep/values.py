@@ -1,12 +1,41 @@
 """Parsers of values on the command line: from the text of one value to the value, or a ValueError saying what is legal."""
 
 import math
+import re
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from cnn_jax.recipes.names import is_attribute
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?::(log)?({_NUMBER}))?")
+MOST_VALUES = 1000  # of a range
+
+
+def expand(text: str) -> list[str]:
+    """The values of a range as text: '1..5' -> 1 to 5, '1..9:4' -> 1, 5, 9, '8..64:log2' -> 8, 16, 32, 64; else the text.
+
+    Numbers are decimal, so that '0..0.3:0.1' ends with 0.3.
+
+    Raises:
+      ValueError: a range that ends before it starts, has no step forward, or too many values.
+    """
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        return [text]
+    low, high, step = Decimal(match[1]), Decimal(match[2]), Decimal(match[4] or 1)
+    if low > high or (low <= 0 or step <= 1 if match[3] else step <= 0):
+        raise ValueError("a range LOW..HIGH, LOW..HIGH:STEP or LOW..HIGH:logBASE, as 1..5, 0..0.5:0.1 or 8..64:log2")
+    values = []
+    while low <= high:
+        values.append(f"{low.normalize():f}")
+        low = low * step if match[3] else low + step
+        if len(values) > MOST_VALUES:
+            raise ValueError(f"a range of at most {MOST_VALUES} values")
+    return values
 
 
 def positive_int(text: str) -> int:
