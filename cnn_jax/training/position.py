@@ -151,7 +151,7 @@ def _row(loss_T: np.ndarray, accuracy_T: np.ndarray, answers: Answers, validatio
 
 def _metrics(train: TrainConfig, answers: Answers, data: DeviceData) -> list[dict[str, float | None]]:
     """Metrics of each trial on the validation images."""
-    labels_V = np.asarray(data.eval_labels[: data.validation])
+    labels_V = data.labels[: data.validation]
     return [metrics.measure(train.metrics, logits_VK, labels_V) for logits_VK in answers.logits_TNK]
 
 

@@ -36,6 +36,7 @@ class DeviceData:
     validation: int  # how many of the eval images are validation images
     input_shape: tuple[int, ...]
     num_classes: int
+    labels: np.ndarray  # of the eval images, on the host
     mesh: Mesh | None = None  # of the devices that share the images of every batch; None: one device
     normalization: Normalization = UNIT  # of the images, training and evaluation alike
 
@@ -49,14 +50,16 @@ class DeviceData:
                 return jax.device_put(np.ascontiguousarray(array), devices[0] if devices else None)
             return _spread(array, NamedSharding(mesh, PartitionSpec()))
 
+        labels = np.concatenate([data.validation_labels, data.test_labels])
         return cls(
             put(data.train_images),
             put(data.train_labels),
             put(np.concatenate([data.validation_images, data.test_images])),
-            put(np.concatenate([data.validation_labels, data.test_labels])),
+            put(labels),
             len(data.validation_labels),
             data.info.input_shape,
             data.info.num_classes,
+            labels,
             mesh,
             data.normalization,
         )
