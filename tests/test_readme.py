@@ -114,8 +114,6 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
         return
     if program == "-m":
         words[0] = pkgutil.resolve_name(words[0]).__name__.removeprefix("experiments.")
-    if not words or words[0].startswith("-"):
-        words = ["grid", *words]
     folders = iter(["one", "two"])
     words = [next(folders) if word == "DIR" else word for word in words]
     status, out, err = launch(words)
