@@ -84,9 +84,9 @@ def launch(words: list[str]) -> tuple[int, str, str]:
     """The command line in this process, with flags of its own; planned, not run."""
     before, path = flags.FLAGS, list(sys.path)
     flags.FLAGS = flags.FlagValues()
-    planned = (
-        words if words[:1] in (["describe"], ["report"], ["compare"], ["doctor"]) else [*words[:1], "--dry_run", *words[1:]]
-    )
+    first = words[:1] if words and not words[0].startswith("-") else []
+    whole = first in (["describe"], ["report"], ["compare"], ["doctor"])
+    planned = words if whole else [*first, "--dry_run", *words[len(first) :]]
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
