@@ -203,10 +203,13 @@ def dataset(shape: tuple[int, int, int], count: int = 12) -> Dataset:
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("chapter", (8, 8, 1)), ("mlp", (8, 8, 3)), pytest.param("lenet5", (28, 28, 1), marks=pytest.mark.slow),
-        pytest.param("convmixer", (16, 16, 3), marks=pytest.mark.slow), pytest.param("nin", (16, 16, 3), marks=pytest.mark.slow),
+        ("chapter", (8, 8, 1)),
+        ("mlp", (8, 8, 3)),
+        pytest.param("lenet5", (28, 28, 1), marks=pytest.mark.slow),
+        pytest.param("convmixer", (16, 16, 3), marks=pytest.mark.slow),
+        pytest.param("nin", (16, 16, 3), marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_any_model_has_a_page(name: str, shape: tuple[int, int, int]) -> None:
     from cnn_jax import ModelConfig, zoo
 
