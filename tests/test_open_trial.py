@@ -54,7 +54,11 @@ def test_logits_of_the_test_images_are_those_of_the_training(sweep: Path) -> Non
 def test_best_has_the_highest_validation_accuracy(sweep: Path) -> None:
     accuracies = {r["trial"]: r["val_accuracy"] for r in store.read(sweep)}
     assert accuracies[open_trial(sweep, "best").record.trial] == max(accuracies.values())
-    assert open_trial(sweep).record == open_trial(sweep, "best").record
+    best = open_trial(sweep)
+    assert best.record == open_trial(sweep, "best").record
+    assert best.record["val_accuracy"] == best.record.val_accuracy
+    with pytest.raises(KeyError):
+        best.record["accuracy"]
 
 
 def test_a_prefix_of_one_trial_opens_it_and_of_several_is_refused(sweep: Path) -> None:
