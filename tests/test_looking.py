@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from cnn_jax import nn, zoo
-from cnn_jax.analysis import confusion, edits, excitation, gradcam, kernels, maximise, occlusion, patches, saliency
+from cnn_jax.analysis import (
+    attributions,
+    confusion,
+    edits,
+    excitation,
+    gradcam,
+    kernels,
+    maximise,
+    occlusion,
+    patches,
+    saliency,
+)
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Normalization
 from cnn_jax.errors import UsageError
@@ -61,6 +72,17 @@ def test_integrated_gradients_of_a_linear_network_are_weight_times_difference(
     np.testing.assert_allclose(found, (X - BASE) * np.moveaxis(w[..., CLASSES], -1, 0), rtol=1e-4, atol=1e-6)
 
 
+def test_integrated_gradients_of_a_quadratic_are_exact() -> None:
+    """The gradient of w x^2 is linear along the line, where the midpoint rule has no error: w (x^2 - base^2)."""
+    w = RNG.normal(size=(6, 5, 2, 3)).astype(np.float32)
+
+    def quadratic(variables: object, x: jax.Array) -> tuple[jax.Array, dict]:
+        return jnp.einsum("nijc,ijck->nk", x * x, w), {}
+
+    found = saliency.integrated_gradients(quadratic, {}, X, CLASSES, BASE, 3)
+    np.testing.assert_allclose(found, (X**2 - BASE**2) * np.moveaxis(w[..., CLASSES], -1, 0), rtol=1e-4, atol=1e-5)
+
+
 def test_integrated_gradients_sum_to_the_difference_of_logits() -> None:
     network = of_zoo("cnn", (12, 12, 3), filters=(4, 8), padding="same")
     x = RNG.uniform(size=(3, 12, 12, 3)).astype(np.float32)
@@ -108,6 +130,22 @@ def test_rank_correlation_is_that_of_scipy_and_nan_for_a_constant() -> None:
     right = [spearmanr(p.ravel(), q.ravel())[0] for p, q in zip(a, b, strict=True)]
     np.testing.assert_allclose(saliency.rank_correlation(a, b), right)
     assert np.isnan(saliency.rank_correlation(a, np.zeros_like(b))).all()
+
+
+def test_the_sanity_check_tells_a_trained_network_from_a_random_one() -> None:
+    """A network that is its own random network has equal pictures; other parameters change every method's picture."""
+    network = of_zoo("cnn", (10, 10, 3), filters=(8,)).randomized(5)
+    images = RNG.integers(0, 256, (3, 10, 10, 3)).astype(np.uint8)
+    classes = network.logits(images).argmax(-1)
+    same = attributions.attributions(network, images, classes, seed=5)
+    other = attributions.attributions(network, images, classes, seed=6)
+    assert [found.method for found in same] == list(attributions.METHODS)
+    for a, b in zip(same, other, strict=True):
+        assert a.trained.shape == (3, 10, 10)
+        np.testing.assert_array_equal(a.trained, a.random)
+        np.testing.assert_allclose(a.correlation[~np.isnan(a.correlation)], 1, rtol=1e-6)
+        np.testing.assert_array_equal(a.trained, b.trained)
+        assert np.nanmax(np.append(b.correlation, 0)) < 0.9, a.method
 
 
 # ---------------------------------------------------------------------------------------------------------------- Grad-CAM

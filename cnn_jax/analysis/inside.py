@@ -13,18 +13,21 @@ from cnn_jax.analysis.attributions import Attribution, attributions
 from cnn_jax.analysis.confusion import Mistake, confusion_matrix, mistakes
 from cnn_jax.analysis.excitation import Responses, Top
 from cnn_jax.analysis.kernels import Kernels, first_kernels
-from cnn_jax.analysis.maximise import Maximised, maximise
+from cnn_jax.analysis.maximise import STEPS, Maximised, maximise
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.analysis.patches import Patch, ReceptiveField, cut
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
-from cnn_jax.nn import layer_table
+from cnn_jax.nn import flat, layer_table
 
 LAYERS = 4  # that are shown by default
 EXAMPLES = 4  # test images whose maps and attributions are shown
 SANITY = 8  # test images that the correlations of the sanity check are means of, the examples among them
 FEW, MANY = 12, 32  # channels of a layer that are shown: many where their patches are small
 _SMALL = 12  # pixels along an axis
+# Multiply-accumulates that the maximisation of a layer may take, some ten seconds of two cores: a large network shows fewer
+# channels, found in fewer steps, and has half of the images in its sanity check.
+_WORK, _LARGE = 5e11, 3e8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +128,9 @@ def default_layers(network: TrainedNetwork, most: int = LAYERS) -> list[str]:
         weighted: list[str] = []
         open_group = False
         for layer in network.spec:
-            inside = [inner.name for part in layer.nested for inner in part]
             if layer.follows and open_group:
                 weighted[-1] = layer.name
-            elif open_group := sum(rows[name].params for name in (layer.name, *inside)) > 0:
+            elif open_group := sum(rows[inner.name].params for inner in flat([layer])) > 0:
                 weighted.append(layer.name)
         last = network.spec[-1].name
         names = [*weighted, *([last] if weighted[-1:] != [last] else [])]
@@ -166,7 +168,9 @@ def look_inside(
     for name in names:
         tell(f"maximising {name}")
         views.append(_view(network, images, name, found[name], choice))
-    chosen = [choice.image] if choice.image is not None else _examples(labels, answers_N, [m.image for m in wrong])
+    count = EXAMPLES if network.macs > _LARGE else SANITY
+    found_images = _examples(labels, answers_N, [m.image for m in wrong])[:count]
+    chosen = found_images if choice.image is None else [choice.image]
     shown = chosen[:EXAMPLES]
     maps = network.features(images[shown], [choice.layer] if choice.layer else _spatial(network, names))
     cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 and network.spec else None
@@ -182,13 +186,15 @@ def _view(network: TrainedNetwork, images: np.ndarray, name: str, responses: Res
     shape, size = network.feature_shapes[name], network.input_shape[:-1]
     sizes = None if field.last is None else tuple(part.size for part in field.last)
     most = MANY if max(sizes or size) <= _SMALL else FEW
+    steps = STEPS // 2 if network.macs > _LARGE else STEPS
+    most = min(most, max(4, int(_WORK / (3 * steps * max(network.macs, 1)))))
     channels = (choice.channel,) if choice.channel is not None else tuple(range(min(shape[-1], most)))
     top = responses.most()
     patches = [
         [cut(images[i], field.window(at), field.seen(at)) for i, at in zip(top.images[c], top.positions[c], strict=True)]
         for c in channels
     ]
-    maximised = maximise(network, name, channels)
+    maximised = maximise(network, name, channels, steps=steps)
     where = field.window(maximised.position), field.seen(maximised.position)
     window = [cut(pixels, *where) for pixels in maximised.pixels]
     return LayerView(name, shape, sizes, responses, top, channels, patches, maximised, window)

@@ -27,7 +27,7 @@ Features = dict[str, Any]
 Apply = Callable[[Variables, jax.Array], tuple[jax.Array, Features]]  # (variables, x_NSC) -> (logits_NK, features)
 
 BATCH = 256  # images of a batch at most
-_BATCH_BYTES = 2**26  # of a batch's activations
+_BATCH_BYTES = 2**28  # of a batch's activations
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -40,8 +40,8 @@ class TrainedNetwork:
       input_shape: (*S, C) of an image.
       num_classes: K.
       normalization: what converts uint8 images to inputs.
-      apply: `model.apply` in evaluation mode. The same object in every copy of this network with other variables, so that
-        programs compiled with `apply` as a static argument are compiled once.
+      apply: `model.apply` in evaluation mode. The same object for equal models, so that programs compiled with `apply` as a
+        static argument are compiled once.
       trial: the trial that was trained; None for a network made by `from_model`.
       record: its record; likewise.
     """
@@ -57,7 +57,7 @@ class TrainedNetwork:
 
     def __post_init__(self) -> None:
         if self.apply is None:
-            object.__setattr__(self, "apply", functools.partial(evaluate, self.model))
+            object.__setattr__(self, "apply", _apply_of(self.model))
 
     @classmethod
     def from_model(
@@ -99,6 +99,13 @@ class TrainedNetwork:
         return named(self.model.spec) if isinstance(self.model, CNN) else None
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image; 0 where they are not known."""
+        if self.spec is None:
+            return (self.record.macs if self.record else 0) or 0
+        return layer_table(self.spec, self.input_shape).macs
+
+    @property
     def label(self) -> str:
         """How messages name the network."""
         return f"trial {self.trial.id}" if self.trial else f"model {type(self.model).__name__}"
@@ -128,14 +135,17 @@ class TrainedNetwork:
           UsageError: the images have another shape or type.
         """
         array = images if isinstance(images, jax.Array) else np.asarray(images)
-        if array.shape[1:] != self.input_shape or array.ndim != len(self.input_shape) + 1:
-            wanted = ", ".join(map(str, self.input_shape))
-            raise UsageError(f"images have shape {array.shape}: {self.label} takes (N, {wanted})")
+        self._check_shape(array.shape)
         if np.issubdtype(array.dtype, np.floating):
             return array.astype(np.float32)
         if not np.issubdtype(array.dtype, np.integer):
             raise UsageError(f"images have type {array.dtype}: must be uint8 0..255, or floats as the network was trained on")
         return self.normalization(array)
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape[1:] != self.input_shape or len(shape) != len(self.input_shape) + 1:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise UsageError(f"images have shape {shape}: {self.label} takes (N, {wanted})")
 
     def logits(self, images: Any) -> np.ndarray:
         """Compute the logits (N, K) of images, as `inputs` takes them, in batches."""
@@ -201,6 +211,7 @@ class TrainedNetwork:
             yield piece, count
 
     def _batches(self, images: Any, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        self._check_shape(np.shape(images))
         variables = jax.device_put(self.variables)
         for piece, count in self.batches(images):
             logits, features = _forward(self.apply, names, variables, self.inputs(piece))
@@ -220,6 +231,18 @@ def evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[
     """Compute (logits_NK, features) of inputs in evaluation mode."""
     out: Any = model.apply(variables, x_NSC, train=False)
     return out
+
+
+def _apply_of(model: nn.Module) -> Apply:
+    try:
+        return _cached_apply(model)
+    except TypeError:  # a module of a fork with fields that cannot be hashed
+        return functools.partial(evaluate, model)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_apply(model: nn.Module) -> Apply:
+    return functools.partial(evaluate, model)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

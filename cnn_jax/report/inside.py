@@ -170,7 +170,7 @@ def _maps(inside: "Inside") -> str:
         for name, maps in inside.maps.items():
             shown = range(min(maps.shape[-1], MAPS))
             if maps.ndim == 4:
-                small = [tiles.fitted(tiles.sequential(maps[e, ..., c], tops[name]), 52) for c in shown]
+                small = [tiles.fitted(tiles.sequential(maps[e, ..., c], tops[name]), 64) for c in shown]
             else:
                 small = [tiles.fitted(tiles.sequential(maps[e, c].reshape(1, 1), tops[name]), 20) for c in shown]
             caption = f"<b>{svg.escape(name)}</b> channels 0 to {len(shown) - 1} of {maps.shape[-1]}"
@@ -217,7 +217,12 @@ def _channel_caption(view: "LayerView", i: int, name: str) -> str:
     top, reached = float(view.top.values[channel, 0]), float(view.maximised.values[i])
     title = svg.escape(name) if name else f"channel {channel}"
     silent = " silent;" if view.responses.silent[channel] else ""
-    return f"<b>{title}</b>{silent} images {top:.2g}, maximised {reached:.2g}"
+    return f"<b>{title}</b>{silent} images {number(top)}, maximised {number(reached)}"
+
+
+def number(value: float) -> str:
+    """An output in few characters: '0.63', '12', '1300'."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _saliency(inside: "Inside") -> str:
@@ -231,9 +236,11 @@ def _saliency(inside: "Inside") -> str:
         figures += [_attribution(found, e, index) for found in inside.attributions]
         examples.append(svg.tag("div", svg.tag("div", "".join(figures), class_="tiles methods"), class_="example"))
     rows = [(found.method, correlation_text(found), _blank_text(found)) for found in inside.attributions]
-    columns = "method", "rank correlation with random parameters", "blank pictures"
+    columns = "method", "rank correlation", "blank pictures"
     images = words.count(len(inside.attributions[0].correlation), "image")
-    below = f"Mean of Spearman's rank correlation over {images}: 1 is the same picture, 0 an unrelated one."
+    below = (
+        f"Mean of Spearman's rank correlation between the two rows over {images}: 1 is the same picture, 0 an unrelated one."
+    )
     table = html.table_box(columns, rows, label="Sanity check") + svg.tag("p", below, class_="note")
     note = (
         "Which pixels the logit of the network's answer depends on. Upper row: the trained network. Lower row: the same "

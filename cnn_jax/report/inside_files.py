@@ -64,6 +64,11 @@ def terminal(networks: Sequence[Shown], console: Console) -> None:
         if i:
             console.print()
         _one(shown, console)
+        if len(shown.cell.records) > 1 and not any(other.cell == shown.cell for other in networks[i + 1 :]):
+            never = shown.cell.never_right
+            which = f": {_numbers(never)}" if never else ""
+            seeds = f"None of {len(shown.cell.records)} seeds"
+            console.print(f"{seeds} gets {words.count(len(never), 'test image')} right{which}.")
 
 
 def _one(shown: Shown, console: Console) -> None:
@@ -78,10 +83,6 @@ def _one(shown: Shown, console: Console) -> None:
         console.print(f"Sanity check, rank correlation with random parameters: {', '.join(parts)}.")
     if pairs := pages.confused_pairs(inside, 3):
         console.print(f"Most confused: {', '.join(pairs)}; surest mistakes: {_numbers([m.image for m in inside.mistakes])}.")
-    if len(shown.cell.records) > 1:
-        never = shown.cell.never_right
-        which = f": {_numbers(never)}" if never else ""
-        console.print(f"No seed of {len(shown.cell.records)} gets {words.count(len(never), 'test image')} right{which}.")
 
 
 def _accuracy(shown: Shown) -> str:
