@@ -1,4 +1,4 @@
-"""What launch.py does besides sweeping: describe, report, compare."""
+"""What launch.py does besides sweeping: describe, report, compare; `measure` has a file of its own."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from absl import flags as absl_flags
 
 from cnn_jax import sweep
 from cnn_jax.cli import flags
+from cnn_jax.cli.measure import measure
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Description
@@ -109,4 +110,9 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"describe": describe, "report": report, "compare": compare}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "describe": describe,
+    "report": report,
+    "compare": compare,
+    "measure": measure,
+}
