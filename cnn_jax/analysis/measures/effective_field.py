@@ -22,8 +22,8 @@ def effective_field(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict
     Source: Luo et al. 2016, "Understanding the effective receptive field in deep convolutional neural networks": the gradient
     of a centre unit with respect to the image. Here the weight of a pixel is the mean over test images of
     |d sum_c s_c y_c / d x|, summed over the channels of the image, with y_c the centre unit of channel c and s_c a random
-    sign; `width` has the formulas. A net of n convolutions of k x k ones has the n-fold box: std sqrt(n (k^2 - 1) / 12) per axis, of
-    which the share of the theoretical field falls as 1 / sqrt(n).
+    sign; `width` has the formulas. A net of n convolutions of k x k ones has the n-fold box: std sqrt(n (k^2 - 1) / 12) per
+    axis, and its share of the theoretical field falls as 1 / sqrt(n).
 
     Returns:
       Per layer with a receptive field: 'field_std', the standard deviation in pixels, and 'field_share', the share of the
@@ -114,7 +114,7 @@ def width(weights_S: np.ndarray, signal: Signal, circular: bool = False) -> tupl
         variance = float(p_i @ i**2) - float(p_i @ i) ** 2
         variances.append(variance)
         shares.append(math.sqrt(12 * max(variance, 0.0) + 1) / (min(high, n - 1) - max(low, 0) + 1))
-    return float(np.sqrt(max(np.mean(variances), 0.0))), float(np.mean(shares))
+    return math.sqrt(max(sum(variances) / len(variances), 0.0)), sum(shares) / len(shares)
 
 
 def _seen(field: Field, position: int) -> tuple[int, int]:
