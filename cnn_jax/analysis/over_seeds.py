@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import threadpoolctl
 
 from cnn_jax import plugins, stats
 from cnn_jax.analysis import measures, similarity
@@ -18,6 +19,7 @@ from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 
+WORKERS = 2  # threads, each of which measures networks of one shape
 _GRAM_BYTES = 2**30  # of all networks' grams together
 Progress = Callable[[int, int], None]  # trials measured, trials in all
 
@@ -52,7 +54,7 @@ class Measured:
 def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = lambda done, total: None) -> Measured:
     """Measure every trained network of a sweep.
 
-    Networks that differ only in seeds share their compiled programs. Two groups of such networks are measured at a time.
+    Networks that differ only in seeds share their compiled programs; `WORKERS` groups of them are measured at a time.
 
     Args:
       dir: folder of the sweep.
@@ -88,7 +90,8 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
 
     most_grams = _GRAM_BYTES // (4 * 256 * 256 * 10)
     progress(0, len(done))
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    # NumPy's own threads, two for each of ours, would wait for each other: on a busy machine six times as long.
+    with threadpoolctl.threadpool_limits(1, "blas"), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         tasks = [pool.submit(measure_group, group) for group in groups.values()]
         try:
             for task in concurrent.futures.as_completed(tasks):

@@ -41,7 +41,7 @@ def position(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, f
 def read_out(x_NSC: np.ndarray) -> np.ndarray:
     """R squared (A,) of each of `targets`: 1 - sum of squared errors / sum of squares, on the second half of the images.
 
-    Below 0 where the fit of the first half is worse than a constant there.
+    Below 0 where the fit of the first half is worse than a constant there; nan for a target that is the same everywhere.
     """
     target_SA = targets(x_NSC.shape[1:-1])
     half = len(x_NSC) // 2
@@ -57,7 +57,9 @@ def read_out(x_NSC: np.ndarray) -> np.ndarray:
         return np.zeros(target_SA.shape[1])
     weight_CA = np.linalg.solve(gram_CC + ridge * np.eye(len(gram_CC)), fitted_MC.T @ y_fit_MA)
     error_MA = y_MA - (scored_MC - centre_C) @ weight_CA
-    return 1 - (error_MA**2).sum(axis=0) / (y_MA**2).sum(axis=0)
+    total_A = (y_MA**2).sum(axis=0)
+    share_A = (error_MA**2).sum(axis=0) / np.where(total_A > 0, total_A, 1.0)
+    return np.where(total_A > 0, 1 - share_A, np.nan)
 
 
 def targets(spatial: tuple[int, ...]) -> np.ndarray:
