@@ -140,8 +140,8 @@ def error_by_distance(
 
     Every image is shifted to every place at which its content stays inside. The distances are 0 to D, the largest that half of
     the images reach, and only these images count, each with the mean error of its places at a distance: so all distances
-    are compared on the same images. Empty where most contents fill their image. Source: Alsallakh et al. 2021, "Mind the pad:
-    CNNs can develop blind spots", who move an object over the image.
+    are compared on the same images. Empty where most contents fill their image. The question is that of Alsallakh et al. 2021,
+    "Mind the pad: CNNs can develop blind spots": activations near the border are suppressed, and what lies there is missed.
     """
     margins_N4 = content_margins(images_NHWC, blank_C)
     free_N2 = margins_N4.reshape(-1, 2, 2).sum(axis=2)

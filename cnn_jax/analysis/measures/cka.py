@@ -41,7 +41,7 @@ def grams(network: TrainedNetwork, dataset: Dataset) -> dict[str, np.ndarray]:
 def unit_gram(x_ND: np.ndarray) -> np.ndarray:
     """Gram matrix (N, N), U-centred and scaled to unit length; zeros where all images have the same values.
 
-    U-centring (Szekely and Rizzo 2014, "Partial distance correlation with methods for dissimilarities", definition 2): zero
+    U-centring (Szekely and Rizzo 2014, "Partial distance correlation with methods for dissimilarities"): zero
     diagonal, and off it K_ij - sum_j K_ij / (N - 2) - sum_i K_ij / (N - 2) + sum_ij K_ij / ((N - 1)(N - 2)), of K without its
     diagonal. The inner product of two such matrices, over N (N - 3), is the unbiased HSIC of Song et al. 2012, so with unit
     length it is the unbiased linear CKA: 0 on average for independent representations, however wide, where the plain form

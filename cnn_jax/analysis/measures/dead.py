@@ -12,8 +12,8 @@ TOLERANCE = 1e-6  # of the widest range of a channel of the layer
 def dead(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
     """Share of a layer's channels whose output is the same at every position of every test image.
 
-    A rectifier whose input is never positive is dead (Lu et al. 2019, "Dying ReLU and initialization"; Zeiler and Fergus 2014,
-    section 4.1, on first-layer filters). Formula: `dead_share`. Layers with units: convolutions, dense layers, activations.
+    A rectifier whose input is never positive is dead (Lu et al. 2019, "Dying ReLU and initialization: theory and
+    numerical examples"). Formula: `dead_share`. Layers with units: convolutions, dense layers, activations.
 
     Returns:
       'dead' per layer.

@@ -12,8 +12,9 @@ ALIKE = 0.95  # cosine
 def duplicates(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
     """Share of a layer's filters that repeat an earlier one: the cosine of their kernels is at least `ALIKE`.
 
-    Source: RoyChowdhury, Sharma and Learned-Miller 2017, "Reducing duplicate filters in deep neural networks". Scale and bias
-    do not count: of two such filters, one answers as a multiple of the other does, up to the bias.
+    Source: Ayinde, Inanc and Zurada 2019, "Redundant feature pruning for accelerated inference in deep neural networks", who
+    group filters by their cosine. Scale and bias do not count: of two such filters, one answers as a multiple of the other
+    does, up to the bias.
 
     Returns:
       'duplicates' per convolution; 'duplicates_untrained' of the network before training.

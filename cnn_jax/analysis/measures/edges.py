@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 
-from cnn_jax.analysis.measures.sample import kernels, untrained
+from cnn_jax.analysis.measures.sample import Kernel, kernels, untrained
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
+from cnn_jax.nn import flat
 
 ANGLES = 24  # orientations in 180 degrees
 SOBEL = math.sqrt(0.5 / math.log(2))  # deviation of the Gaussian whose derivative on a 3x3 grid is the Sobel kernel
@@ -27,33 +28,29 @@ def edges(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
 
     Returns:
       'edges' and 'edges_untrained' of the first convolution, the latter over `_RANDOM` kernels or more, drawn as its initial
-      values are; nothing for a network without a convolution over two axes or with a kernel of one position.
+      values are (of a linen module that is not a `CNN`, over its initial values alone); nothing for a network without a
+      convolution over two axes, or with a first kernel of one position.
     """
     del dataset
-    found = [kernel for kernel in kernels(network) if kernel.value.ndim == 4][:1]
-    if not found or max(found[0].value.shape[:2]) < 2:
+    first = next((kernel for kernel in kernels(network) if kernel.value.ndim == 4), None)
+    if first is None or max(first.value.shape[:2]) < 2:
         return {}
-    first, path = found[0], ("params", *found[0].path)
-    filters = first.value.shape[-1]
-    start = untrained(network)
-    drawn = [_at(start.variables, path)]
-    seed = start.trial.seed if start.trial else 0
-    for more in range(1, -(-_RANDOM // filters) if _is_small(network) else 1):
-        drawn.append(_at(network.randomized(seed + 1000 * more).variables, path))
     return {
         "edges": {first.layer: float(edge_scores(first.value).mean())},
-        "edges_untrained": {first.layer: float(np.mean([edge_scores(kernel).mean() for kernel in drawn]))},
+        "edges_untrained": {first.layer: float(np.mean([edge_scores(drawn).mean() for drawn in _random(network, first)]))},
     }
 
 
-def _at(variables: object, path: tuple[str, ...]) -> np.ndarray:
-    return np.asarray(functools.reduce(lambda tree, key: tree[key], path, variables))  # type: ignore[index]
-
-
-def _is_small(network: TrainedNetwork) -> bool:
-    import jax
-
-    return sum(leaf.size for leaf in jax.tree.leaves(network.variables["params"])) < 10**6
+def _random(network: TrainedNetwork, first: Kernel) -> list[np.ndarray]:
+    """Initial kernels (K, K, C, F) of the layer: of this trial, and more by its initializer where that is one of NumPy."""
+    found = [next(kernel.value for kernel in kernels(untrained(network)) if kernel.path == first.path)]
+    layer = next((one for one in flat(network.spec or ()) if one.name == first.layer), None)
+    draw = layer.initializer(first.path[-1], 2) if layer else None
+    rng = np.random.default_rng(network.trial.seed if network.trial else 0)
+    for _ in range(1, -(-_RANDOM // first.value.shape[-1]) if draw else 1):
+        assert draw is not None
+        found.append(draw(rng, first.value.shape, np.dtype(np.float32)))
+    return found
 
 
 def edge_scores(kernel_KKCF: np.ndarray) -> np.ndarray:

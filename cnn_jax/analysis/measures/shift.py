@@ -14,7 +14,7 @@ MOST = 4  # positions, and no more than a quarter of an axis
 def shift(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
     """Share of test images with the same answer before and after a shift by 1, 2, ... positions, over all directions.
 
-    Source: Zhang 2019, "Making convolutional networks shift-invariant again", section 4.2 (consistency); circular shifts, in
+    Source: Zhang 2019, "Making convolutional networks shift-invariant again" (consistency); circular shifts, in
     which no pixel is lost, as in Chaman and Dokmanic 2021, "Truly shift-invariant convolutional neural networks". The answer
     need not be right. `analysis.padding_card` has every shift, also with blank pixels in place of those that come around.
 

@@ -10,7 +10,7 @@ from cnn_jax.data import Dataset
 def sparsity(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
     """Share of a layer's outputs that are exactly zero on test images; 0 for activations that are never zero.
 
-    Source: Glorot, Bordes and Bengio 2011, "Deep sparse rectifier neural networks", section 4.1.
+    Source: Glorot, Bordes and Bengio 2011, "Deep sparse rectifier neural networks".
 
     Returns:
       'sparsity' per layer with units: convolutions, dense layers, activations.
