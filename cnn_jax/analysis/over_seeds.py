@@ -68,8 +68,10 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     found = store.read(dir)
     done = [record for record in found if record["status"] == "done" and record["params_sha256"]]
     if not done:
-        open_trial(dir, found[0]["trial"] if len(found) == 1 else "best")  # says what is wrong
-        raise UsageError(f"{dir}: no trained parameters were kept: train without --nokeep_params, in another folder")
+        if any(record["status"] == "done" for record in found):
+            raise UsageError(f"{dir}: trained parameters were not kept: train without --nokeep_params, in another folder")
+        lost = f": all {len(found)} diverged or failed" if found else ""
+        raise UsageError(f"{dir} holds no finished trial{lost}")
     groups: dict[str, list[stats.Record]] = {}
     for record in done:
         groups.setdefault(stats.key(record["config"]), []).append(record)
@@ -200,16 +202,24 @@ def summarize(records: Sequence[stats.Record], values: Sequence[Value], factor: 
 
 
 _METRIC = "measure"
+_ROUNDING = 1e-6
 
 
 def _means(
     records: Sequence[stats.Record], table: Mapping[str, float]
 ) -> tuple[stats.Design, list[stats.Cell], stats.Means] | None:
     """Design, cells with values and their means; None without values."""
-    mine = [record | {_METRIC: table.get(record["trial"])} for record in records]
+    if not (own := {record["trial"]: table[record["trial"]] for record in records if record["trial"] in table}):
+        return None
+    distinct = np.unique(list(own.values()))
+    if np.ptp(distinct) <= _ROUNDING * np.abs(distinct).max():  # the same for all by definition, but for rounding
+        own = dict.fromkeys(own, float(distinct[0]))
+    mine = [record | {_METRIC: own.get(record["trial"])} for record in records]
     whole = stats.design(mine)
     cells = [cell for cell in whole.cells if cell.values(_METRIC).size]
-    return (whole, cells, stats.Means.of([cell.values(_METRIC) for cell in cells])) if cells else None
+    # Widths in pixels and shares of few filters take few values: runs that agree may differ by the rounding to the next.
+    step = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
+    return whole, cells, stats.Means.of([cell.values(_METRIC) for cell in cells], step)
 
 
 def _average(means: stats.Means) -> stats.Estimate:

@@ -1,6 +1,7 @@
 """Padding card: what a network does near the border and under shifts, per padding mode. N images, *S = (H, W), C channels."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 
 IMAGES = 200  # test images at most
+_AT_ONCE = 2048  # shifted images that are answered together, at least
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -152,15 +154,24 @@ def error_by_distance(
     chosen = np.flatnonzero(reach_N >= most)
     images, labels, margins = images_NHWC[chosen], labels_N[chosen], margins_N4[chosen]
     wrong, places = np.zeros((len(chosen), most + 1)), np.zeros((len(chosen), most + 1))
+    waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # indices of images, their distances, shifted images
+
+    def answer() -> None:
+        """Many shifts at a time: batches of one size need one program."""
+        index, distance, moved = (np.concatenate(part) for part in zip(*waiting, strict=True))
+        np.add.at(wrong, (index, distance), network.logits(moved).argmax(-1) != labels[index])
+        np.add.at(places, (index, distance), 1)
+        waiting.clear()
+
     lowest, highest = -margins.max(axis=0)[[0, 2]], margins.max(axis=0)[[1, 3]]
-    for dy in range(lowest[0], highest[0] + 1):
-        for dx in range(lowest[1], highest[1] + 1):
-            inside = np.flatnonzero(stays_inside(margins, dy, dx))
-            distance = (margins[inside] + np.array([dy, -dy, dx, -dx])).min(axis=1)
-            inside, distance = inside[distance <= most], distance[distance <= most]
-            if len(inside):
-                answers = network.logits(shifted(images[inside], dy, dx, blank_C)).argmax(-1)
-                wrong[inside, distance] += answers != labels[inside]
-                places[inside, distance] += 1
+    for dy, dx in itertools.product(range(lowest[0], highest[0] + 1), range(lowest[1], highest[1] + 1)):
+        inside = np.flatnonzero(stays_inside(margins, dy, dx))
+        distance = (margins[inside] + np.array([dy, -dy, dx, -dx])).min(axis=1)
+        inside, distance = inside[distance <= most], distance[distance <= most]
+        waiting.append((inside, distance, shifted(images[inside], dy, dx, blank_C)))
+        if sum(len(index) for index, _, _ in waiting) >= _AT_ONCE:
+            answer()
+    if waiting:
+        answer()
     rate = wrong / places  # every chosen image has a place at every distance up to `most`
     return {d: float(rate[:, d].mean()) for d in range(most + 1)}

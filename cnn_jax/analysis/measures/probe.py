@@ -9,7 +9,7 @@ from cnn_jax.analysis.measures.sample import representations, untrained
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 
-TRAIN, VALIDATION, TEST = 1000, 1000, 10_000  # images at most
+TRAIN, VALIDATION, TEST = 1000, 1000, 2000  # images at most
 MOST_VALUES = 2**15  # of an image; larger outputs are averaged over blocks of neighbouring positions
 STRENGTHS = (1e-3, 1e-2, 1e-1)  # of the penalty, in units of the mean squared norm of a centred image
 PIXELS = "pixels"  # the layer before the first
