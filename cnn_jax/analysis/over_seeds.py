@@ -213,7 +213,7 @@ def _means(
         return None
     distinct = np.unique(list(own.values()))
     if np.ptp(distinct) <= _ROUNDING * np.abs(distinct).max():  # the same for all by definition, but for rounding
-        own = dict.fromkeys(own, float(distinct[0]))
+        own, distinct = dict.fromkeys(own, float(distinct[0])), distinct[:1]
     mine = [record | {_METRIC: own.get(record["trial"])} for record in records]
     whole = stats.design(mine)
     cells = [cell for cell in whole.cells if cell.values(_METRIC).size]

@@ -105,43 +105,46 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str | None) -> None:
     clearest = sorted(range(len(lines)), key=lambda i: (math.isnan(lines[i].p), lines[i].p))[:ROWS]
     shown = [lines[i] for i in sorted(clearest)]
+    spans = {_span(line) for line in shown if line.term}
+    one_span = len(spans) == 1
     columns = [Column("measure", left=True), Column("layer", left=True), Column("mean")]
     if factor:
-        columns += [Column(f"{factor}", left=True), Column("difference"), Column("p")]
-    columns += [Column("95 % interval", optional=True), Column("over untrained", optional=True)]
-    console.print(dataset, style="bold")
-    print_table(console, columns, [Row(_cells(line, factor), "bold" if line.claimed else "") for line in shown])
+        columns += [] if one_span else [Column(factor, left=True)]
+        columns += [Column(next(iter(spans)) if one_span else "difference"), Column("p"), Column("its interval", optional=True)]
+    columns += [Column("over untrained", optional=True), Column("95 % interval", optional=True)]
+    console.print(f"{dataset}, by {factor}" if factor else dataset, style="bold")
+    rows = [Row(_cells(line, factor, one_span), "bold" if line.claimed else "") for line in shown]
+    print_table(console, columns, rows)
     if len(shown) < len(lines):
         console.print(f"the {len(shown)} clearest of {len(lines)} lines; all are in levels.csv", style="dim")
     if factor:
         console.print(
-            f"bold: {factor} has an effect, at 5 % for all lines together (Holm). Intervals hold for new seeds; those of "
-            "differences for all contrasts of a line together."
+            f"bold: {factor} has an effect, at 5 % for all lines together (Holm). Intervals hold for new seeds; that of a "
+            "difference for all contrasts of its line."
         )
 
 
-def _cells(line: "Line", factor: str | None) -> list[str]:
+def _span(line: "Line") -> str:
+    assert line.term is not None
+    return f"{line.term.span.b} − {line.term.span.a}"
+
+
+def _cells(line: "Line", factor: str | None, one_span: bool) -> list[str]:
     out = [line.name, line.layer, _number(line.mean.value)]
-    if factor and line.term:
-        span = line.term.span
-        e = span.simultaneous
-        out += [f"{span.b} − {span.a}", f"{_signed(e.value)}{_bounds(e)}", _p(line.p)]
-    elif factor:
-        out += ["", "", ""]
-    gained = f"{_signed(line.gained.value)}{_bounds(line.gained)}" if line.gained else ""
-    return [*out, _bounds(line.mean).strip(" ()"), gained]
+    if factor:
+        out += [] if one_span else [_span(line) if line.term else ""]
+        e = line.term.span.simultaneous if line.term else None
+        out += [_number(e.value, "+"), _p(line.p), _bounds(e)] if e else ["", "", ""]
+    gained = f"{_number(line.gained.value, '+')} ({_bounds(line.gained)})" if line.gained else ""
+    return [*out, gained.removesuffix(" ()"), _bounds(line.mean)]
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−") if math.isfinite(value) else "–"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3g}".replace("-", "−")
+def _number(value: float, sign: str = "-") -> str:
+    return f"{value:{sign}.3f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def _bounds(e: stats.Estimate) -> str:
-    return f" ({_number(e.low)} to {_number(e.high)})" if e.known else ""
+    return f"{_number(e.low)} to {_number(e.high)}" if e.known else ""
 
 
 def _p(p: float) -> str:
