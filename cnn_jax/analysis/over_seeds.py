@@ -12,7 +12,8 @@ import threadpoolctl
 from cnn_jax import plugins, stats
 from cnn_jax.analysis import measures, similarity
 from cnn_jax.analysis.measures import UNTRAINED, Measure
-from cnn_jax.analysis.measures.cka import grams
+from cnn_jax.analysis.measures.cka import IMAGES, grams
+from cnn_jax.analysis.measures.probe import PIXELS
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.analysis.trained import open_trial
 from cnn_jax.data import Dataset
@@ -65,12 +66,12 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
       UsageError: no trial has a trained network to look into; the data have changed; a measure is unknown or failed.
     """
     functions = {name: measures.load(name) for name in dict.fromkeys(names)}
-    found = store.read(dir)
-    done = [record for record in found if record["status"] == "done" and record["params_sha256"]]
+    trials = store.read(dir)
+    done = [record for record in trials if record["status"] == "done" and record["params_sha256"]]
     if not done:
-        if any(record["status"] == "done" for record in found):
+        if any(record["status"] == "done" for record in trials):
             raise UsageError(f"{dir}: trained parameters were not kept: train without --nokeep_params, in another folder")
-        lost = f": all {len(found)} diverged or failed" if found else ""
+        lost = f": all {len(trials)} diverged or failed" if trials else ""
         raise UsageError(f"{dir} holds no finished trial{lost}")
     groups: dict[str, list[stats.Record]] = {}
     for record in done:
@@ -86,11 +87,12 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
             first = network
             dataset = network.dataset()
             values = [value for name, function in functions.items() for value in _values(name, function, network, dataset)]
-            layers = grams(network, dataset) if "cka" in functions and len(finished) < most_grams else {}
-            finished.append((record["trial"], values, {name: gram.astype(np.float32) for name, gram in layers.items()}))
+            found = grams(network, dataset) if "cka" in functions and len(finished) < most_grams else {}
+            layers = {name: gram.astype(np.float32) for name, gram in found.items() if name != PIXELS}
+            finished.append((record["trial"], values, layers))
             progress(len(finished), len(done))
 
-    most_grams = _GRAM_BYTES // (4 * 256 * 256 * 10)
+    most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # networks of ten layers
     progress(0, len(done))
     # NumPy's own threads, two for each of ours, would wait for each other: on a busy machine six times as long.
     with threadpoolctl.threadpool_limits(1, "blas"), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
@@ -106,7 +108,7 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
         tuple(done),
         tuple(value for _, values, _ in finished for value in values),
         tuple(_similarities(done, {trial: layers for trial, _, layers in finished if layers})),
-        tuple(_left_out(found)),
+        tuple(_left_out(trials)),
     )
 
 

@@ -27,7 +27,8 @@ _USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME]
 Measure what the trained networks of a sweep learned: a number per layer, with intervals over seeds and
 contrasts between the levels of a factor. Writes DIR/inspect/measures.csv.
 """
-ROWS = 16  # of the table; with the sentences around it this fills a screen of 24 lines
+ROWS = 14  # of the table; with the sentences around it this fills a screen of 24 lines
+_ALWAYS = ("probe_gain", "edges")  # names that are shown first
 _SECONDS = 10.0  # between lines of progress where there is no live display
 
 
@@ -103,7 +104,8 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str | None) -> None:
-    clearest = sorted(range(len(lines)), key=lambda i: (math.isnan(lines[i].p), lines[i].p))[:ROWS]
+    order = {i: (line.name not in _ALWAYS, math.isnan(line.p), line.p) for i, line in enumerate(lines)}
+    clearest = sorted(order, key=order.__getitem__)[:ROWS]
     shown = [lines[i] for i in sorted(clearest)]
     spans = {_span(line) for line in shown if line.term}
     one_span = len(spans) == 1
@@ -117,6 +119,10 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     print_table(console, columns, rows)
     if len(shown) < len(lines):
         console.print(f"the {len(shown)} clearest of {len(lines)} lines; all are in levels.csv", style="dim")
+    gains = [(f"probe {line.layer}", line.mean) for line in lines if line.name == "probe_gain"]
+    gains += [("edges over random", line.gained) for line in lines if line.name == "edges" and line.gained]
+    if gains:
+        console.print("; ".join(f"{what} {_number(e.value, '+')} ({_bounds(e)})".removesuffix(" ()") for what, e in gains))
     if factor:
         console.print(
             f"bold: {factor} has an effect, at 5 % for all lines together (Holm). Intervals hold for new seeds; that of a "

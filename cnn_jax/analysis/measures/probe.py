@@ -26,7 +26,8 @@ def probe(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
     ones the largest), and the accuracy is that on test images.
 
     Returns:
-      'probe' per layer and for 'pixels'; 'probe_untrained' per layer, of the network before training.
+      'probe' per layer and for 'pixels'; 'probe_untrained' per layer, of the network before training; 'probe_gain' of the last
+      layer 'over first' layer, 'over pixels' and 'over untrained' last layer.
     """
     fit_images, fit_labels = dataset.train_images[:TRAIN], dataset.train_labels[:TRAIN]
     held_images, held_labels = dataset.validation_images[:VALIDATION], dataset.validation_labels[:VALIDATION]
@@ -36,10 +37,12 @@ def probe(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
         fit_images, fit_labels = fit_images[:cut], fit_labels[:cut]
     parts = (fit_images, fit_labels), (held_images, held_labels), (dataset.test_images[:TEST], dataset.test_labels[:TEST])
     classes = network.num_classes
-    return {
-        "probe": _scores(network, parts, classes, with_pixels=True),
-        "probe_untrained": _scores(untrained(network), parts, classes, with_pixels=False),
-    }
+    found = _scores(network, parts, classes, with_pixels=True)
+    before = _scores(untrained(network), parts, classes, with_pixels=False)
+    first, last = next(iter(before)), list(before)[-1]
+    compared = {"over first": found[first], "over pixels": found[PIXELS], "over untrained": before[last]}
+    gains = {what: found[last] - value for what, value in compared.items()}
+    return {"probe": found, "probe_untrained": before, "probe_gain": gains}
 
 
 def _scores(network: TrainedNetwork, parts: tuple, classes: int, with_pixels: bool) -> dict[str, float]:
