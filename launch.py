@@ -5,6 +5,8 @@ python launch.py describe --model=NAME   its layers: shapes, parameters, MACs,
 python launch.py report DIR [DIR ...]    rebuild a report; or merge several
                                          sweeps into --out
 python launch.py compare DIR DIR         two sweeps, cell by cell
+python launch.py inspect DIR [TRIAL ...] look inside trained networks
+python launch.py measure DIR             what they learned in numbers, over seeds
 --help after any of them                 what it does, and its flags
 """
 

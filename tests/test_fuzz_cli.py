@@ -84,7 +84,11 @@ def launch(words: list[str]) -> tuple[int, str, str]:
     """The command line in this process, with flags of its own; planned, not run."""
     before, path = flags.FLAGS, list(sys.path)
     flags.FLAGS = flags.FlagValues()
-    planned = words if words[:1] in (["describe"], ["report"], ["compare"]) else [*words[:1], "--dry_run", *words[1:]]
+    planned = (
+        words
+        if words[:1] in (["describe"], ["report"], ["compare"], ["inspect"], ["measure"])
+        else [*words[:1], "--dry_run", *words[1:]]
+    )
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

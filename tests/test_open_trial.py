@@ -130,7 +130,7 @@ def test_the_seed_of_the_trial_gives_the_values_before_training(sweep: Path) -> 
     np.testing.assert_array_equal(before.variables["params"]["conv1"]["kernel"], expected["params"]["conv1"]["kernel"])
     kernels = [n.variables["params"]["conv1"]["kernel"] for n in (network, before, network.randomized(99))]
     assert all(np.abs(a - b).max() > 1e-3 for a, b in itertools.pairwise(kernels))
-    assert before.apply is network.apply
+    assert before.apply is network.apply is open_trial(sweep, store.read(sweep)[0]["trial"]).apply  # compiled once
     assert before.spec == network.spec is not None
 
 

@@ -57,7 +57,7 @@ LISTINGS, COMMANDS = listings(TEXT), commands(TEXT)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader of the documents works: with the files of the listings, two sweeps, and descriptions of TFDS sets."""
+    """Where a reader of the documents works: files of the listings, three sweeps (one with parameters), TFDS descriptions."""
     home = tmp_path_factory.mktemp("reader")
     for listing in LISTINGS:
         if name := file_of(listing):
@@ -67,6 +67,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         synthetic.folder(home / name, synthetic.sweep(seeds=2))
     for name, shape, train in (("mnist/3.0.1", (28, 28, 1), 60_000), ("cifar10/3.0.2", (32, 32, 3), 50_000)):
         prepared_as_planned(home / "tfds" / name, shape, train)
+    trained = ["--filters=4", "--kernel_size=3", "--padding=valid", "--epochs=1", "--seeds=2", "--workers=1"]
+    command = [sys.executable, str(ROOT / "launch.py"), *trained, f"--out={home / 'runs' / 'grid'}"]
+    subprocess.run(command, check=True, capture_output=True)
     return home
 
 
@@ -114,7 +117,7 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
         words[0] = pkgutil.resolve_name(words[0]).__name__.removeprefix("experiments.")
     if not words or words[0].startswith("-"):
         words = ["grid", *words]
-    folders = iter(["one", "two"])
+    folders = iter(["runs/grid"] if words[0] in ("inspect", "measure") else ["one", "two"])
     words = [next(folders) if word == "DIR" else word for word in words]
     status, out, err = launch(words)
     assert (status, err) == (0, "")
@@ -158,7 +161,11 @@ def test_b4_make_targets_exist() -> None:
 def test_b4_flags_exist() -> None:
     values = absl_flags.FlagValues()
     flags.define_sweep_flags(values)
-    known = set(values) | {f"no{name}" for name in values} | {"input_shape", "num_classes", "json", "help"}
+    known = (
+        set(values)
+        | {f"no{name}" for name in values}
+        | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "measures", "factor"}
+    )
     parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     known |= set(re.findall(r'"--(\w+)"', parsers)) | set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', parsers))
     code = [line for line in [*code_lines(TEXT), *spans(TEXT)] if not line.startswith(OTHERS)]

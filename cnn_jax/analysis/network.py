@@ -27,7 +27,7 @@ Features = dict[str, Any]
 Apply = Callable[[Variables, jax.Array], tuple[jax.Array, Features]]  # (variables, x_NSC) -> (logits_NK, features)
 
 BATCH = 256  # images of a batch at most
-_BATCH_BYTES = 2**26  # of a batch's activations
+_BATCH_BYTES = 2**28  # of a batch's activations
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -40,8 +40,8 @@ class TrainedNetwork:
       input_shape: (*S, C) of an image.
       num_classes: K.
       normalization: what converts uint8 images to inputs.
-      apply: `model.apply` in evaluation mode. The same object in every copy of this network with other variables, so that
-        programs compiled with `apply` as a static argument are compiled once.
+      apply: `model.apply` in evaluation mode. The same object for equal models, so that programs compiled with `apply` as a
+        static argument are compiled once.
       trial: the trial that was trained; None for a network made by `from_model`.
       record: its record; likewise.
     """
@@ -57,7 +57,7 @@ class TrainedNetwork:
 
     def __post_init__(self) -> None:
         if self.apply is None:
-            object.__setattr__(self, "apply", functools.partial(_evaluate, self.model))
+            object.__setattr__(self, "apply", _apply_of(self.model))
 
     @classmethod
     def from_model(
@@ -97,6 +97,13 @@ class TrainedNetwork:
     def spec(self) -> Spec | None:
         """Layer specs with their names; None for a linen module that is not a `CNN`."""
         return named(self.model.spec) if isinstance(self.model, CNN) else None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image; 0 where they are not known."""
+        if self.spec is None:
+            return (self.record.macs if self.record else 0) or 0
+        return layer_table(self.spec, self.input_shape).macs
 
     @property
     def label(self) -> str:
@@ -156,7 +163,7 @@ class TrainedNetwork:
           UsageError: the model has no such layer, or returns no features.
         """
         names = self.layers if layers is None else tuple(self.layer(name) for name in layers)
-        if not names:
+        if not self.layers:
             raise UsageError(f"{self.label} returns no features: a linen module returns (logits, {{name: array}})")
         parts = [features for _, features in self._batches(images, names)]
         if not parts:
@@ -216,9 +223,22 @@ def check_data(dataset: Dataset, trial: Trial, record: Record | None) -> None:
         )
 
 
-def _evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
+def evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
+    """Compute (logits_NK, features) of inputs in evaluation mode."""
     out: Any = model.apply(variables, x_NSC, train=False)
     return out
+
+
+def _apply_of(model: nn.Module) -> Apply:
+    try:
+        return _cached_apply(model)
+    except TypeError:  # a module of a fork with fields that cannot be hashed
+        return functools.partial(evaluate, model)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_apply(model: nn.Module) -> Apply:
+    return functools.partial(evaluate, model)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

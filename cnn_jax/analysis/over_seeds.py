@@ -79,12 +79,8 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     finished: list[tuple[str, list[Value], similarity.Grams]] = []
 
     def measure_group(records: list[stats.Record]) -> None:
-        first: TrainedNetwork | None = None
         for record in records:
             network = open_trial(dir, record["trial"])
-            if first is not None and first.model == network.model:
-                network = dataclasses.replace(network, apply=first.apply)
-            first = network
             dataset = network.dataset()
             values = [value for name, function in functions.items() for value in _values(name, function, network, dataset)]
             found = grams(network, dataset) if "cka" in functions and len(finished) < most_grams else {}

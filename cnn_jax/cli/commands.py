@@ -1,4 +1,4 @@
-"""What launch.py does besides sweeping: describe, report, compare; `measure` has a file of its own."""
+"""What launch.py does besides sweeping: describe, report, compare, inspect, measure."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from absl import flags as absl_flags
 
 from cnn_jax import sweep
 from cnn_jax.cli import flags
+from cnn_jax.cli.inspect import inspect
 from cnn_jax.cli.measure import measure
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
@@ -114,5 +115,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "describe": describe,
     "report": report,
     "compare": compare,
+    "inspect": inspect,
     "measure": measure,
 }

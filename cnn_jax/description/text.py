@@ -16,6 +16,7 @@ def to_json(description: Description) -> dict[str, Any]:
         row = dataclasses.asdict(layer)
         row["padding"] = row.pop("pads")
         del row["warning"]  # among those of the whole, with the layer's name
+        del row["fields"]
         layers.append(row)
     return {
         "model": description.model,

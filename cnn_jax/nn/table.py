@@ -20,7 +20,8 @@ class LayerInfo:
     transposed convolution with strides (what an output sees depends on where it is). Statistics of norms are left out.
     MACs are multiply-accumulates of convolutions and dense layers (and of the distances of an RBF layer), without bias;
     products with padding are counted.
-    activation_bytes is the output as float32; 0 for a flatten, which moves nothing.
+    activation_bytes is the output as float32; 0 for a flatten, which moves nothing. `fields` has the receptive fields with
+    their places, per axis: those of the first output start before the image where there is padding.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LayerInfo:
     pads: tuple[tuple[int, int], ...] | None = None
     activation_bytes: int = 0
     warning: str = ""
+    fields: tuple[Field, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,7 @@ def _run(layers: Spec, x: Signal, rows: list[LayerInfo]) -> Signal:
                 pads=step.pads,
                 activation_bytes=0 if isinstance(layer, Flatten) else 4 * math.prod(x.shape),
                 warning=step.warning,
+                fields=x.fields,
             )
         )
     return x

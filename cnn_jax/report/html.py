@@ -38,15 +38,26 @@ def page(sweep: "Sweep") -> str:
         ("plan", "Plan", _plan(sweep)),
         ("provenance", "Provenance", _provenance(sweep)),
     ]
+    return document(_title(sweep), _header(sweep, svg.escape(_title(sweep))), parts, _footer(), _file("page.css"))
+
+
+def document(title: str, header: str, parts: Sequence[tuple[str, str, str]], footer: str, css: str) -> str:
+    """A page as the text of one HTML file.
+
+    Args:
+      title: text of its title.
+      header, footer: markup.
+      parts: anchor, word in the navigation, and markup of each section; those without markup are left out.
+      css: style sheet.
+    """
     anchors = "".join(svg.tag("a", svg.escape(word), href=f"#{name}") for name, word, markup in parts if markup)
     sections = "".join(svg.tag("section", markup, id=name) for name, _, markup in parts if markup)
-    title = svg.escape(_title(sweep))
     return (
         f'<!doctype html>\n<html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
-        f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
-        f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, title)}<nav><div>{anchors}</div></nav>\n'
-        f"<main>{sections}{_footer()}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
+        f'rel="icon" href="data:,"><title>{svg.escape(title)}</title><style>{css}</style></head>\n'
+        f'<body style="{BODY}"><div class="{ROOT}">{header}<nav><div>{anchors}</div></nav>\n'
+        f"<main>{sections}{footer}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )
 
 
@@ -366,3 +377,7 @@ def _provenance(sweep: "Sweep") -> str:
         rows.append(("finished", f"{times[0]} to {times[-1]}"))
     rows += [("damaged line", line) for line in sweep.damaged]
     return "<h2>Provenance</h2>" + _table(("what", "value"), rows, label="Provenance")
+
+
+# What other pages share.
+head, table_box, style = _head, _table, _file

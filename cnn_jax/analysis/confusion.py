@@ -1,0 +1,54 @@
+"""Which images are taken for which class. N images, K classes."""
+
+import dataclasses
+
+import numpy as np
+
+
+def confusion_matrix(labels_N: np.ndarray, answers_N: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count images by label (rows) and answer (columns): int (K, K)."""
+    counts = np.bincount(labels_N.astype(np.int64) * num_classes + answers_N, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """A wrong answer: index of the image, its label, the answer, and the probabilities of both."""
+
+    image: int
+    label: int
+    answer: int
+    of_label: float
+    of_answer: float
+
+
+def mistakes(logits_NK: np.ndarray, labels_N: np.ndarray) -> list[Mistake]:
+    """List the wrong answers, the surest first: by the difference of the logits of answer and label."""
+    answers_N = logits_NK.argmax(-1)
+    wrong = np.flatnonzero(answers_N != labels_N)
+    margin = logits_NK[wrong, answers_N[wrong]] - logits_NK[wrong, labels_N[wrong]]
+    p_NK = probabilities(logits_NK[wrong])
+    return [
+        Mistake(
+            image := int(wrong[i]),
+            int(labels_N[image]),
+            int(answers_N[image]),
+            float(p_NK[i, labels_N[image]]),
+            float(p_NK[i, answers_N[image]]),
+        )
+        for i in np.argsort(-margin, kind="stable")
+    ]
+
+
+def probabilities(logits_NK: np.ndarray) -> np.ndarray:
+    """Softmax over classes."""
+    e_NK = np.exp(logits_NK - logits_NK.max(axis=-1, keepdims=True))
+    return e_NK / e_NK.sum(axis=-1, keepdims=True)
+
+
+def most_confused(matrix_KK: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """List the pairs (label, answer, images) of different classes with the most images, the most frequent first."""
+    wrong_KK = matrix_KK * ~np.eye(len(matrix_KK), dtype=bool)
+    order = np.argsort(-wrong_KK, axis=None, kind="stable")[:count]
+    pairs = np.stack(np.unravel_index(order, wrong_KK.shape), axis=1)
+    return [(int(i), int(j), int(wrong_KK[i, j])) for i, j in pairs if wrong_KK[i, j]]

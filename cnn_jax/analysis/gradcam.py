@@ -1,0 +1,88 @@
+"""Grad-CAM: where in the image a class was found (Selvaraju et al. 2017). N images, *S spatial axes, C channels, K classes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.analysis.edits import apply_edited
+from cnn_jax.analysis.network import TrainedNetwork, Variables
+from cnn_jax.analysis.patches import ReceptiveField
+from cnn_jax.errors import UsageError
+from cnn_jax.nn import Field
+from cnn_jax.nn.network import CNN
+
+
+def default_layer(network: TrainedNetwork) -> str | None:
+    """Name of the last layer whose output has spatial axes with more than one position; None if there is none."""
+    spatial = [name for name, shape in network.feature_shapes.items() if len(shape) > 1 and np.prod(shape[:-1]) > 1]
+    return spatial[-1] if spatial else None
+
+
+def grad_cam(network: TrainedNetwork, x_NSC: Any, classes_N: Any, layer: str | None = None) -> np.ndarray:
+    """Compute Grad-CAM maps in the resolution of the images.
+
+    The map is relu(sum over channels of weight times output), a channel's weight being the mean over positions of the gradient
+    of the logit. Values between positions are interpolated linearly, with each position at the centre of its receptive field.
+
+    Args:
+      network: the network.
+      x_NSC: inputs of the network, floats.
+      classes_N: class per image.
+      layer: name of a layer with spatial axes; default `default_layer`.
+
+    Returns:
+      Maps (N, *S), at least 0.
+
+    Raises:
+      UsageError: the layer does not exist or has no spatial axes; the model is a linen module without a spec.
+    """
+    if not isinstance(network.model, CNN):
+        raise UsageError(f"{network.label} has no spec of its layers: Grad-CAM works on models made of layer specs")
+    name = default_layer(network) if layer is None else network.layer(layer)
+    if name is None or len(network.feature_shapes[name]) < 2:
+        legal = ", ".join(n for n, shape in network.feature_shapes.items() if len(shape) > 1) or "none of this model"
+        raise UsageError(f"--layer={name}: it has no spatial axes: Grad-CAM takes one of {legal}")
+    maps_NS = class_activation(network.model, name, network.variables, x_NSC, classes_N)
+    return resize(np.asarray(maps_NS), network.input_shape[:-1], ReceptiveField.of(network, name).last)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def class_activation(model: CNN, layer: str, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array) -> jax.Array:
+    """Compute Grad-CAM maps (N, *S') in the resolution of the layer; arguments as in `grad_cam`."""
+    x, classes = jnp.asarray(x_NSC), jnp.asarray(classes_N)
+
+    def score(delta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        edit = lambda name, y: y + delta if name == layer else y  # noqa: E731
+        logits_NK, features = apply_edited(model, variables, x, edit)
+        return jnp.take_along_axis(logits_NK, classes[:, None], axis=1).sum(), features[layer]
+
+    shape = jax.eval_shape(lambda: apply_edited(model, variables, x, lambda name, y: y)[1][layer])
+    slope, output = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    weights = slope.mean(axis=tuple(range(1, slope.ndim - 1)), keepdims=True)
+    return jax.nn.relu((weights * output).sum(-1))
+
+
+def resize(maps_NS: np.ndarray, image: tuple[int, ...], field: tuple[Field, ...] | None) -> np.ndarray:
+    """Interpolate maps (N, *S') to the pixels of an image, linearly; beyond the outermost positions, by the nearest one.
+
+    Args:
+      maps_NS: a value per position.
+      image: size of the image per spatial axis.
+      field: receptive fields of the positions per axis; None: positions divide the image evenly.
+    """
+    out = np.asarray(maps_NS, np.float32)
+    for axis, size in enumerate(image, 1):
+        n = out.shape[axis]
+        if field is None:
+            places = (np.arange(size) + 0.5) * n / size - 0.5
+        else:
+            places = (np.arange(size) - field[axis - 1].twice_centre / 2) / field[axis - 1].jump
+        places = places.clip(0, n - 1)
+        low = np.floor(places).astype(int)
+        share = (places - low).reshape(-1, *(1,) * (out.ndim - axis - 1)).astype(np.float32)
+        high = np.minimum(low + 1, n - 1)
+        out = np.take(out, low, axis) * (1 - share) + np.take(out, high, axis) * share
+    return out

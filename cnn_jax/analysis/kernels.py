@@ -1,0 +1,66 @@
+"""Kernels of the first layer that has weights. *K kernel axes, C channels of the image, F filters."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn_jax.analysis.network import TrainedNetwork
+from cnn_jax.nn import Conv, Dense, Layer, flat
+from cnn_jax.nn.initializers import connection_indices
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Kernels of one layer: `values` is (F, *K, C); the kernel of a dense layer has the shape of an image."""
+
+    layer: str
+    values: np.ndarray
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """Kernels as pictures of 0..1, all of one scale: 0.5 is a weight of 0, 1 and 0 are plus and minus the largest."""
+        largest = float(np.abs(self.values).max(initial=0.0))
+        return 0.5 + 0.5 * self.values / (largest or 1.0)
+
+
+def first_kernels(network: TrainedNetwork) -> Kernels | None:
+    """Return the kernels that see the image itself; None where the first weights do not.
+
+    They are those of the first layer with weights: a convolution, or a dense layer on all pixels, as in an mlp. Of a linen
+    module without a spec, the first parameter 'kernel', by name, with a channel axis that fits the image.
+    """
+    params, shape = network.variables["params"], network.input_shape
+    if network.spec is None:
+        kernels = [(path, array) for path, array in _leaves(params) if path.rpartition("/")[2] == "kernel"]
+        fits = ((path, array) for path, array in kernels if array.ndim == len(shape) + 1 and array.shape[-2] == shape[-1])
+        path, array = next(fits, ("", None))
+        return None if array is None else Kernels(path.rpartition("/")[0], np.moveaxis(array, -1, 0))
+    for layer in flat(network.spec):
+        values = params.get(layer.name, {})
+        array = next((np.asarray(values[name]) for name in ("kernel", "depthwise_kernel") if name in values), None)
+        if array is not None:
+            return _of_layer(layer, array, shape)
+    return None
+
+
+def _of_layer(layer: Layer, array: np.ndarray, shape: tuple[int, ...]) -> Kernels | None:
+    if isinstance(layer, Dense):
+        if len(array) != np.prod(shape):
+            return None
+        return Kernels(layer.name, array.T.reshape(-1, *shape))
+    if isinstance(layer, Conv) and layer.connections is not None:
+        channels_I, filters_I = connection_indices(layer.connections)
+        dense = np.zeros((*array.shape[:-1], shape[-1], layer.filters), array.dtype)
+        dense[..., channels_I, filters_I] = array
+        array = dense
+    return Kernels(layer.name, np.moveaxis(array, -1, 0))
+
+
+def _leaves(tree: Mapping[str, Any], path: str = "") -> list[tuple[str, np.ndarray]]:
+    found: list[tuple[str, np.ndarray]] = []
+    for name in sorted(tree):
+        where = f"{path}/{name}" if path else name
+        found += _leaves(tree[name], where) if isinstance(tree[name], Mapping) else [(where, np.asarray(tree[name]))]
+    return found
