@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -77,18 +78,23 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     for record in done:
         groups.setdefault(stats.key(record["config"]), []).append(record)
     finished: list[tuple[str, list[Value], similarity.Grams]] = []
+    most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # of networks of ten layers
+    compared = {record["trial"] for record in done[:most_grams]} if "cka" in functions else set()
+    stop = threading.Event()
 
     def measure_group(records: list[stats.Record]) -> None:
         for record in records:
             network = open_trial(dir, record["trial"])
-            dataset = network.dataset()
-            values = [value for name, function in functions.items() for value in _values(name, function, network, dataset)]
-            found = grams(network, dataset) if "cka" in functions and len(finished) < most_grams else {}
+            dataset, values = network.dataset(), []
+            for name, function in functions.items():
+                if stop.is_set():
+                    return
+                values += _values(name, function, network, dataset)
+            found = grams(network, dataset) if record["trial"] in compared else {}
             layers = {name: gram.astype(np.float32) for name, gram in found.items() if name != PIXELS}
             finished.append((record["trial"], values, layers))
             progress(len(finished), len(done))
 
-    most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # networks of ten layers
     progress(0, len(done))
     # NumPy's own threads, two for each of ours, would wait for each other: on a busy machine six times as long.
     with threadpoolctl.threadpool_limits(1, "blas"), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
@@ -97,6 +103,7 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
             for task in concurrent.futures.as_completed(tasks):
                 task.result()
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     finished.sort(key=lambda entry: entry[0])
