@@ -75,6 +75,26 @@ def test_probe_is_ridge_regression_whichever_system_is_solved() -> None:
         assert min(np.abs(found.weight_DK - weight).max() for weight in expected) < 1e-4
 
 
+@pytest.mark.parametrize("noise", [0.0, 3.0], ids=["weak", "strong"])
+def test_the_penalty_is_the_best_one_on_held_out_images(noise: float) -> None:
+    rng = np.random.default_rng(2)
+    labels = np.arange(240) % 3
+    x = np.concatenate([np.eye(3)[labels] * 0.5, rng.normal(size=(240, 120))], 1).astype(np.float32)
+    x[:, 3:6] += noise * rng.normal(size=(240, 3))
+    fitted, held = slice(0, 120), slice(120, 240)
+    found = probe.fit(x[fitted], labels[fitted], x[held], labels[held], 3)
+    centred, onehot = x[fitted] - x[fitted].mean(0), np.eye(3)[labels[fitted]]
+    gram = centred.T @ centred
+    accuracies = []
+    for s in probe.STRENGTHS:
+        penalty = s * np.trace(gram) / 120 * np.eye(123)
+        weight = np.linalg.solve(gram + penalty, centred.T @ (onehot - onehot.mean(0)))
+        answers = ((x[held] - x[fitted].mean(0)) @ weight + onehot.mean(0)).argmax(1)
+        accuracies.append(np.mean(answers == labels[held]))
+    assert min(accuracies) < max(accuracies) - 0.05
+    assert np.mean(found(x[held]) == labels[held]) == pytest.approx(max(accuracies), abs=0.02)  # float32 and float64
+
+
 def test_large_outputs_are_averaged_over_blocks() -> None:
     x = np.arange(2 * 6 * 6 * 1, dtype=np.float32).reshape(2, 6, 6, 1)
     np.testing.assert_allclose(probe.flattened(x, 9), x.reshape(2, 3, 2, 3, 2, 1).mean((2, 4)).reshape(2, 9))
@@ -157,6 +177,8 @@ def test_a_filter_that_is_never_positive_is_dead() -> None:
     network, data = two_signs(bias=-9)
     assert dead.dead(network, data) == {"dead": {"conv1": 0.5}}  # the last by its sign, the third by its bias
     assert dead.dead_share(np.ones((5, 2, 2, 3))) == 1.0
+    rounding = np.array([[1.0, 0.0], [1.0 + 1e-9, 1.0]])  # of an activation that is never exactly constant
+    assert dead.dead_share(rounding) == 0.5
 
 
 def test_sparsity_is_the_share_of_zeros() -> None:

@@ -13,7 +13,8 @@ from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables
 from cnn_jax.data import Dataset
 from cnn_jax.nn import Field, Signal, flat
 
-IMAGES = 64  # at most
+IMAGES = 64  # at most; fewer for deep networks, whose gradients are computed layer by layer
+_MACS = 2e10  # of the forward passes of all layers' images
 
 
 def effective_field(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
@@ -34,7 +35,8 @@ def effective_field(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict
     fields = {name: known[name] for name in representations(network) if name in known and _has_field(known[name])}
     if not fields:
         return {}
-    images = test_sample(network, dataset)[0][: min(IMAGES, network.batch_size)]
+    affordable = int(_MACS // (max(network.macs, 1) * len(fields)))
+    images = test_sample(network, dataset)[0][: max(4, min(IMAGES, network.batch_size, affordable))]
     circular = any(getattr(layer, "padding_mode", "") == "circular" for layer in flat(network.spec or ()))
     out: dict[str, dict[str, float]] = {}
     for suffix, one in (("", network), ("_untrained", untrained(network))):
@@ -91,7 +93,8 @@ def width(weights_S: np.ndarray, signal: Signal, circular: bool = False) -> tupl
 
     Per axis, of the normalized weights p(i) summed over the other axes: var = sum p(i) (i - mean)^2. The standard deviation is
     sqrt(mean over axes of var). The share is the mean over axes of sqrt(12 var + 1) / r: the width of the uniform box of that
-    variance, over the number r of positions of the image that the centre unit sees, borders cut off.
+    variance, over the number r of positions of the image that the centre unit sees, borders cut off. It exceeds 1 where the
+    weights lie at the rim.
 
     Args:
       weights_S: weight of each pixel.
