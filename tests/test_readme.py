@@ -117,7 +117,7 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
         return
     if program == "-m":
         words[0] = pkgutil.resolve_name(words[0]).__name__.removeprefix("experiments.")
-    folders = iter(["runs/grid"] if words[:1] == ["inspect"] else ["one", "two"])
+    folders = iter(["runs/grid"] if words[:1] in (["inspect"], ["measure"]) else ["one", "two"])
     words = [next(folders) if word == "DIR" else word for word in words]
     status, out, err = launch(words)
     assert (status, err) == (0, "")
@@ -171,7 +171,7 @@ def test_b4_flags_exist() -> None:
     known = (
         set(values)
         | {f"no{name}" for name in values}
-        | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image"}
+        | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "measures", "factor"}
     )
     parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     known |= set(re.findall(r'"--(\w+)"', parsers)) | set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', parsers))

@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 from cnn_jax import sweep
 from cnn_jax.cli import doctor, flags
 from cnn_jax.cli.inspect import inspect
+from cnn_jax.cli.measure import measure
 from cnn_jax.cli.paper import paper
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
@@ -116,6 +117,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "compare": compare,
     "inspect": inspect,
+    "measure": measure,
     "paper": paper,
     "doctor": doctor.doctor,
 }

@@ -1,0 +1,54 @@
+"""Measures: what a trained network learned, as one number per layer. No JAX until a measure is loaded.
+
+A measure is a function `(network, dataset) -> {name: {layer: value}}`. One of a fork is named `package.module:attribute`.
+A name that ends in `_untrained` is the same quantity of the network before training, with the trial's own initial values.
+Where a quantity belongs to no layer, the key says what it belongs to, as 'shift 1' or 'window 6'.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from cnn_jax import plugins
+from cnn_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnn_jax.analysis.network import TrainedNetwork
+    from cnn_jax.data import Dataset
+
+UNTRAINED = "_untrained"  # ending of the name of a baseline
+Values = Mapping[str, float]
+
+
+class Measure(Protocol):
+    """A function of a trained network and the images that it was trained for."""
+
+    def __call__(self, network: "TrainedNetwork", dataset: "Dataset", /) -> Mapping[str, Values]:
+        """Return values by name, then by layer; nan where a value is not defined."""
+        ...
+
+
+MEASURES = {
+    name: f"cnn_jax.analysis.measures.{name}:{name}"
+    for name in (
+        "probe", "edges", "dead", "duplicates", "sparsity", "effective_field", "used_field", "cka", "shift", "position",
+        "border", "pruning",
+    )
+}  # fmt: skip
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises UsageError for a name that is neither a measure nor package.module:attribute."""
+    for name in names:
+        if name not in MEASURES and ":" not in name:
+            raise UsageError(
+                f"--measures: unknown measure {name!r}: must be one of {', '.join(MEASURES)}, or package.module:attribute"
+            )
+
+
+def load(name: str) -> Measure:
+    """Import a measure. Raises UsageError if there is none of that name, or a fork's cannot be imported."""
+    check_names([name])
+    found = plugins.load_attribute(MEASURES.get(name, name), f"--measures: {name}")
+    if not callable(found):
+        raise UsageError(f"--measures: {name} is a {type(found).__name__}: it must be a function (network, dataset)")
+    return found

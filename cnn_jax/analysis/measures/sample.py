@@ -1,0 +1,131 @@
+"""What measures share: test images and their features, the network before training, kernels, positions seen.
+
+N images, *S spatial axes, C channels, *K kernel axes, F filters.
+"""
+
+import dataclasses
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import flax.traverse_util
+import numpy as np
+
+from cnn_jax.analysis.network import TrainedNetwork
+from cnn_jax.data import Dataset
+from cnn_jax.nn import Conv, Dense, DepthwiseConv, Dropout, Field, Flatten, Layer, SeparableConv, Signal, flat
+
+SAMPLE = 1000  # test images at most
+_BYTES = 2**28  # of the features of a sample
+
+
+Found = TypeVar("Found")
+_found: "weakref.WeakKeyDictionary[TrainedNetwork, dict[Any, Any]]" = weakref.WeakKeyDictionary()
+
+
+def once_per_network(function: Callable[..., Found]) -> Callable[..., Found]:
+    """Keep the results of a function of a network and hashable arguments as long as the network exists."""
+
+    @functools.wraps(function)
+    def cached(network: TrainedNetwork, *rest: Any) -> Found:
+        kept = _found.setdefault(network, {})
+        if (function, *rest) not in kept:
+            kept[function, *rest] = function(network, *rest)
+        return kept[function, *rest]
+
+    return cached
+
+
+@once_per_network
+def untrained(network: TrainedNetwork) -> TrainedNetwork:
+    """The network before training, with the trial's own initial values; seed 0 for a network without a trial."""
+    return network.randomized(network.trial.seed if network.trial else 0)
+
+
+def test_sample(network: TrainedNetwork, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The first test images (N, *S, C) and their labels (N,): `SAMPLE`, or fewer where features are large."""
+    values = sum(int(np.prod(shape)) for shape in network.feature_shapes.values())
+    count = int(np.clip(_BYTES // (4 * max(values, 1)), 16, SAMPLE))
+    return dataset.test_images[:count], dataset.test_labels[:count]
+
+
+@once_per_network
+def sample_features(network: TrainedNetwork, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Outputs of `representations` for the images of `test_sample`."""
+    return network.features(test_sample(network, dataset)[0], representations(network))
+
+
+def representations(network: TrainedNetwork) -> tuple[str, ...]:
+    """Layers whose output has values of its own: all but flatten and dropout, which pass on those before them."""
+    if network.spec is None:
+        return network.layers
+    passing = {layer.name for layer in flat(network.spec) if isinstance(layer, Flatten | Dropout)}
+    return tuple(name for name in network.layers if name not in passing)
+
+
+def hidden_units(network: TrainedNetwork) -> tuple[str, ...]:
+    """Layers that compute units: convolutions, dense layers and activations; not the last layer, the logits.
+
+    Of a layer with the activation in a layer of its own behind it, the latter counts.
+    """
+    if network.spec is None:
+        return network.layers[:-1]
+    layers = flat(network.spec)
+    kept = [a.name for a, b in itertools.pairwise(layers) if _computes(a) and b.kind != "activation"]
+    return tuple(name for name in kept if name in network.layers)
+
+
+def _computes(layer: Layer) -> bool:
+    return isinstance(layer, Conv | DepthwiseConv | SeparableConv | Dense) or layer.kind == "activation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """Kernel (*K, C, F) of a convolution; `path` leads to it in the parameters."""
+
+    layer: str
+    path: tuple[str, ...]
+    value: np.ndarray
+
+
+def kernels(network: TrainedNetwork) -> list[Kernel]:
+    """Kernels whose last axis is filters, in order of computation: of convolutions, without transposed and sparse ones.
+
+    Of a linen module that is not a `CNN`: the parameters named kernel with three axes or more, in alphabetical order.
+    """
+    params = flax.traverse_util.flatten_dict(network.variables["params"])
+    if network.spec is None:
+        found = [(("/".join(map(str, path[:-1]))), path) for path in sorted(params) if path[-1] == "kernel"]
+    else:
+        found = [(layer.name, (layer.name, name)) for layer in flat(network.spec) if (name := _kernel_name(layer))]
+    arrays = [Kernel(name, path, np.asarray(params[path])) for name, path in found]
+    return [kernel for kernel in arrays if kernel.value.ndim > 2]
+
+
+def _kernel_name(layer: Layer) -> str:
+    if isinstance(layer, SeparableConv):
+        return "pointwise_kernel"
+    dense = isinstance(layer, Conv) and layer.connections is None
+    return "kernel" if dense or isinstance(layer, DepthwiseConv) else ""
+
+
+def signals(network: TrainedNetwork) -> dict[str, Signal]:
+    """Output geometry of every layer, with its receptive field; empty for a linen module that is not a `CNN`."""
+    out: dict[str, Signal] = {}
+
+    def run(layers: Sequence[Layer], x: Signal) -> Signal:
+        for layer in layers:
+            paths = [run(part, x) for part in layer.nested]
+            x = (layer.join(paths) if paths else layer.geometry(x)).out
+            out[layer.name] = x
+        return x
+
+    run(network.spec or (), Signal(network.input_shape, (Field(),) * (len(network.input_shape) - 1)))
+    return out
+
+
+def accuracy(network: TrainedNetwork, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images (N, *S, C) whose largest logit is that of their label."""
+    return float(np.mean(network.logits(images).argmax(axis=-1) == labels))

@@ -1,0 +1,205 @@
+"""`launch.py measure`: numbers of what the networks of a sweep learned, over seeds."""
+
+import contextlib
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich.progress
+from absl import flags as absl_flags
+
+from cnn_jax import stats
+from cnn_jax.analysis import measures
+from cnn_jax.cli import flags, output
+from cnn_jax.console import Column, Console, Row, print_table
+from cnn_jax.errors import UsageError
+from cnn_jax.records import files, store
+
+if TYPE_CHECKING:
+    from cnn_jax.analysis.over_seeds import Line, Measured
+
+_USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME]
+
+Measure what the trained networks of a sweep learned: a number per layer, with intervals over seeds and
+contrasts between the levels of a factor. Writes DIR/inspect/measures.csv.
+"""
+ROWS = 14  # of the table; with the sentences around it this fills a screen of 24 lines
+_ALWAYS = ("probe_gain", "edges")  # names that are shown first
+_SECONDS = 10.0  # between lines of progress where there is no live display
+
+
+def measure(words: Sequence[str]) -> int:
+    """Measures the networks of a sweep, writes the numbers, and prints the clearest."""
+    values = absl_flags.FlagValues()
+    listed = f"{', '.join(measures.MEASURES)}, or package.module:attribute; default all"
+    absl_flags.DEFINE_string("measures", None, listed, flag_values=values)
+    absl_flags.DEFINE_string("factor", None, "factor whose levels are compared; default the first", flag_values=values)
+    rest = flags.parse(values, ["measure", *words], _USAGE)
+    if len(rest) != 1:
+        raise UsageError(f"measure: takes one folder, not {len(rest)}")
+    names = list(measures.MEASURES) if values.measures is None else [n.strip() for n in values.measures.split(",")]
+    measures.check_names(names)
+    dir = store.folder(rest[0])
+    done = [record for record in store.read(dir) if record["status"] == "done"]
+    factor = _factor(done, values.factor)
+
+    from cnn_jax.analysis import over_seeds
+
+    console = output.console()
+    began = time.monotonic()
+    with _progress(console) as progress:
+        measured = over_seeds.measure(dir, names, progress)
+    place = dir / "inspect"
+    with store.reporting(dir):
+        place.mkdir(exist_ok=True)
+        files.replace(place / "measures.csv", _values_csv(measured).encode())
+        if measured.similarities:
+            files.replace(place / "similarity.csv", _csv([vars(s) for s in measured.similarities]).encode())
+    lines: dict[str, list[Line]] = {}
+    for name, records in stats.datasets(measured.records).items():
+        lines[name] = over_seeds.summarize(records, measured.values, factor)
+        _show(console, name, lines[name], factor)
+    with store.reporting(dir):
+        files.replace(place / "levels.csv", _csv(_levels(lines)).encode())
+    seconds = time.monotonic() - began
+    for sentence in measured.left_out:
+        console.print(sentence, style="yellow")
+    console.print(f"{len(measured.records)} trials in {seconds:.0f} s: {_files(place)}", soft_wrap=True)
+    return 0
+
+
+def _factor(records: Sequence[stats.Record], name: str | None) -> str | None:
+    found = list(stats.design(records).factors) if records else []
+    if name is not None and name not in found:
+        legal = f"must be one of {', '.join(found)}" if found else "this sweep varies nothing but seeds"
+        raise UsageError(f"--factor: unknown factor {name!r}: {legal}")
+    return name or next(iter(found), None)
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Context of the measuring; the function shows how many trials are done."""
+    if console.is_interactive:
+        with rich.progress.Progress(console=console, transient=True) as live:
+            bar = live.add_task("measuring", total=None)
+            yield lambda done, total: live.update(bar, completed=done, total=total)
+        return
+    began = last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _SECONDS:
+            last = time.monotonic()
+            left = (last - began) / done * (total - done)
+            console.print(f"{done}/{total} trials measured · {left:.0f} s left")
+
+    yield line
+
+
+# ------------------------------------------------------------------------------------------------------------------- table
+
+
+def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str | None) -> None:
+    order = {i: (line.name not in _ALWAYS, math.isnan(line.p), line.p) for i, line in enumerate(lines)}
+    clearest = sorted(order, key=order.__getitem__)[:ROWS]
+    shown = [lines[i] for i in sorted(clearest)]
+    spans = {_span(line) for line in shown if line.term}
+    one_span = len(spans) == 1
+    columns = [Column("measure", left=True), Column("layer", left=True), Column("mean")]
+    if factor:
+        columns += [] if one_span else [Column(factor, left=True)]
+        columns += [Column(next(iter(spans)) if one_span else "difference"), Column("p"), Column("its interval", optional=True)]
+    columns += [Column("over untrained", optional=True), Column("95 % interval", optional=True)]
+    console.print(f"{dataset}, by {factor}" if factor else dataset, style="bold")
+    rows = [Row(_cells(line, factor, one_span), "bold" if line.claimed else "") for line in shown]
+    print_table(console, columns, rows)
+    if len(shown) < len(lines):
+        console.print(f"the {len(shown)} clearest of {len(lines)} lines; all are in levels.csv", style="dim")
+    gains = [(f"probe {line.layer}", line.mean) for line in lines if line.name == "probe_gain"]
+    gains += [("edges over random", line.gained) for line in lines if line.name == "edges" and line.gained]
+    if gains:
+        console.print("; ".join(f"{what} {_number(e.value, '+')} ({_bounds(e)})".removesuffix(" ()") for what, e in gains))
+    if factor:
+        console.print(
+            f"bold: {factor} has an effect, at 5 % for all lines together (Holm). Intervals hold for new seeds; that of a "
+            "difference for all contrasts of its line."
+        )
+
+
+def _span(line: "Line") -> str:
+    assert line.term is not None
+    return f"{line.term.span.b} − {line.term.span.a}"
+
+
+def _cells(line: "Line", factor: str | None, one_span: bool) -> list[str]:
+    out = [line.name, line.layer, _number(line.mean.value)]
+    if factor:
+        out += [] if one_span else [_span(line) if line.term else ""]
+        e = line.term.span.simultaneous if line.term else None
+        out += [_number(e.value, "+"), _p(line.p), _bounds(e)] if e else ["", "", ""]
+    gained = f"{_number(line.gained.value, '+')} ({_bounds(line.gained)})" if line.gained else ""
+    return [*out, gained.removesuffix(" ()"), _bounds(line.mean)]
+
+
+def _number(value: float, sign: str = "-") -> str:
+    return f"{value:{sign}.3f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def _bounds(e: stats.Estimate) -> str:
+    return f"{_number(e.low)} to {_number(e.high)}" if e.known else ""
+
+
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+# --------------------------------------------------------------------------------------------------------------------- csv
+
+
+def _values_csv(measured: "Measured") -> str:
+    """A row per trial, layer and measure, with the trial's seed and its levels of the sweep's factors."""
+    design = stats.design(measured.records)
+    names = (*design.factors, *design.aliases)
+    settings = {}
+    for record in measured.records:
+        config = stats.flat(record["config"])
+        levels = {name: stats.text(config.get(name)) for name in names}
+        settings[record["trial"]] = {"trial": record["trial"], "seed": record["config"]["seed"]} | levels
+    columns = ["trial", "seed", *names, "layer", "measure", "value"]
+    rows = [settings[v.trial] | {"layer": v.layer, "measure": v.name, "value": v.value} for v in measured.values]
+    return _csv(rows, columns)
+
+
+def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
+    """Rows of levels.csv: the mean over cells, the difference from before training, and the mean of each level."""
+    out = []
+    for dataset, found in lines.items():
+        for line in found:
+            named: list[tuple[str, stats.Estimate]] = [("all cells", line.mean)]
+            if line.gained:
+                named.append(("over untrained", line.gained))
+            if line.term:
+                named += [(f"{line.term.name}={level}", e) for level, e in line.term.levels]
+                span = line.term.span
+                named.append((f"{line.term.name} {span.b} - {span.a}", span.simultaneous))
+            start = {"dataset": dataset, "measure": line.name, "layer": line.layer}
+            out += [
+                start | {"of": of, "value": e.value, "low": e.low, "high": e.high, "runs": e.n, "p": line.p} for of, e in named
+            ]
+    return out
+
+
+def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(rows[0]) if rows else columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _files(place: Path) -> str:
+    return ", ".join(str(path) for path in sorted(place.glob("*.csv")))
