@@ -11,7 +11,7 @@ from rich.console import Console
 from cnn_jax import console as _console
 from cnn_jax import stats
 from cnn_jax.records import store
-from cnn_jax.report import comparison, joined, pictures, table, tensorboard, words
+from cnn_jax.report import comparison, joined, page_tables, pictures, table, tensorboard, trained, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
@@ -49,6 +49,14 @@ class Sweep:
             plan = [t for t in self.plan if not sets or t.data.dataset in sets]
             out.append((dataclasses.replace(self, records=records, plan=plan), stats.analyse(records, self.resolve)))
         return out
+
+    def setup(self, analysis: stats.Analysis) -> str:
+        """The markup of what was trained, for one of `parts`."""
+        return trained.block(self, analysis)
+
+    def table_of_trials(self) -> str:
+        """The markup of the table of all trials."""
+        return page_tables.trials(self.records)
 
     @property
     def missing(self) -> list[Trial]:

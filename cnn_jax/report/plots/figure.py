@@ -39,9 +39,9 @@ def levels_of(cell: stats.Cell) -> Row:
     return {name: stats.text(level) for name, level in cell.levels.items()}
 
 
-def within(e: stats.Estimate) -> stats.Estimate:
-    """An estimate of an accuracy with its interval cut to 0 and 1."""
-    return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known else e
+def within(e: stats.Estimate, measured: stats.Metric) -> stats.Estimate:
+    """An estimate with its interval cut to 0 and 1 if it is of an accuracy."""
+    return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known and measured.share else e
 
 
 def seeds(cell: stats.Cell, metric: str) -> list[int]:

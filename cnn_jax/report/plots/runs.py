@@ -96,7 +96,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
     runs = [(c, r) for c in analysis.cells for r in sorted(c.done, key=lambda r: r["config"]["seed"])]
     if len(runs) < 2:
         return None
-    metrics = ["val_accuracy", "test_accuracy"] if analysis.validated else ["test_accuracy"]
+    metrics, units = ["val_accuracy", "test_accuracy"] if analysis.validated else [analysis.metric], words.units(analysis)
     costs = [k for k in ("params", "train_seconds") if len({r.get(k) for _, r in runs}) > 1]
     width, top, bottom = 900, 46, 300
     names = [*analysis.design.factors, *costs, *metrics]
@@ -110,9 +110,8 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
             finite = [float(v) for v in values if v is not None]
             log = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 20
             axes.append((name, svg.Scale.around(finite, bottom, top, log=log), None))
-    spread = {
-        id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(sorted(runs, key=lambda cr: cr[1][analysis.metric]))
-    }
+    ranked = sorted(runs, key=lambda cr: analysis.measured.sign * cr[1][analysis.metric])
+    spread = {id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(ranked)}
     xs = [round(72 + i * (width - 142) / max(1, len(names) - 1), 1) for i in range(len(names))]
     crowded = any(3.8 * (len(a) + len(b)) > xs[1] - xs[0] for a, b in itertools.pairwise(names))
     rows: list[Row] = []
@@ -130,7 +129,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         ys = [None if v is None else scale(v) for v, (_, scale, _) in zip(heights, axes, strict=True)]
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None]
         shade = round(9 * (place + 0.5))
-        title = svg.tag("title", svg.escape(f"{cell.label} seed {r['config']['seed']}: {words.percent(r[analysis.metric])}"))
+        title = svg.tag("title", svg.escape(f"{cell.label} seed {r['config']['seed']}: {units.value(r[analysis.metric])}"))
         d = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
         where = " ".join("-" if y is None else f"{y:g}" for y in ys)
         lines.append(svg.tag("path", title if len(runs) <= DOTS_WITH_TITLES else "", d=d, class_=f"run v{shade}", data_y=where))
@@ -141,7 +140,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
             # Long names next to each other stand in two rows.
             svg.text(x, 34 if i % 2 and crowded else 18, name, anchor="middle", class_="axis"),
         ]
-        form = percent if name in metrics else words.short
+        form = units.tick if name in metrics else words.short
         ticks = [(float(i), stats.text(v)) for v, i in at.items()] if at else [(t, form(t)) for t in scale.ticks(5)]
         step = math.ceil(len(ticks) / 14)
         marks += [svg.text(x + 6, scale(t) + 4, clip(label, 14), class_="tick halo") for t, label in ticks[::step]]
