@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from absl import flags as absl_flags
 
 from cnn_jax import sweep
-from cnn_jax.cli import flags
+from cnn_jax.cli import flags, imported
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Description
@@ -18,8 +18,12 @@ _DESCRIBE = """python launch.py describe --model=NAME [--flags]
 Print the layers of a model: shapes, parameters, MACs, receptive fields.
 """
 _REPORT = """python launch.py report DIR [DIR ... --out=DIR]
+python launch.py report FILE.csv [--metric=NAME --factors=NAME,NAME --seed=NAME --out=DIR]
 
-Rebuild the report of a sweep, or merge several sweeps into the folder --out.
+Rebuild the report of a sweep, or merge several sweeps into the folder --out. Or
+report on results that something else made: a CSV or Parquet file, as W&B,
+MLflow, Optuna, Ray Tune and TensorBoard export them, or an Optuna storage (.db).
+See docs/results-of-other-tools.md.
 """
 _COMPARE = """python launch.py compare DIR DIR
 
@@ -83,9 +87,14 @@ def report(words: Sequence[str]) -> int:
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("out", None, "folder of the report; needed to merge several folders", flag_values=values)
-    folders = [store.folder(word) for word in flags.parse(values, ["report", *words], _REPORT)]
+    imported.define(values)
+    named = flags.parse(values, ["report", *words], _REPORT)
+    if imported.is_file(named):
+        return imported.report(named, values)
+    imported.refuse(values)
+    folders = [store.folder(word) for word in named]
     if not folders:
-        raise UsageError("report: name the folder of a sweep")
+        raise UsageError("report: name the folder of a sweep, or a file of results")
     if len(folders) > 1 and values.out is None:
         raise UsageError("--out: name the folder that several sweeps are merged into")
     folder = folders[0] if values.out is None else store.folder(values.out)

@@ -1,68 +1,19 @@
 """Tables, plots and one HTML file, from recorded results only. Everything here reads files; nothing imports JAX."""
 
-import dataclasses
-import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from cnn_jax import console as _console
-from cnn_jax import stats
+from cnn_jax import imports
 from cnn_jax.records import store
-from cnn_jax.report import comparison, joined, page_tables, pictures, table, tensorboard, trained, words
+from cnn_jax.report import comparison, imported, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
+from cnn_jax.report.sweep import Sweep
 from cnn_jax.trial import Trial
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """The trials of a report, each once: those of one command, or all that one or more folders hold.
-
-    `notes` are sentences about trials that are missing, left out or held twice.
-    """
-
-    records: list[stats.Record]
-    plan: list[Trial]
-    commands: list[dict[str, Any]]
-    damaged: list[str]
-    notes: list[str] = dataclasses.field(default_factory=list)
-    images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
-
-    @property
-    def resolve(self) -> float | None:
-        """The difference that the last command added seeds for, a fraction of 1; None if it did not."""
-        about = self.commands[-1].get("about") if self.commands else None
-        found = about.get("resolve") if isinstance(about, dict) else None
-        return found if isinstance(found, float) and 0 < found <= 1 else None
-
-    @functools.cached_property
-    def parts(self) -> list[tuple["Sweep", stats.Analysis]]:
-        """The sweep of each data set with its analysis: accuracies on different images are not compared."""
-        parts = list(stats.datasets(self.records).values()) or [[]]
-        out = []
-        for records in parts:
-            sets = {r["config"]["data"]["dataset"] for r in records}
-            plan = [t for t in self.plan if not sets or t.data.dataset in sets]
-            out.append((dataclasses.replace(self, records=records, plan=plan), stats.analyse(records, self.resolve)))
-        return out
-
-    def setup(self, analysis: stats.Analysis) -> str:
-        """The markup of what was trained, for one of `parts`."""
-        return trained.block(self, analysis)
-
-    def table_of_trials(self) -> str:
-        """The markup of the table of all trials."""
-        return page_tables.trials(self.records)
-
-    @property
-    def missing(self) -> list[Trial]:
-        """Planned trials without a record."""
-        known = {r["trial"] for r in self.records}
-        return [t for t in self.plan if t.id not in known]
 
 
 def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> Sweep:
@@ -147,6 +98,19 @@ def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: 
         _terminal.show(analysis, console)
     for sentence in sweep.notes:
         console.print(sentence, style="yellow")
+
+
+def write_imported(results: imports.Results, out: str | Path, console: Console | None = None) -> Path:
+    """Write the report on results that something else made into `out`, print its answer, and return the report's path."""
+    page = imported.write(results, store.folder(out))
+    console = console or _console.Console()
+    for sentence in results.said:
+        console.print(sentence, style="dim", highlight=False, markup=False)
+    for _, analysis in imported.Imported.of(results).parts:
+        _terminal.show(analysis, console)
+    for sentence in results.notes:
+        console.print(sentence, style="yellow", highlight=False, markup=False)
+    return page
 
 
 def compare(a: str | Path, b: str | Path, console: Console | None = None) -> None:

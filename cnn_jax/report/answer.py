@@ -30,7 +30,7 @@ def headline(analysis: stats.Analysis) -> str:
     if claimed:
         return _effects(analysis, claimed)
     if len(analysis.ties) < len(analysis.cells) - 1:
-        return f"{_capital(metric)} differs between cells, and {best.label} has the best: {_cell(analysis, best)}."
+        return f"{_capital(metric, analysis)} differs between cells, and {best.label} has the best: {_cell(analysis, best)}."
     if main := [t for t in analysis.effects.terms if len(t.factors) == 1]:
         names = words.join([t.name for t in main], "or")
         return f"No effect of {names} on {metric} was found ({_steps(main, units)}){_limit(analysis)}."
@@ -55,7 +55,7 @@ def _effects(analysis: stats.Analysis, claimed: Sequence[stats.Term]) -> str:
     parts = [f"{name} ({step})" for name, step in zip(names, said, strict=True)]
     tail = f"; no effect of {words.join([t.name for t in rest], 'or')} was found ({_steps(rest, units)})" if rest else ""
     where = f" at equal {_COSTS[analysis.design.iso]}" if analysis.design.iso else ""
-    return f"{_capital(metric)} depends on {words.join(parts)}{where}{tail}."
+    return f"{_capital(metric, analysis)} depends on {words.join(parts)}{where}{tail}."
 
 
 def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
@@ -74,7 +74,7 @@ def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
         if name != analysis.design.iso and ratio is not None and abs(ratio - 1) > 0.05:
             costs.append(f"{ratio:.2g} times the {noun}")
     tail = f"; it has {words.join(costs)}" if costs else ""
-    return f"{_capital(first)} beats {second} by {bounds}{equal}{tail}."
+    return f"{_capital(first, analysis)} beats {second} by {bounds}{equal}{tail}."
 
 
 def excludes_zero(contrast: stats.Contrast) -> bool:
@@ -129,6 +129,8 @@ def held_fixed(analysis: stats.Analysis) -> str:
     fixed = analysis.design.fixed
     hidden = {"iso", "validation_fraction"} | (set() if fixed.get("optimizer") in ("sgd", "rmsprop") else {"momentum"})
     shown = {name: level for name, level in fixed.items() if level not in (None, 0, "none") and name not in hidden}
+    if not shown:
+        return ""
     return f"Held fixed: {', '.join(f'{name} {stats.text(level)}' for name, level in shown.items())}."
 
 
@@ -239,5 +241,6 @@ def _limit(analysis: stats.Analysis) -> str:
     )
 
 
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+def _capital(sentence: str, analysis: stats.Analysis) -> str:
+    """With a capital, unless it may begin with the name of a column."""
+    return sentence[0].upper() + sentence[1:] if analysis.measured.of_images else sentence

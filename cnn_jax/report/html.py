@@ -1,8 +1,7 @@
 """The page: one file that fetches nothing, readable without scripts."""
 
-import collections
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from cnn_jax.report import answer, missed, plots, svg, words
 from cnn_jax.report import page_tables as tables
 
 if TYPE_CHECKING:
-    from cnn_jax.report import Sweep
+    from cnn_jax.report.sweep import Sweep
 
 # The page itself holds everything: a browser is told to fetch nothing, so a name in the data cannot make it.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -155,33 +154,4 @@ def _plan(sweep: "Sweep") -> str:
 
 
 def _provenance(sweep: "Sweep") -> str:
-    def tally(values: Iterable[Any]) -> str:
-        counts = collections.Counter(str(v) for v in values if v is not None)
-        total = sum(counts.values())
-        return "; ".join(k if n == total else f"{k} ({n} trials)" for k, n in counts.most_common(12)) or "–"
-
-    records = sweep.records
-    images = ("train", "validation", "test")
-    rows: list[tuple[str, str]] = [("command", c["command"]) for c in sweep.commands]
-    if not rows:
-        rows.append(("command", tally(r.get("command") for r in records)))
-    commits = tally(
-        f"{c['commit']}{' with uncommitted changes' if c.get('dirty') else ''}" for r in records if (c := r.get("code"))
-    )
-    rows.append(("code", commits))
-    rows.append(("device", tally(r.get("device") for r in records)))
-    rows += [
-        (p, tally((r.get("versions") or {}).get(p) for r in records))
-        for p in sorted({p for r in records for p in r.get("versions") or ()})
-    ]
-    sets = (
-        f"{r['config']['data']['dataset']}: {', '.join(f'{d[k]:,} {k}' for k in images)} images, checksum {d['checksum']}"
-        for r in records
-        if (d := r.get("data"))
-    )
-    rows.append(("data", tally(sets)))
-    times = sorted(r["finished"] for r in records if r.get("finished"))
-    if times:
-        rows.append(("finished", f"{times[0]} to {times[-1]}"))
-    rows += [("damaged line", line) for line in sweep.damaged]
-    return "<h2>Provenance</h2>" + tables.table(("what", "value"), rows, label="Provenance")
+    return "<h2>Provenance</h2>" + tables.table(("what", "value"), sweep.provenance(), label="Provenance")

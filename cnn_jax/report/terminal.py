@@ -27,7 +27,8 @@ def show(analysis: stats.Analysis, console: Console) -> None:
         )
     console.print()
     console.print(answer.headline(analysis), style="bold", highlight=False, markup=False)
-    for sentence in (*answer.details(analysis), *([answer.held_fixed(analysis)] if analysis.cells else [])):
+    held_fixed = answer.held_fixed(analysis) if analysis.cells else ""
+    for sentence in (*answer.details(analysis), *filter(None, [held_fixed])):
         console.print(sentence, highlight=False, markup=False)
     for sentence in answer.cautions(analysis):
         console.print(sentence, style="yellow", highlight=False, markup=False)

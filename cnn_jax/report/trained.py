@@ -12,7 +12,7 @@ from cnn_jax.report.plots.figure import clip
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from cnn_jax.report import Sweep
+    from cnn_jax.report.sweep import Sweep
 
 LEVELS = 12  # of a factor that are listed
 EXAMPLE_BYTES = 150_000  # of the page, for the example images of one data set

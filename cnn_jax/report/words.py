@@ -58,7 +58,7 @@ class Units:
             return "–"
         if self.measured.share:
             return f"{100 * value:.2f}"
-        small = value and abs(value) < 10 ** (1 - self.decimals) and self.decimals > 6
+        small = value and abs(value) < 10 ** (3 - self.decimals) and self.decimals > 6
         return (f"{value:.3g}" if small or abs(value) >= 1e9 else f"{value:,.{self.decimals}f}").replace("-", "−")
 
     def value(self, value: float) -> str:
