@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_JAX = (
-    "cli", "console", "data", "description", "errors", "execution", "execution.outcome", "imports", "nn", "nn.initializers", "ops.native",
-    "plugins", "records.store", "report", "stats", "sweep.plan", "trial", "zoo",
+    "cli", "console", "data", "description", "errors", "execution", "execution.outcome", "imports", "nn", "nn.initializers",
+    "ops.native", "plugins", "records.store", "report", "stats", "sweep.plan", "trial", "zoo",
 )  # fmt: skip
 
 
