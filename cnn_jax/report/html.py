@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnn_jax
 from cnn_jax import stats
-from cnn_jax.report import answer, missed, plots, svg, words
+from cnn_jax.report import answer, findings, glossary, missed, plots, svg, words
 from cnn_jax.report import page_tables as tables
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def page(sweep: "Sweep") -> str:
     parts += [
         ("trials", "Trials", sweep.table_of_trials()),
         ("plan", "Plan", _plan(sweep)),
+        ("glossary", "Glossary", glossary.block(networks=all(a.measured.of_images for _, a in sweep.parts))),
         ("provenance", "Provenance", _provenance(sweep)),
     ]
     anchors = "".join(svg.tag("a", svg.escape(word), href=f"#{name}") for name, word, markup in parts if markup)
@@ -61,13 +62,13 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
     )
     for word, figure in pictures:
         if figure:
-            yield figure.name, word, _figure(figure)
+            yield figure.name, word, _figure(figure, analysis)
         if word == "Factors":
             yield "effects", "Effects", tables.effects(analysis)
     if found := plots.disagreement(analysis):
         figure, data = found
         extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
-        yield figure.name, "Images", _figure(figure, extra)
+        yield figure.name, "Images", _figure(figure, analysis, extra)
     yield "never_right", "Never right", missed.gallery(sweep)
     yield "cells", "Cells", tables.cells(analysis)
 
@@ -132,11 +133,12 @@ def _json(class_: str, data: Any) -> str:
     return svg.tag("script", text, type="application/json", class_=class_)
 
 
-def _figure(figure: plots.Figure, extra: str = "") -> str:
+def _figure(figure: plots.Figure, analysis: stats.Analysis, extra: str = "") -> str:
     panels = svg.tag("div", "".join(f"<div>{p}</div>" for p in figure.pictures), class_=f"panels {figure.size}".strip())
-    return (
-        tables.heading(figure.title, figure.note) + figure.legend + panels + extra + tables.download(figure.name, figure.rows)
-    )
+    found = findings.of(figure.name, analysis)
+    below = svg.tag("p", svg.escape(found), class_="finding") if found else ""
+    parts = (tables.heading(figure.title, figure.note), figure.legend, panels, below, extra)
+    return "".join(parts) + tables.download(figure.name, figure.rows)
 
 
 def _plan(sweep: "Sweep") -> str:

@@ -73,6 +73,19 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     });
   }
 
+  // A tap on a mark says what hovering over it says: fingers do not hover.
+  for (const panels of page.querySelectorAll(".panels")) {
+    const line = document.createElement("p");
+    line.className = "tapped";
+    line.setAttribute("aria-live", "polite");
+    panels.after(line);
+    panels.addEventListener("click", (event) => {
+      let mark = event.target;
+      while (mark && mark !== panels && ![...mark.children].some((child) => child.tagName === "title")) mark = mark.parentElement;
+      line.textContent = mark && mark !== panels ? mark.querySelector(":scope > title").textContent : "";
+    });
+  }
+
   // Disagreement: a square lists the images that one cell gets right in most runs and the other wrong.
   const source = page.querySelector(".image-answers");
   if (source) {

@@ -27,7 +27,8 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
     picture = _class(wide, "only-wide") + _class(narrow, "only-narrow")
     more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
     note = (
-        f"Difference to {analysis.best.label} with simultaneous 95 % intervals for {analysis.population}. Green: with "
+        f"Difference of {words.units(analysis).noun} to {analysis.best.label} with simultaneous 95 % intervals for "
+        f"{analysis.population}. Green: with "
         f"{analysis.best.label} a 95 % confidence set for the best cell. Grey: worse.{more}"
     )
     return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
@@ -46,7 +47,7 @@ def _forest(analysis: stats.Analysis, width: float, left: float) -> str:
     ends = [up * v for c in shown for v in (c.simultaneous.low, c.simultaneous.high, c.difference.value)]
     units = words.units(analysis)
     x = svg.Scale.around([0.0, *ends], max(left, 24), width - 26)
-    title = f"{units.noun}: {'points ' if units.points else ''}below or above the best cell"
+    title = f"{'points' if units.points else units.noun} below or above the best cell"
     body = svg.bottom_axis(x, 10, height - 30, units.difference_tick, title)
     body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
     for i, c in enumerate(shown):

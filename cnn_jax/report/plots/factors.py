@@ -8,7 +8,7 @@ import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, seeds, within
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, run_title, within
 
 LEVELS = 12  # of a factor with a column each; more are a scatter plot
 
@@ -38,18 +38,19 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
             for j, cell in enumerate(cells):
                 # Cells stand side by side within a level, so that a level's spread is seen to be between cells or within.
                 at = x + min(200 / len(levels), 90) * ((j + 0.5) / len(cells) - 0.5) * 0.8
-                for seed, value in zip(seeds(cell, metric), cell.values(metric), strict=True):
+                for run, value in zip(cell.runs(metric), cell.values(metric), strict=True):
                     points.append((round(at, 1), y(value)))
-                    titles.append(f"{cell.label} seed {seed}: {units.value(value)}")
+                    titles.append(run_title(cell, run, units.value(value)))
+                    seed = run["config"]["seed"]
                     rows.append({"factor": factor, "level": stats.text(level), "cell": cell.label, "seed": seed, metric: value})
-            body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
+            body.append(svg.dots(points, colour(i), titles if runs <= DOTS_WITH_TITLES else None))
             name = stats.text(level) if factor in analysis.design.factors else ""
             e = means[factor, level]
             if e:
                 at = x + min(200 / len(levels), 90) * 0.5
                 label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {units.interval(e)}, {e.n} runs"))
                 low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
-                body.append(svg.tag("g", label + svg.whisker(round(at, 1), low, y(e.value), high, "c3")))
+                body.append(svg.tag("g", label + svg.whisker(round(at, 1), low, y(e.value), high, "ink")))
             if not points:
                 body.append(svg.text(x, 150, "no run", anchor="middle", class_="tick"))
         known = factor in analysis.design.factors
@@ -58,8 +59,8 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
         body += [*names, svg.text(197, 296 + more, factor if known else "", anchor="middle", class_="axis")]
         pictures.append(svg.picture(360, 304 + more, body, f"{units.noun} by {factor}"))
     note = (
-        "Every dot is a run, dots in one column are the seeds of one cell; the diamond is the level's mean over all cells with "
-        "its 95 % interval"
+        "Every dot is a run, dots in one column are the seeds of one cell; a level has the same colour in all pictures. The "
+        "diamond is the level's mean over all cells with its 95 % interval"
         f" for {analysis.population}."
     )
     return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
@@ -90,9 +91,10 @@ def _scatter(analysis: stats.Analysis, factor: str, y: svg.Scale, *, named: bool
     body += svg.bottom_axis(x, 34, 258, lambda v: f"{v:g}", factor)
     points, titles, rows = [], [], []
     for cell in analysis.cells:
-        for seed, value in zip(seeds(cell, analysis.metric), cell.values(analysis.metric), strict=True):
+        for run, value in zip(cell.runs(analysis.metric), cell.values(analysis.metric), strict=True):
             points.append((x(number[cell.levels[factor]]), y(value)))
-            titles.append(f"{cell.label} seed {seed}: {units.value(value)}")
+            titles.append(run_title(cell, run, units.value(value)))
+            seed = run["config"]["seed"]
             level = stats.text(cell.levels[factor])
             rows.append({"factor": factor, "level": level, "cell": cell.label, "seed": seed, analysis.metric: value})
     body.append(svg.dots(points, "c0", titles if named else None))

@@ -44,9 +44,9 @@ def within(e: stats.Estimate, measured: stats.Metric) -> stats.Estimate:
     return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known and measured.share else e
 
 
-def seeds(cell: stats.Cell, metric: str) -> list[int]:
-    """The seeds of `cell.values(metric)`, in the same order."""
-    return [r["config"]["seed"] for r in cell.runs(metric)]
+def run_title(cell: stats.Cell, record: stats.Record, value: str) -> str:
+    """What a mark of one run says when it is pointed at or tapped: cell, seed, value, trial."""
+    return f"{cell.label}, seed {record['config']['seed']}: {value} (trial {record['trial']})"
 
 
 def level_ticks(names: Sequence[str], xs: Sequence[float], y: float) -> tuple[list[str], float]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, clip, colour, percent
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, clip, colour, percent, run_title
 
 CURVES = 24  # cells whose learning curves are drawn
 LINES = 1500  # of the parallel coordinates
 
 
 PARTS = {"val_accuracy": "validation", "train_accuracy": "training"}
-_Curves = list[tuple[int, str, list[svg.Point]]]  # seed, metric, (epoch, accuracy)
+_Curves = list[tuple[stats.Record, str, list[svg.Point]]]  # run, metric, (epoch, accuracy)
 
 
 def curves(analysis: stats.Analysis) -> Figure | None:
@@ -29,7 +29,7 @@ def curves(analysis: stats.Analysis) -> Figure | None:
     y = svg.Scale.around([floor, *(v for _, points in every for _, v in points if v >= floor)], 122, 24)
     last = max(points[-1][0] for _, points in every)
     x = svg.Scale(min(1, last - 1), last, 40, 232)
-    seeds = sorted({seed for _, lines in drawn for seed, _, _ in lines})
+    seeds = sorted({r["config"]["seed"] for _, lines in drawn for r, _, _ in lines})
     pictures = [_panel(cell, lines, x, y, seeds) for cell, lines in drawn]
     window = svg.tag("clipPath", svg.tag("rect", x=36, y=22, width=202, height=102), id="curve")
     pictures[0] = pictures[0].replace("</svg>", svg.tag("defs", window) + "</svg>")
@@ -57,7 +57,7 @@ def _curves_of(cell: stats.Cell) -> _Curves:
         for metric in PARTS:
             points = [(h["epoch"], h[metric]) for h in r["history"] if h.get(metric) is not None]
             if len(points) > 1:
-                found.append((r["config"]["seed"], metric, points))
+                found.append((r, metric, points))
     return found
 
 
@@ -65,10 +65,11 @@ def _panel(cell: stats.Cell, lines: _Curves, x: svg.Scale, y: svg.Scale, seeds: 
     ticks = int(min(4, max(1, x.high - 1)))  # an epoch has no halves
     body = svg.left_axis(y, 36, 236, percent, "accuracy, %")
     body += svg.bottom_axis(x, 24, 122, lambda v: f"{v:g}", "epoch", ticks)
-    paths = [
-        svg.line([(x(e), y(v)) for e, v in points], f"{_seed_colour(seed, seeds)} {PARTS[metric]}")
-        for seed, metric, points in sorted(lines, key=lambda line: line[1])  # training below validation
-    ]
+    paths = []
+    for run, metric, points in sorted(lines, key=lambda line: line[1]):  # training below validation
+        drawn = svg.line([(x(e), y(v)) for e, v in points], f"{_seed_colour(run['config']['seed'], seeds)} {PARTS[metric]}")
+        says = run_title(cell, run, f"{words.percent(points[-1][1])} {PARTS[metric]} accuracy in the last epoch")
+        paths.append(svg.tag("g", svg.tag("title", svg.escape(says)) + drawn))
     body.append(svg.tag("g", "".join(paths), clip_path="url(#curve)"))
     return svg.tag("p", svg.escape(cell.label), class_="cell") + svg.picture(240, 160, body, f"learning curves of {cell.label}")
 
@@ -129,7 +130,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         ys = [None if v is None else scale(v) for v, (_, scale, _) in zip(heights, axes, strict=True)]
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None]
         shade = round(9 * (place + 0.5))
-        title = svg.tag("title", svg.escape(f"{cell.label} seed {r['config']['seed']}: {units.value(r[analysis.metric])}"))
+        title = svg.tag("title", svg.escape(run_title(cell, r, units.value(r[analysis.metric]))))
         d = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
         where = " ".join("-" if y is None else f"{y:g}" for y in ys)
         lines.append(svg.tag("path", title if len(runs) <= DOTS_WITH_TITLES else "", d=d, class_=f"run v{shade}", data_y=where))
