@@ -44,7 +44,7 @@ def page(sweep: "Sweep") -> str:
         f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
         f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
         f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, title)}<nav><div>{anchors}</div></nav>\n'
-        f"<main>{sections}{_footer()}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
+        f"<main>{sections}{_footer(sweep)}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )
 
 
@@ -115,10 +115,14 @@ def _facts(sweep: "Sweep", analysis: stats.Analysis) -> str:
     return f'<dl class="facts">{boxes}</dl>'
 
 
-def _footer() -> str:
+def _footer(sweep: "Sweep") -> str:
+    ours = (
+        "Where answers are stored image by image, intervals speak of new seeds and new images, otherwise of new seeds on these "
+        "images. "
+    )
+    of_images = all(analysis.measured.of_images for _, analysis in sweep.parts)
     return (
-        "<footer>The unit is the run. Where answers are stored image by image, intervals speak of new seeds and new images, "
-        "otherwise of new seeds on these images. Variances are moderated over cells; levels are compared by Games and "
+        f"<footer>The unit is the run. {ours if of_images else ''}Variances are moderated over cells; levels are compared by Games and "
         "Howell's test. A report makes any false claim in at most 5 % of cases: see docs/statistics.md. "
         f"cnn_jax {cnn_jax.__version__}.</footer>"
     )

@@ -58,6 +58,7 @@ class Units:
             return "–"
         if self.measured.share:
             return f"{100 * value:.2f}"
+        value = 0.0 if round(value, self.decimals) == 0 and self.decimals <= 6 else value  # no minus before a zero
         small = value and abs(value) < 10 ** (3 - self.decimals) and self.decimals > 6
         return (f"{value:.3g}" if small or abs(value) >= 1e9 else f"{value:,.{self.decimals}f}").replace("-", "−")
 

@@ -59,11 +59,12 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
         body += [*names, svg.text(197, 296 + more, factor if known else "", anchor="middle", class_="axis")]
         pictures.append(svg.picture(360, 304 + more, body, f"{units.noun} by {factor}"))
     note = (
-        "Every dot is a run, dots in one column are the seeds of one cell; a level has the same colour in all pictures. The "
+        "Every dot is a run, dots in one column are the runs of one cell; a level has the same colour in all pictures. The "
         "diamond is the level's mean over all cells with its 95 % interval"
         f" for {analysis.population}."
     )
-    return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
+    title = "Accuracy by factor" if analysis.measured.of_images else f"{units.noun} by factor"
+    return Figure("accuracy_by_factor", title, note, pictures, rows)
 
 
 def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
