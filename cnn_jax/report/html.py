@@ -116,14 +116,14 @@ def _facts(sweep: "Sweep", analysis: stats.Analysis) -> str:
 
 
 def _footer(sweep: "Sweep") -> str:
-    ours = (
+    of_images = all(analysis.measured.of_images for _, analysis in sweep.parts)
+    population = (
         "Where answers are stored image by image, intervals speak of new seeds and new images, otherwise of new seeds on these "
         "images. "
     )
-    of_images = all(analysis.measured.of_images for _, analysis in sweep.parts)
     return (
-        f"<footer>The unit is the run. {ours if of_images else ''}Variances are moderated over cells; levels are compared by Games and "
-        "Howell's test. A report makes any false claim in at most 5 % of cases: see docs/statistics.md. "
+        f"<footer>The unit is the run. {population if of_images else ''}Variances are moderated over cells; levels are compared "
+        "by Games and Howell's test. A report makes any false claim in at most 5 % of cases: see docs/statistics.md. "
         f"cnn_jax {cnn_jax.__version__}.</footer>"
     )
 

@@ -1,0 +1,1 @@
+"""The network that runs in the page."""
