@@ -52,7 +52,7 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> 
         if missing := len(plan) - len(records):
             notes.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to complete them.")
     damaged = [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)]
-    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records))
+    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records), tuple(map(Path, dirs)))
 
 
 def write_results(dir: str | Path) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnn_jax
 from cnn_jax import stats
-from cnn_jax.report import answer, findings, glossary, missed, plots, svg, words
+from cnn_jax.report import answer, explorer, findings, glossary, missed, plots, svg, words
 from cnn_jax.report import page_tables as tables
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def page(sweep: "Sweep") -> str:
 def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, str, str]]:
     """The sections on one data set: anchor, word in the navigation, markup."""
     yield "trained", "Setup", sweep.setup(analysis)
+    yield "explorer", "Try it", explorer.block(sweep.folders, sweep.images, analysis) if analysis.measured.of_images else ""
     pictures = (
         ("Factors", plots.by_factor(analysis)),
         ("Interactions", plots.interactions(analysis)),
@@ -122,8 +123,8 @@ def _footer(sweep: "Sweep") -> str:
         "images. "
     )
     return (
-        f"<footer>The unit is the run. {population if of_images else ''}Variances are moderated over cells; levels are compared "
-        "by Games and Howell's test. A report makes any false claim in at most 5 % of cases: see docs/statistics.md. "
+        f"<footer>The unit is the run. {population if of_images else ''}Variances are moderated over cells; levels are "
+        "compared by Games and Howell's test. A report makes any false claim in at most 5 % of cases: see docs/statistics.md. "
         f"cnn_jax {cnn_jax.__version__}.</footer>"
     )
 

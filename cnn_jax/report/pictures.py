@@ -16,10 +16,11 @@ Image = np.ndarray  # uint8 (H, W, 1) or (H, W, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Stored images of one data set: some training images of each class, and test images by index with their labels."""
+    """Stored images of one data set: some training images of each class, test images by index with labels, all classes."""
 
     examples: dict[str, list[Image]]
     test: dict[int, tuple[Image, str]]
+    class_names: tuple[str, ...] = ()
 
 
 def load(dirs: Sequence[str | Path], records: Iterable[stats.Record]) -> dict[str, Images]:
@@ -51,7 +52,8 @@ def _images(arrays: dict[str, np.ndarray]) -> Images | None:
     by_class: dict[str, list[Image]] = {}
     for image, label in examples:
         by_class.setdefault(name(label), []).append(image)
-    return Images(by_class, {int(i): (image, name(label)) for i, (image, label) in zip(indices, missed, strict=True)})
+    test = {int(i): (image, name(label)) for i, (image, label) in zip(indices, missed, strict=True)}
+    return Images(by_class, test, tuple(map(str, names)))
 
 
 def _checked(arrays: dict[str, np.ndarray], kind: str) -> list[tuple[Image, int]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 from cnn_jax import stats
@@ -22,6 +23,7 @@ class Sweep:
     damaged: list[str]
     notes: list[str] = dataclasses.field(default_factory=list)
     images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
+    folders: tuple[Path, ...] = ()  # that the trials were read from
 
     @property
     def resolve(self) -> float | None:
