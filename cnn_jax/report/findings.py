@@ -7,6 +7,7 @@ import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import words
+from cnn_jax.report.plots.images import HEATMAP
 
 
 def of(name: str, analysis: stats.Analysis) -> str:
@@ -89,7 +90,7 @@ def _parallel(analysis: stats.Analysis, units: words.Units) -> str:
 
 
 def _disagreement(analysis: stats.Analysis, units: words.Units) -> str:
-    shown, rate = stats.rates(analysis.cells)
+    shown, rate = stats.rates(analysis.cells[:HEATMAP])
     counts = np.array([len(stats.correct_SN(c)) for c in shown])
     if len(shown) < 2 or not (counts > 1).any():
         return ""

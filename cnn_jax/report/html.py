@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnn_jax
 from cnn_jax import stats
-from cnn_jax.report import answer, explorer, findings, glossary, missed, plots, svg, words
+from cnn_jax.report import answer, explorer, findings, glossary, missed, pictures, plots, svg, words
 from cnn_jax.report import page_tables as tables
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
     """The sections on one data set: anchor, word in the navigation, markup."""
     yield "trained", "Setup", sweep.setup(analysis)
     yield "explorer", "Try it", explorer.block(sweep.folders, sweep.images, analysis) if analysis.measured.of_images else ""
-    pictures = (
+    charts = (
         ("Factors", plots.by_factor(analysis)),
         ("Interactions", plots.interactions(analysis)),
         ("Best cells", plots.against_best(analysis)),
@@ -61,13 +61,14 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
         ("Learning", plots.curves(analysis)),
         ("Explore", plots.parallel(analysis)),
     )
-    for word, figure in pictures:
+    for word, figure in charts:
         if figure:
             yield figure.name, word, _figure(figure, analysis)
         if word == "Factors":
             yield "effects", "Effects", tables.effects(analysis)
     if found := plots.disagreement(analysis):
         figure, data = found
+        data["pictures"] = pictures.addresses(sweep.images, sweep.records)
         extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
         yield figure.name, "Images", _figure(figure, analysis, extra)
     yield "never_right", "Never right", missed.gallery(sweep)

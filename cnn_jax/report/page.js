@@ -89,7 +89,7 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
   // Disagreement: a square lists the images that one cell gets right in most runs and the other wrong.
   const source = page.querySelector(".image-answers");
   if (source) {
-    const { cells, runs, images, right } = JSON.parse(source.textContent);
+    const { cells, runs, images, right, pictures } = JSON.parse(source.textContent);
     const list = page.querySelector(".flips");
     const choose = (pair) => {
       page.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
@@ -101,6 +101,17 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
       list.textContent = a === b
         ? `${cells[a]}: images on which its own ${runs[a]} runs disagree: ${images.filter((_, i) => right[a][i] % runs[a]).join(", ") || "none"}.`
         : `${text(a, b, better(a, b))} ${text(b, a, better(b, a))}`;
+      const shown = a === b ? images.filter((_, i) => right[a][i] % runs[a]) : [...better(a, b), ...better(b, a)];
+      const gallery = document.createElement("span");
+      gallery.className = "gallery";
+      for (const index of shown.filter((one) => one in pictures).slice(0, 24)) {
+        const picture = document.createElement("img");
+        picture.src = pictures[index];
+        picture.alt = picture.title = `test image ${index}`;
+        picture.className = "pixels";
+        gallery.append(picture);
+      }
+      list.append(gallery);
     };
     for (const pair of page.querySelectorAll(".pair")) {
       pair.addEventListener("click", () => choose(pair));

@@ -15,13 +15,13 @@ from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.explorer import static
-from cnn_jax.report.explorer.lower import NotLowered, Op, lower
-from cnn_jax.report.explorer.pack import pack, values
+from cnn_jax.report.explorer.lowering import NotLowered, Op, lower
+from cnn_jax.report.explorer.packing import pack, values
 from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import MODELS
 
 BUDGET = 4_000_000  # characters of base64, of all networks of a page
-PICKED = 30  # images to pick from
+PICKED = 60  # images to pick from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def block(folders: Sequence[Path], images: dict[str, pictures.Images], analysis:
     data = {
         "shape": shape,
         "classes": found.class_names,
-        "images": _images(found, shape),
+        "images": _images(found, shape, records),
         "cells": [_cell(network, analysis) for network in networks],
     }
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
@@ -122,12 +122,26 @@ def _cell(network: Network, analysis: stats.Analysis) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _images(found: pictures.Images, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """A training image of each class, then test images that no run got right."""
+def _shares(records: Sequence[stats.Record]) -> dict[int, float]:
+    """Of each test image the share of runs that got it right."""
+    right: np.ndarray | None = None
+    runs = 0
+    for record in records:  # one at a time: those of 100,000 runs together would not fit in memory
+        bits = stats.correctness(record)
+        if bits is None or (right is not None and len(bits) != len(right)):
+            return {}
+        right = bits.astype(np.int64) if right is None else right + bits
+        runs += 1
+    return {} if right is None else dict(enumerate((right / runs).tolist()))
+
+
+def _images(found: pictures.Images, shape: tuple[int, ...], records: Sequence[stats.Record]) -> list[dict[str, Any]]:
+    """A training image of each class, then test images: right in all runs, in some, in none."""
+    share = _shares(records)
     picked = [(images[0], label, f"training image of class {label}") for label, images in found.examples.items()]
-    picked += [
-        (image, label, f"test image {i} of class {label}: no run got it right") for i, (image, label) in found.test.items()
-    ]
+    for i, (image, label) in sorted((found.picked | found.test).items(), key=lambda item: -share.get(item[0], 0.0)):
+        of_runs = f": right in {100 * share[i]:.0f} % of runs" if i in share else ""
+        picked.append((image, label, f"test image {i} of class {label}{of_runs}"))
     return [
         {"pixels": base64.b64encode(np.ascontiguousarray(image).tobytes()).decode(), "label": label, "name": name}
         for image, label, name in picked[:PICKED]

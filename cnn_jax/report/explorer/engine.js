@@ -1,6 +1,6 @@
 "use strict";
 // The forward pass of a trained network for one image. Arrays are channels last, (height, width, channels), flat, with their shape.
-// A step is what lower.py makes of a layer: {kind, name, shape, settings, arrays, paths}. Sums are taken in float64.
+// A step is what lowering.py makes of a layer: {kind, name, shape, settings, arrays, paths}. Sums are taken in float64.
 const cnnJaxEngine = (() => {
   const product = (shape) => shape.reduce((a, b) => a * b, 1);
   const zeros = (shape) => ({ shape, data: new Float32Array(product(shape)) });

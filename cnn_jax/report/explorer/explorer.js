@@ -155,7 +155,7 @@ for (const box of document.querySelectorAll(".cnn-jax .explorer:not([data-ready]
       const shares = cnnJaxEngine.softmax(logits), order = shares.map((_, i) => i).sort((a, b) => shares[b] - shares[a]);
       const best = order[0];
       says.replaceChildren(`${data.classes[best]}: ${(100 * shares[best]).toFixed(1)} %`,
-        make("small", { textContent: `seed ${cell.seed}, ${cell.value}; ${time.toFixed(1)} ms` }), stability);
+        make("small", { textContent: `${cell.label}, seed ${cell.seed}, ${cell.value}; ${time.toFixed(1)} ms` }), stability);
       const listed = order.length <= CLASSES ? order.slice().sort((a, b) => a - b) : order.slice(0, CLASSES);
       bars.replaceChildren(...listed.flatMap((i) => {
         const bar = make("i"), most = i === best ? "most" : "";
@@ -169,6 +169,8 @@ for (const box of document.querySelectorAll(".cnn-jax .explorer:not([data-ready]
         build();
       }
       layers.querySelectorAll(".layer").forEach((layer, n) => fill(layer, found[n]));
+      const surrounded = layers.querySelector(".padded");
+      if (surrounded) surround(surrounded, found[0].step);
       if (pointed) explain();
     };
 
@@ -217,14 +219,37 @@ for (const box of document.querySelectorAll(".cnn-jax .explorer:not([data-ready]
         built = null;
         draw();
       }));
-      return make("section", { className: "layer" }, title, maps);
+      return make("div", { className: "layer" }, title, ...(n ? [] : padded(step)), maps);
     }));
+
+    // What the padding of the first convolution puts around the image, with the image's edge as a line.
+    const padded = (step) => {
+      if (step.kind !== "conv" || !step.settings.pads.flat().some(Boolean)) return [];
+      const { pads, mode } = step.settings;
+      const canvas = make("canvas", { className: "padded", width: 8 * (width + pads[1][0] + pads[1][1]), height: 8 * (height + pads[0][0] + pads[0][1]) });
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `the image with its padding, ${mode}`);
+      return [make("p", { className: "hint", textContent: `the image with its padding: ${mode}` }), make("div", { className: "maps" }, canvas)];
+    };
+    const surround = (canvas, step) => {
+      const { pads, mode } = step.settings, context = canvas.getContext("2d");
+      for (let i = 0; i < canvas.height / 8; i++) for (let j = 0; j < canvas.width / 8; j++) {
+        const row = cnnJaxEngine.source(i - pads[0][0], height, mode), column = cnnJaxEngine.source(j - pads[1][0], width, mode);
+        const at = (row * width + column) * channels, known = row >= 0 && column >= 0;
+        const [red, green, blue] = [0, 1, 2].map((k) => (known ? pixels[at + (channels === 1 ? 0 : k)] : 0));
+        context.fillStyle = `rgb(${red} ${green} ${blue})`;
+        context.fillRect(8 * j, 8 * i, 8, 8);
+      }
+      context.strokeStyle = "#e69f00";
+      context.lineWidth = 2;
+      context.strokeRect(8 * pads[1][0], 8 * pads[0][0], 8 * width, 8 * height);
+    };
 
     const fill = (layer, { y }) => {
       let largest = 0;
       for (const value of y.data) largest = Math.max(largest, Math.abs(value));
       const flat = y.shape.length === 1;
-      layer.querySelectorAll("canvas").forEach((map, k) => drawMap(map, map.height, map.width,
+      layer.querySelectorAll("canvas:not(.padded)").forEach((map, k) => drawMap(map, map.height, map.width,
         (i) => y.data[flat ? i : i * y.shape[2] + k], largest));
     };
 
