@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import data, execution, report, stats
-from cnn_jax.cli import about, output
+from cnn_jax.cli import about, live, output
 from cnn_jax.console import Console
-from cnn_jax.execution.progress import Progress
 from cnn_jax.records import store
 from cnn_jax.sweep import plan
 from cnn_jax.trial import Trial
@@ -69,12 +68,14 @@ def run(
     execution.check(out, options.executor, options.workers)
     if options.executor == "local":
         execution.warm_up()
-    progress = Progress(console, planned.training_images, planned.cost)
+    progress = live.LiveProgress(console, planned.training_images, planned.cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
     output.warn(planned.warnings())
     trials = list(planned.trials)
+    page_so_far = live.Live(lambda: report.write(out, trials, running=True))
+    progress.live_page = page_so_far
     more: dict[str, Any] = {"cost": planned.cost, "progress": progress, "about": summary}
     outcome = execution.run(trials, out, command, options, **more)
     while rule and not outcome.interrupted and (added := rule.more(trials, store.read(out))):
@@ -82,6 +83,7 @@ def run(
         console.print(f"{len(added)} more trials where the answer is open{outlook}", soft_wrap=True)
         trials += added
         outcome = execution.run(trials, out, command, options, **more)
+    page_so_far.close()
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait

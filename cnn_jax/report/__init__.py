@@ -16,11 +16,12 @@ from cnn_jax.report.sweep import Sweep
 from cnn_jax.trial import Trial
 
 
-def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> Sweep:
+def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None, *, running: bool = False) -> Sweep:
     """Read folders that `store` wrote. A trial in several of them counts once, finished rather than failed.
 
     Args:
       scope: the trials of the command that is reported on; None: all trials of the folders.
+      running: whether that command is still training.
 
     Raises:
       UsageError: a folder holds no sweep, or the folders hold results of different data under one name.
@@ -49,10 +50,15 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> 
                 f"`python launch.py report {folder}` reports on all of them together."
             )
         records = [r for r in records if r["trial"] in asked]
-        if missing := len(plan) - len(records):
+        if running:
+            notes.append(
+                f"{len(records):,} of {words.count(len(plan), 'trial')} so far: while the sweep runs, this page is written "
+                "again as trials finish. With #live at the end of its address it reloads itself."
+            )
+        elif missing := len(plan) - len(records):
             notes.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to complete them.")
     damaged = [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)]
-    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records), tuple(map(Path, dirs)))
+    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records), tuple(map(Path, dirs)), running)
 
 
 def write_results(dir: str | Path) -> Path:
@@ -60,23 +66,26 @@ def write_results(dir: str | Path) -> Path:
     return _replace(store.folder(dir) / "results.csv", table.results_csv(store.read(dir)))
 
 
-def write(dir: str | Path, scope: Collection[Trial] | None = None) -> Path:
+def write(dir: str | Path, scope: Collection[Trial] | None = None, *, running: bool = False) -> Path:
     """Write DIR/results.csv, results.parquet if pyarrow is installed, and report.html; return the last one's path.
 
     Args:
       scope: the trials that report.html covers; None: all. The tables always hold every trial of the folder.
+      running: whether they are still being trained: the page then says how many of them it has.
     """
-    return merge([dir], dir, scope)
+    return merge([dir], dir, scope, running=running)
 
 
-def merge(dirs: Sequence[str | Path], out: str | Path, scope: Collection[Trial] | None = None) -> Path:
+def merge(
+    dirs: Sequence[str | Path], out: str | Path, scope: Collection[Trial] | None = None, *, running: bool = False
+) -> Path:
     """Write the tables and the report of several sweeps together into `out`, and return the report's path.
 
     Args:
-      scope: as in `write`.
+      scope, running: as in `write`.
     """
     every = load(dirs)
-    sweep = every if scope is None else load(dirs, scope)
+    sweep = every if scope is None else load(dirs, scope, running=running)
     folder = store.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "results.csv", table.results_csv(every.records))

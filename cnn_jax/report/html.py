@@ -38,12 +38,12 @@ def page(sweep: "Sweep") -> str:
     ]
     anchors = "".join(svg.tag("a", svg.escape(word), href=f"#{name}") for name, word, markup in parts if markup)
     sections = "".join(svg.tag("section", markup, id=name) for name, _, markup in parts if markup)
-    title = svg.escape(_title(sweep))
+    title, live = svg.escape(_title(sweep)), " data-live" if sweep.running else ""
     return (
         f'<!doctype html>\n<html lang="en" style="color-scheme:light dark"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width, initial-scale=1"><meta http-equiv="Content-Security-Policy" content="{POLICY}"><link '
         f'rel="icon" href="data:,"><title>{title}</title><style>{_file("page.css")}</style></head>\n'
-        f'<body style="{BODY}"><div class="{ROOT}">{_header(sweep, title)}<nav><div>{anchors}</div></nav>\n'
+        f'<body style="{BODY}"><div class="{ROOT}"{live}>{_header(sweep, title)}<nav><div>{anchors}</div></nav>\n'
         f"<main>{sections}{_footer(sweep)}</main></div>\n<script>{_file('page.js')}</script></body></html>\n"
     )
 
@@ -81,7 +81,8 @@ def _file(name: str) -> str:
 
 def _title(sweep: "Sweep") -> str:
     sets = sorted({r["config"]["data"]["dataset"] for r in sweep.records})
-    return f"cnn_jax: {', '.join(sets)}" if sets else "cnn_jax"
+    so_far = f"{len(sweep.records)} of {len(sweep.plan)} trials, " if sweep.running else ""
+    return f"{so_far}cnn_jax: {', '.join(sets)}" if sets else f"{so_far}cnn_jax"
 
 
 def _header(sweep: "Sweep", title: str) -> str:

@@ -3,6 +3,9 @@
 for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
   page.dataset.ready = "";
 
+  // The page of a sweep that still runs, opened with #live, shows what has come since.
+  if ("live" in page.dataset && location.hash === "#live") setTimeout(() => location.reload(), 10000);
+
   // Boxes that scroll sideways say so; the others are no stop of the tab key.
   const measure = () => page.querySelectorAll(".table, .panels.wide > div").forEach((box) => {
     const more = box.scrollWidth > box.clientWidth + 1;

@@ -24,6 +24,7 @@ class Sweep:
     notes: list[str] = dataclasses.field(default_factory=list)
     images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
     folders: tuple[Path, ...] = ()  # that the trials were read from
+    running: bool = False  # whether more of the plan is being trained
 
     @property
     def resolve(self) -> float | None:
