@@ -1,4 +1,4 @@
-"""What launch.py does besides sweeping: describe, report, compare."""
+"""What launch.py does besides sweeping: describe, report, compare, card."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,6 +28,11 @@ See docs/results-of-other-tools.md.
 _COMPARE = """python launch.py compare DIR DIR
 
 Print two sweeps side by side, cell by cell.
+"""
+_CARD = """python launch.py card DIR [--out=FILE.png]
+
+Draw the answer of a sweep as a picture of 1200 x 630 pixels, for a talk or a
+README.
 """
 _MODEL_AXES = tuple(name for name, axis in sweep.AXES.items() if axis.part == "model")
 
@@ -118,4 +123,25 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"describe": describe, "report": report, "compare": compare}
+def card(words: Sequence[str]) -> int:
+    """Draws the answer of a sweep as a picture."""
+    from cnn_jax import report as reports
+
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("out", None, "the picture, FILE.png; default DIR/card.png", flag_values=values)
+    folders = [store.folder(word) for word in flags.parse(values, ["card", *words], _CARD)]
+    if len(folders) != 1:
+        raise UsageError(f"card: takes one folder, not {len(folders)}")
+    out = None if values.out is None else store.folder(values.out)
+    if out is not None and (out.suffix.lower() != ".png" or not out.parent.is_dir()):
+        raise UsageError(f"--out: {out} is not the name of a .png file in a folder that exists")
+    Console().print(f"card: {reports.write_card(folders[0], out)}", soft_wrap=True)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "describe": describe,
+    "report": report,
+    "compare": compare,
+    "card": card,
+}

@@ -8,7 +8,7 @@ from rich.console import Console
 from cnn_jax import console as _console
 from cnn_jax import imports
 from cnn_jax.records import store
-from cnn_jax.report import comparison, imported, joined, pictures, table, tensorboard, words
+from cnn_jax.report import card, comparison, imported, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
@@ -59,6 +59,21 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None, *, 
             notes.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to complete them.")
     damaged = [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)]
     return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records), tuple(map(Path, dirs)), running)
+
+
+def write_card(dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write a sweep's answer as a PNG of 1200 x 630 pixels, by default DIR/card.png, and return its path.
+
+    Of several data sets it shows the first.
+
+    Raises:
+      UsageError: the folder holds no sweep.
+    """
+    sweep = load([dir])
+    analysis = sweep.parts[0][1]
+    name = sweep.parts[0][0].records[0]["config"]["data"]["dataset"] if sweep.records else ""
+    path = store.folder(out) if out is not None else store.folder(dir) / "card.png"
+    return _replace(path, card.png(analysis, name))
 
 
 def write_results(dir: str | Path) -> Path:

@@ -21,7 +21,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
         return None
     factors = analysis.design.factors or {"model": (None,)}
     few = {factor: levels for factor, levels in factors.items() if len(levels) <= LEVELS}
-    means = {(factor, level): _level_mean(analysis, factor, level) for factor, levels in few.items() for level in levels}
+    means = {(factor, level): level_mean(analysis, factor, level) for factor, levels in few.items() for level in levels}
     y = _shared_scale(analysis, means.values(), 258, 34)
     pictures, rows = [], []
     for factor, levels in factors.items():
@@ -67,7 +67,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
     return Figure("accuracy_by_factor", title, note, pictures, rows)
 
 
-def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
+def level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
     """A level's mean over all cells, as the effects have it; None without a finished run."""
     for term in analysis.effects.terms:
         found = dict(term.levels).get(stats.text(level)) if term.factors == (factor,) else None
