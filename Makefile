@@ -30,7 +30,7 @@ test-trackers: .venv-trackers/.ready
 	.venv-trackers/bin/python -m pytest -m trackers tests/test_trackers.py $(ARGS)
 
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
-WITHOUT_JAX := chaos runner slurm report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks
+WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks
 test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)

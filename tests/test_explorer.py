@@ -19,7 +19,7 @@ from cnn_jax.data.normalization import Normalization
 from cnn_jax.nn.network import CNN
 from cnn_jax.records import store
 from cnn_jax.report import explorer
-from cnn_jax.report.explorer import lowering, packing
+from cnn_jax.report.explorer import forward, lowering, packing
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.models import PUBLISHED_FOR
 from cnn_jax.zoo.resolve import spec as network_of
@@ -91,6 +91,10 @@ def in_page(cases, tmp_path, bytes=4):
 
 
 def check(cases, tmp_path, tolerance=1e-4):
+    for spec, variables, image in cases:  # the report's own forward pass
+        right = logits_and_features(spec, variables, image[None])[0]
+        found = forward.run(lowering.lower(spec, image.shape, variables), image[None])
+        np.testing.assert_allclose(found, right, atol=tolerance * max(1.0, float(np.abs(right).max())), rtol=0)
     for (spec, variables, image), (logits, features) in zip(cases, in_page(cases, tmp_path), strict=True):
         right, named = logits_and_features(spec, variables, image[None])
         scale = max(1.0, float(np.abs(right).max()))
@@ -329,12 +333,44 @@ def test_without_parameters_or_images_there_is_no_explorer(tmp_path):
 def test_networks_beyond_the_budget_are_left_out(tmp_path, monkeypatch):
     folder_of(tmp_path / "sweep", [cell_of("valid", 0, filters=f) for f in (2, 4, 8)])
     whole = explorer.BUDGET
-    monkeypatch.setattr(explorer, "BUDGET", 5000)
+    monkeypatch.setattr(explorer, "BUDGET", 2500)
     text = report.write(tmp_path / "sweep").read_text()
     assert 'class="explorer"' in text
     assert "left out" in text
     monkeypatch.setattr(explorer, "BUDGET", whole)
     assert "left out" not in report.write(tmp_path / "sweep").read_text().split("Try a network")[1][:900]
+
+
+def test_half_precision_is_used_where_room_is_short_and_no_answer_changes(tmp_path, monkeypatch):
+    trials = [cell_of("valid", 0, filters=f) for f in (2, 4, 8)]
+    found = folder_of(tmp_path / "sweep", trials)
+
+    def cells():
+        text = report.write(tmp_path / "sweep").read_text()
+        data = re.search(r'<script type="application/json" class="explorer-data">(.*?)</script>', text, re.S)[1]
+        return {cell["trial"]: cell for cell in json.loads(data)["cells"]}
+
+    assert [cell["bytes"] for cell in cells().values()] == [4, 4, 4]
+    monkeypatch.setattr(explorer, "BUDGET", 5000)
+    short = cells()
+    assert [cell["bytes"] for cell in short.values()] == [2, 2, 2]
+    for trial in trials:
+        ops = lowering.lower(found[trial.id][0], SHAPE, found[trial.id][1])
+        assert short[trial.id]["parameters"] == packing.pack(ops, 2).parameters
+    # A network whose answers change keeps single precision, or has no place.
+    monkeypatch.setattr(explorer, "_same_answers", lambda *arguments: False)
+    assert {cell["bytes"] for cell in cells().values()} == {4}
+    assert len(cells()) < 3
+
+
+def test_a_network_on_the_edge_between_two_answers_is_not_halved():
+    spec = (nn.Flatten(), nn.Dense(2, use_bias=False))
+    kernel = np.array([[1.0, 1.0002]], np.float32)  # both are 1.0 in half precision
+    ops = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": kernel})
+    record = {"data": {}, "config": {"data": {}}}
+    assert not explorer._same_answers(ops, record, np.full((1, 1, 1, 1), 255, np.uint8))
+    clear = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": np.array([[1.0, 1.3]], np.float32)})
+    assert explorer._same_answers(clear, record, np.full((1, 1, 1, 1), 255, np.uint8))
 
 
 def test_the_page_asks_for_nothing(tmp_path):

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from cnn_jax import stats, zoo
+from cnn_jax.data.normalization import Normalization
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 from cnn_jax.report import pictures, svg, words
-from cnn_jax.report.explorer import static
+from cnn_jax.report.explorer import forward, static
 from cnn_jax.report.explorer.lowering import NotLowered, Op, lower
-from cnn_jax.report.explorer.packing import pack, values
+from cnn_jax.report.explorer.packing import halved, pack, values
 from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import MODELS
 
@@ -31,6 +32,12 @@ class Network:
     cell: stats.Cell
     record: stats.Record
     ops: tuple[Op, ...]
+    bytes: int = 4  # of a parameter
+
+    @property
+    def size(self) -> int:
+        """Characters of base64."""
+        return values(self.ops) * self.bytes * 4 // 3
 
 
 def block(folders: Sequence[Path], images: dict[str, pictures.Images], analysis: stats.Analysis) -> str:
@@ -79,15 +86,43 @@ def _are(count: int) -> str:
 def _within_budget(
     folders: Sequence[Path], analysis: stats.Analysis, images: pictures.Images, shape: tuple[int, ...]
 ) -> list[Network]:
-    """The networks of the best cells that fit into the page together."""
-    out, size = [], 0
+    """The networks of the best cells that fit into the page together, in half precision if more do so without other answers."""
+    found = []
     for cell in analysis.cells:
         best = max(cell.runs(analysis.metric), key=lambda r: r[analysis.metric])
         network = _network(folders, cell, best, shape, len(images.class_names))
-        if network and size + (cost := values(network.ops) * 4 * 4 // 3) <= BUDGET:
-            size += cost
+        if network:
+            found.append(network)
+        if sum(one.size for one in found) > 2 * BUDGET:
+            break
+    if sum(one.size for one in found) <= BUDGET:
+        return found
+    stored = [image for image, _ in (*images.test.values(), *images.picked.values())]
+    stored += [image for examples in images.examples.values() for image in examples]
+    images_NHWC = np.array([image for image in stored if image.shape == tuple(shape)])
+    out, size = [], 0
+    for network in found:
+        if _same_answers(network.ops, network.record, images_NHWC):
+            network = dataclasses.replace(network, bytes=2)
+        if size + network.size <= BUDGET:
+            size += network.size
             out.append(network)
     return out
+
+
+def _same_answers(ops: Sequence[Op], record: stats.Record, images_NHWC: np.ndarray) -> bool:
+    """Whether half precision leaves the class of every stored image as it is."""
+    if not len(images_NHWC) or not all(np.isfinite(a).all() for op in halved(ops) for a in op.arrays.values()):
+        return False
+    x_NHWC = _normalization(record)(images_NHWC)
+    single, half = (forward.run(steps, x_NHWC).argmax(axis=-1) for steps in (ops, halved(ops)))
+    return bool((single == half).all())
+
+
+def _normalization(record: stats.Record) -> Normalization:
+    known = record["data"].get("normalization") or {}
+    kind = record["config"]["data"].get("normalize", "none")
+    return Normalization(kind, tuple(known.get("mean", ())), tuple(known.get("std", ())))
 
 
 def _network(
@@ -95,7 +130,7 @@ def _network(
 ) -> Network | None:
     """The run's network with its parameters; None if it has none, or is a fork's: a report runs no code of a fork."""
     model = record["config"]["model"]
-    if model["name"] not in MODELS:
+    if model["name"] not in MODELS or (record.get("params") or 0) * 2 * 4 // 3 > BUDGET:
         return None
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in model.items()}
     fields["options"] = tuple((name, value) for name, value in model["options"])
@@ -110,15 +145,13 @@ def _network(
 
 
 def _cell(network: Network, analysis: stats.Analysis) -> dict[str, Any]:
-    packed = pack(network.ops)
+    packed = pack(network.ops, network.bytes)
     units, record = words.units(analysis), network.record
-    normalization = record["data"].get("normalization") or {}
-    kind = record["config"]["data"].get("normalize", "none")
     return {
         "label": network.cell.label, "trial": record["trial"], "seed": record["config"]["seed"],
         "value": f"{units.value(record[analysis.metric])} {units.noun}", "steps": packed.steps, "parameters": packed.parameters,
         "bytes": packed.bytes,
-        "normalization": {"kind": kind, "mean": list(normalization.get("mean", ())), "std": list(normalization.get("std", ()))},
+        "normalization": dataclasses.asdict(_normalization(record)),
     }  # fmt: skip
 
 
