@@ -6,16 +6,16 @@ PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers package notebooks pictures clean
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not trackers" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook and not trackers" $(ARGS)
 
 # Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
 chaos: $(VENV)/.ready-dev
@@ -25,8 +25,12 @@ chaos: $(VENV)/.ready-dev
 test-ray: .venv-ray/.ready
 	.venv-ray/bin/python -m pytest -m ray tests/test_distributed.py $(ARGS)
 
+# Files of results, made by the tools that the reader of results knows.
+test-trackers: .venv-trackers/.ready
+	.venv-trackers/bin/python -m pytest -m trackers tests/test_trackers.py $(ARGS)
+
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
-WITHOUT_JAX := chaos runner slurm report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks
+WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks
 test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)
@@ -79,6 +83,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-notebooks-colab) -r requirements-notebooks.txt -c constraints-colab.txt
 	touch $@
 
+.venv-trackers/.ready: requirements.txt requirements-imports.txt requirements-trackers.txt
+	$(PYTHON) -m venv .venv-trackers
+	$(call PIP,.venv-trackers) -r requirements-trackers.txt
+	touch $@
+
 .venv-ray/.ready: requirements.txt requirements-dev.txt requirements-ray.txt
 	$(PYTHON) -m venv .venv-ray
 	$(call PIP,.venv-ray) -r requirements-dev.txt -r requirements-ray.txt
@@ -108,4 +117,4 @@ pictures: $(VENV)/.ready
 	$(VENV)/bin/python docs/screenshots.py $(or $(OUT),runs/grid)/report.html docs/pictures
 
 clean:
-	rm -rf .venv .venv-colab .venv-oracle .venv-ray .venv-bench .venv-notebooks .venv-notebooks-colab
+	rm -rf .venv .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab

@@ -22,6 +22,8 @@ CLASSES = 12  # with example images
 EXAMPLES = 5  # images of a class, fewer where images are large
 EXAMPLE_BYTES = 100_000  # of all example images, unless one per class takes more
 MISSED = 60  # test images that no run got right
+DISPUTED = 60  # on which runs disagree, those most divided first
+RIGHT = 20  # that every run got right
 
 
 def describe(planned: Plan, question: str, resolve: float | None = None) -> dict[str, Any]:
@@ -54,7 +56,8 @@ def keep_images(out: Path, configs: Iterable[DataConfig], records: Sequence[stat
         images = data.load(config)
         mine = [r for r in records if r.get("data") and r["data"]["checksum"] == images.checksum]
         if mine:
-            store.keep_images(out, images.checksum, _examples(images) | _missed(images, stats.never_right(mine)))
+            arrays = _examples(images) | _missed(images, stats.never_right(mine)) | _picked(images, mine)
+            store.keep_images(out, images.checksum, arrays)
 
 
 def _examples(images: data.Dataset) -> dict[str, np.ndarray]:
@@ -79,6 +82,27 @@ def _missed(images: data.Dataset, missed: np.ndarray) -> dict[str, np.ndarray]:
         "missed_images": small(images.test_images[missed]),
         "missed_labels": images.test_labels[missed],
         "missed_indices": missed,
+    }
+
+
+def _picked(images: data.Dataset, records: Sequence[stats.Record]) -> dict[str, np.ndarray]:
+    """Test images on which runs disagree, and some that all got right."""
+    right_N, runs = np.zeros(len(images.test_images)), 0
+    for record in records:  # one at a time: the answers of 100,000 runs would not fit in memory
+        bits = stats.correctness(record) if record["status"] == "done" else None
+        if bits is not None and len(bits) == len(right_N):
+            right_N += bits
+            runs += 1
+    share_N = right_N / max(runs, 1)
+    divided = np.argsort(np.abs(share_N - 0.5), kind="stable")
+    disputed = divided[(share_N[divided] > 0) & (share_N[divided] < 1)][:DISPUTED]
+    right = np.flatnonzero(share_N == 1)
+    right = right[np.linspace(0, len(right) - 1, min(RIGHT, len(right))).round().astype(int)]
+    picked = np.concatenate([disputed, right])
+    return {
+        "picked_images": small(images.test_images[picked]),
+        "picked_labels": images.test_labels[picked],
+        "picked_indices": picked,
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from absl import flags as absl_flags
 
 from cnn_jax import sweep
-from cnn_jax.cli import doctor, flags
+from cnn_jax.cli import doctor, flags, imported
 from cnn_jax.cli.inspect import inspect
 from cnn_jax.cli.measure import measure
 from cnn_jax.cli.paper import paper
@@ -21,12 +21,21 @@ _DESCRIBE = """python launch.py describe --model=NAME [--flags]
 Print the layers of a model: shapes, parameters, MACs, receptive fields.
 """
 _REPORT = """python launch.py report DIR [DIR ... --out=DIR]
+python launch.py report FILE.csv [--metric=NAME --factors=NAME,NAME --seed=NAME --out=DIR]
 
-Rebuild the report of a sweep, or merge several sweeps into the folder --out.
+Rebuild the report of a sweep, or merge several sweeps into the folder --out. Or
+report on results that something else made: a CSV or Parquet file, as W&B,
+MLflow, Optuna, Ray Tune and TensorBoard export them, or an Optuna storage (.db).
+See docs/results-of-other-tools.md.
 """
 _COMPARE = """python launch.py compare DIR DIR
 
 Print two sweeps side by side, cell by cell.
+"""
+_CARD = """python launch.py card DIR [--out=FILE.png]
+
+Draw the answer of a sweep as a picture of 1200 x 630 pixels, for a talk or a
+README.
 """
 _MODEL_AXES = tuple(name for name, axis in sweep.AXES.items() if axis.part == "model")
 
@@ -86,9 +95,14 @@ def report(words: Sequence[str]) -> int:
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("out", None, "folder of the report; needed to merge several folders", flag_values=values)
-    folders = [store.folder(word) for word in flags.parse(values, ["report", *words], _REPORT)]
+    imported.define(values)
+    named = flags.parse(values, ["report", *words], _REPORT)
+    if imported.is_file(named):
+        return imported.report(named, values)
+    imported.refuse(values)
+    folders = [store.folder(word) for word in named]
     if not folders:
-        raise UsageError("report: name the folder of a sweep")
+        raise UsageError("report: name the folder of a sweep, or a file of results")
     if len(folders) > 1 and values.out is None:
         raise UsageError("--out: name the folder that several sweeps are merged into")
     folder = folders[0] if values.out is None else store.folder(values.out)
@@ -112,6 +126,22 @@ def compare(words: Sequence[str]) -> int:
     return 0
 
 
+def card(words: Sequence[str]) -> int:
+    """Draws the answer of a sweep as a picture."""
+    from cnn_jax import report as reports
+
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("out", None, "the picture, FILE.png; default DIR/card.png", flag_values=values)
+    folders = [store.folder(word) for word in flags.parse(values, ["card", *words], _CARD)]
+    if len(folders) != 1:
+        raise UsageError(f"card: takes one folder, not {len(folders)}")
+    out = None if values.out is None else store.folder(values.out)
+    if out is not None and (out.suffix.lower() != ".png" or not out.parent.is_dir()):
+        raise UsageError(f"--out: {out} is not the name of a .png file in a folder that exists")
+    Console().print(f"card: {reports.write_card(folders[0], out)}", soft_wrap=True)
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "describe": describe,
     "report": report,
@@ -119,6 +149,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "inspect": inspect,
     "measure": measure,
     "paper": paper,
+    "card": card,
     "doctor": doctor.doctor,
 }
 

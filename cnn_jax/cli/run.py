@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn_jax import data, execution, report, search
-from cnn_jax.cli import about, output
+from cnn_jax.cli import about, live, output
 from cnn_jax.cli.job import Job
 from cnn_jax.console import Console
 from cnn_jax.records import store
@@ -63,13 +63,15 @@ def run(job: Job, console: Console, command: str) -> Result:
     def cost(trial: Trial) -> float:
         return planned.cost(trial)  # `planned` grows with the trials that are added
 
-    progress = execution.progress_for(console, lambda trial: planned.training_images(trial), cost)
+    progress = live.progress_for(console, lambda trial: planned.training_images(trial), cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
             data.prepare(config)
     output.warn(planned.warnings())
     trials: list[Trial] = []
     page, added, note = None, list(planned.trials), ""
+    page_so_far = live.Live(lambda: report.write(out, trials, running=True))
+    progress.live_page = page_so_far
     while added:
         if note:
             console.print(note, soft_wrap=True)
@@ -79,6 +81,7 @@ def run(job: Job, console: Console, command: str) -> Result:
         if outcome.interrupted:
             break
         added, note = _added(job, trials, _of(trials, store.read(out)))
+    page_so_far.close()
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait

@@ -4,10 +4,8 @@ import contextlib
 import html
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-from rich.console import Console
 
 from cnn_jax.execution.progress import Activity, Progress
 from cnn_jax.trial import Trial
@@ -18,11 +16,6 @@ def in_notebook() -> bool:
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None
-
-
-def progress_for(console: Console, images_of: Callable[[Trial], int], cost: Callable[[Trial], float]) -> Progress:
-    """The progress for this process: see `Progress` for the arguments."""
-    return (NotebookProgress if in_notebook() else Progress)(console, images_of, cost)
 
 
 class NotebookProgress(Progress):

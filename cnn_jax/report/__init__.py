@@ -1,68 +1,28 @@
 """Tables, plots and one HTML file, from recorded results only. Everything here reads files; nothing imports JAX."""
 
-import dataclasses
-import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from cnn_jax import console as _console
-from cnn_jax import stats
+from cnn_jax import imports
 from cnn_jax.program import PROGRAM
 from cnn_jax.records import store
-from cnn_jax.report import comparison, joined, pictures, table, tensorboard, words
+from cnn_jax.report import card, comparison, imported, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
+from cnn_jax.report.sweep import Sweep
 from cnn_jax.trial import Trial
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """The trials of a report, each once: those of one command, or all that one or more folders hold.
-
-    `notes` are sentences about trials that are missing, left out or held twice.
-    """
-
-    records: list[stats.Record]
-    plan: list[Trial]
-    commands: list[dict[str, Any]]
-    damaged: list[str]
-    notes: list[str] = dataclasses.field(default_factory=list)
-    images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set
-
-    @property
-    def resolve(self) -> float | None:
-        """The difference that the last command added seeds for, a fraction of 1; None if it did not."""
-        about = self.commands[-1].get("about") if self.commands else None
-        found = about.get("resolve") if isinstance(about, dict) else None
-        return found if isinstance(found, float) and 0 < found <= 1 else None
-
-    @functools.cached_property
-    def parts(self) -> list[tuple["Sweep", stats.Analysis]]:
-        """The sweep of each data set with its analysis: accuracies on different images are not compared."""
-        parts = list(stats.datasets(self.records).values()) or [[]]
-        out = []
-        for records in parts:
-            sets = {r["config"]["data"]["dataset"] for r in records}
-            plan = [t for t in self.plan if not sets or t.data.dataset in sets]
-            out.append((dataclasses.replace(self, records=records, plan=plan), stats.analyse(records, self.resolve)))
-        return out
-
-    @property
-    def missing(self) -> list[Trial]:
-        """Planned trials without a record."""
-        known = {r["trial"] for r in self.records}
-        return [t for t in self.plan if t.id not in known]
-
-
-def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> Sweep:
+def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None, *, running: bool = False) -> Sweep:
     """Read folders that `store` wrote. A trial in several of them counts once, finished rather than failed.
 
     Args:
       scope: the trials of the command that is reported on; None: all trials of the folders.
+      running: whether that command is still training.
 
     Raises:
       UsageError: a folder holds no sweep, or the folders hold results of different data under one name.
@@ -91,10 +51,30 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None) -> 
                 f"`{PROGRAM} report {folder}` reports on all of them together."
             )
         records = [r for r in records if r["trial"] in asked]
-        if missing := len(plan) - len(records):
+        if running:
+            notes.append(
+                f"{len(records):,} of {words.count(len(plan), 'trial')} so far: while the sweep runs, this page is written "
+                "again as trials finish. With #live at the end of its address it reloads itself."
+            )
+        elif missing := len(plan) - len(records):
             notes.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to complete them.")
     damaged = [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)]
-    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records))
+    return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records), tuple(map(Path, dirs)), running)
+
+
+def write_card(dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write a sweep's answer as a PNG of 1200 x 630 pixels, by default DIR/card.png, and return its path.
+
+    Of several data sets it shows the first.
+
+    Raises:
+      UsageError: the folder holds no sweep.
+    """
+    sweep = load([dir])
+    analysis = sweep.parts[0][1]
+    name = sweep.parts[0][0].records[0]["config"]["data"]["dataset"] if sweep.records else ""
+    path = store.folder(out) if out is not None else store.folder(dir) / "card.png"
+    return _replace(path, card.png(analysis, name))
 
 
 def write_results(dir: str | Path) -> Path:
@@ -102,23 +82,26 @@ def write_results(dir: str | Path) -> Path:
     return _replace(store.folder(dir) / "results.csv", table.results_csv(store.read(dir)))
 
 
-def write(dir: str | Path, scope: Collection[Trial] | None = None) -> Path:
+def write(dir: str | Path, scope: Collection[Trial] | None = None, *, running: bool = False) -> Path:
     """Write DIR/results.csv, results.parquet if pyarrow is installed, and report.html; return the last one's path.
 
     Args:
       scope: the trials that report.html covers; None: all. The tables always hold every trial of the folder.
+      running: whether they are still being trained: the page then says how many of them it has.
     """
-    return merge([dir], dir, scope)
+    return merge([dir], dir, scope, running=running)
 
 
-def merge(dirs: Sequence[str | Path], out: str | Path, scope: Collection[Trial] | None = None) -> Path:
+def merge(
+    dirs: Sequence[str | Path], out: str | Path, scope: Collection[Trial] | None = None, *, running: bool = False
+) -> Path:
     """Write the tables and the report of several sweeps together into `out`, and return the report's path.
 
     Args:
-      scope: as in `write`.
+      scope, running: as in `write`.
     """
     every = load(dirs)
-    sweep = every if scope is None else load(dirs, scope)
+    sweep = every if scope is None else load(dirs, scope, running=running)
     folder = store.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "results.csv", table.results_csv(every.records))
@@ -140,6 +123,19 @@ def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: 
         _terminal.show(analysis, console)
     for sentence in sweep.notes:
         console.print(sentence, style="yellow")
+
+
+def write_imported(results: imports.Results, out: str | Path, console: Console | None = None) -> Path:
+    """Write the report on results that something else made into `out`, print its answer, and return the report's path."""
+    page = imported.write(results, store.folder(out))
+    console = console or _console.Console()
+    for sentence in results.said:
+        console.print(sentence, style="dim", highlight=False, markup=False)
+    for _, analysis in imported.Imported.of(results).parts:
+        _terminal.show(analysis, console)
+    for sentence in results.notes:
+        console.print(sentence, style="yellow", highlight=False, markup=False)
+    return page
 
 
 def compare(a: str | Path, b: str | Path, console: Console | None = None) -> None:

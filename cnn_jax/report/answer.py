@@ -13,57 +13,62 @@ _COSTS = {"params": "parameters", "macs": "MACs"}
 
 def headline(analysis: stats.Analysis) -> str:
     """The answer in one sentence, with its uncertainty."""
-    metric, best = words.METRICS[analysis.metric], analysis.best
+    units, best = words.units(analysis), analysis.best
+    metric = units.noun
     if best is None:
         return "No run has finished: there are no results yet."
     if len(analysis.cells) == 1:
         return (
-            f"{best.label} reaches {words.interval(analysis.interval(best))} {metric}, {words.count(analysis.seeds, 'seed')}."
+            f"{best.label} reaches {units.interval(analysis.interval(best))} {metric}, {words.count(analysis.seeds, 'seed')}."
         )
     if analysis.decisions:
         return _decided(analysis, best)
     claimed = [t for t in analysis.effects.terms if t.claimed]
     if not analysis.means.df and not claimed:
         return (
-            f"With one seed per cell, differences in {metric} cannot be told from those between seeds: add seeds (--seeds=3)."
+            f"With one {_run(analysis)} per cell, differences in {metric} cannot be told from those between {_run(analysis)}s: "
+            f"add {_run(analysis)}s{' (--seeds=3)' if analysis.measured.of_images else ''}."
         )
     if claimed:
         return _effects(analysis, claimed)
     if len(analysis.ties) < len(analysis.cells) - 1:
-        return f"{_capital(metric)} differs between cells, and {best.label} has the best: {_cell(analysis, best)}."
+        return f"{_capital(metric, analysis)} differs between cells, and {best.label} has the best: {_cell(analysis, best)}."
     if main := [t for t in analysis.effects.terms if len(t.factors) == 1]:
         names = words.join([t.name for t in main], "or")
-        return f"No effect of {names} on {metric} was found ({_steps(main)}){_limit(analysis)}."
+        return f"No effect of {names} on {metric} was found ({_steps(main, units)}){_limit(analysis)}."
     return f"No difference in {metric} between the {len(analysis.cells)} cells was found{_limit(analysis)}."
 
 
 def _effects(analysis: stats.Analysis, claimed: Sequence[stats.Term]) -> str:
     """The claimed effects, largest first; then those that were not found, with their intervals."""
-    metric, terms = words.METRICS[analysis.metric], analysis.effects.terms
+    units, terms = words.units(analysis), analysis.effects.terms
+    metric = units.noun
     together = {name: t for t in claimed if len(t.factors) == 2 for name in t.factors}
     main = sorted((t for t in claimed if len(t.factors) == 1), key=lambda t: -abs(t.span.estimate.value))
     joint = [t for t in claimed if len(t.factors) == 2 and not any(m.name in t.factors for m in main)]
     rest = [t for t in terms if len(t.factors) == 1 and not t.claimed and t.name not in together]
     if len(terms) == 1:
         return _comparison(analysis, main[0])
-    said = [f"{_step(t)}{', on average' if t.name in together else ''}" for t in main] + [_change(t) for t in joint]
+    said = [f"{_step(t, units)}{', on average' if t.name in together else ''}" for t in main] + [
+        _change(t, units) for t in joint
+    ]
     names = [t.name for t in main] + [f"{words.join(t.factors)} together" for t in joint]
-    said[0] = said[0].replace(" points, ", " points, 95 % interval ", 1)
+    said[0] = said[0].replace(f"{units.points}, ", f"{units.points}, 95 % interval ", 1)
     parts = [f"{name} ({step})" for name, step in zip(names, said, strict=True)]
-    tail = f"; no effect of {words.join([t.name for t in rest], 'or')} was found ({_steps(rest)})" if rest else ""
+    tail = f"; no effect of {words.join([t.name for t in rest], 'or')} was found ({_steps(rest, units)})" if rest else ""
     where = f" at equal {_COSTS[analysis.design.iso]}" if analysis.design.iso else ""
-    return f"{_capital(metric)} depends on {words.join(parts)}{where}{tail}."
+    return f"{_capital(metric, analysis)} depends on {words.join(parts)}{where}{tail}."
 
 
 def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
     """The answer of a sweep of one factor: which level beats which, by how much, and at what cost."""
     span = term.extremes if excludes_zero(term.extremes) else term.span
     e = span.simultaneous
-    better, worse, low, high = (span.b, span.a, e.low, e.high) if e.value >= 0 else (span.a, span.b, -e.high, -e.low)
+    units, up = words.units(analysis), e.value >= 0
+    low, high = (e.low, e.high) if up else (-e.high, -e.low)
+    better, worse = (span.b, span.a) if up != analysis.measured.lower_is_better else (span.a, span.b)
     first, second = words.level(term.name, better), words.level(term.name, worse)
-    bounds = (
-        f"{words.spread(abs(e.value))} points of {words.METRICS[analysis.metric]} ({words.spread(low)} to {words.spread(high)})"
-    )
+    bounds = f"{units.spread(abs(e.value))}{units.points} of {units.noun} ({units.spread(low)} to {units.spread(high)})"
     equal = f" at equal {_COSTS[analysis.design.iso]}" if analysis.design.iso else ""
     costs = []
     for name, noun in _COSTS.items():
@@ -71,7 +76,7 @@ def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
         if name != analysis.design.iso and ratio is not None and abs(ratio - 1) > 0.05:
             costs.append(f"{ratio:.2g} times the {noun}")
     tail = f"; it has {words.join(costs)}" if costs else ""
-    return f"{_capital(first)} beats {second} by {bounds}{equal}{tail}."
+    return f"{_capital(first, analysis)} beats {second} by {bounds}{equal}{tail}."
 
 
 def excludes_zero(contrast: stats.Contrast) -> bool:
@@ -96,7 +101,7 @@ def _decided(analysis: stats.Analysis, best: stats.Cell) -> str:
     ends = {"worse": "worse", "close": "as good within the difference to resolve", "open": "still open"}
     said = [f"{words.count(n, 'cell')} {'is' if n == 1 else 'are'} {ends[v]}" for v, n in counts.items() if n]
     verdicts = words.join(said)
-    return f"{best.label} has the best {words.METRICS[analysis.metric]}, {_cell(analysis, best)}: {verdicts}."
+    return f"{best.label} has the best {words.units(analysis).noun}, {_cell(analysis, best)}: {verdicts}."
 
 
 def details(analysis: stats.Analysis) -> list[str]:
@@ -104,20 +109,20 @@ def details(analysis: stats.Analysis) -> list[str]:
     best = analysis.best
     if best is None:
         return []
+    units = words.units(analysis)
     out = [
-        f"The effect of {term.factors[0]} depends on {term.factors[1]} ({_change(term)})."
+        f"The effect of {term.factors[0]} depends on {term.factors[1]} ({_change(term, units)})."
         for term in analysis.effects.terms
         if len(term.factors) == 2 and term.claimed
     ]
     if len(analysis.cells) > 1:
         out.append(_best(analysis, best))
-    out.append(_test(analysis, best))
+    if analysis.measured.of_images:
+        out.append(_test(analysis, best))
     out += noise_floor(analysis)
     if analysis.curse == analysis.curse and len(analysis.cells) > 1:
-        luck = words.spread(analysis.curse)
-        out.append(
-            f"Winner's curse: by luck alone, the best of {len(analysis.cells)} equal cells would look {luck} points better."
-        )
+        luck = f"{units.spread(analysis.curse)}{units.points}"
+        out.append(f"Winner's curse: by luck alone, the best of {len(analysis.cells)} equal cells would look {luck} better.")
     return out
 
 
@@ -127,16 +132,17 @@ def held_fixed(analysis: stats.Analysis) -> str:
     hidden = {"iso", "validation_fraction"} | (set() if fixed.get("optimizer") in ("sgd", "rmsprop") else {"momentum"})
     added = added_defaults(TrainConfig)
     usual = {field.name: field.default for part in (DataConfig, TrainConfig) for field in dataclasses.fields(part)}
-    hidden |= {
-        n for n, level in fixed.items() if n in usual and level == usual[n] and (n in added or level in (None, 0, "none"))
-    }
+    at_default = {name for name, level in fixed.items() if name in usual and level == usual[name]}
+    hidden |= {name for name in at_default if name in added or fixed[name] in (0, "none")}
     shown = {name: level for name, level in fixed.items() if level is not None and name not in hidden}
+    if not shown:
+        return ""
     return f"Held fixed: {', '.join(f'{name} {stats.text(level)}' for name, level in shown.items())}."
 
 
 def noise_floor(analysis: stats.Analysis) -> list[str]:
     """What the seed alone changes, and what can be resolved against it."""
-    out = []
+    out, units = [], words.units(analysis)
     if analysis.noise:
         n = analysis.noise
         out.append(
@@ -145,8 +151,8 @@ def noise_floor(analysis: stats.Analysis) -> list[str]:
         )
     if analysis.smallest == analysis.smallest:
         out.append(
-            f"With {words.count(analysis.seeds, 'seed')} per cell, this report finds a difference of "
-            f"{words.spread(analysis.smallest)} points in {words.METRICS[analysis.metric]} between two cells with probability "
+            f"With {words.count(analysis.seeds, _run(analysis))} per cell, this report finds a difference of "
+            f"{units.spread(analysis.smallest)}{units.points} in {units.noun} between two cells with probability "
             f"{stats.POWER:g}."
         )
     if len(analysis.cells) > 1 and analysis.means.df:
@@ -158,12 +164,12 @@ def noise_floor(analysis: stats.Analysis) -> list[str]:
 def cautions(analysis: stats.Analysis) -> list[str]:
     """What a reader must know before believing the rest."""
     design, out = analysis.design, []
-    if analysis.best and not analysis.validated:
+    if analysis.best and not analysis.validated and analysis.measured.of_images:
         out.append(
             "Nothing was held out for validation, so selection without the test set was not possible: the best cell was picked "
             "on the test set and its accuracy is too good."
         )
-    for status in ("diverged", "failed"):
+    for status in words.UNFINISHED:
         if number := analysis.count(status):
             out.append(f"{words.count(number, 'trial')} {status}: counted in their cells, absent from their means.")
     if analysis.effects.terms and analysis.effects.caveat:
@@ -184,7 +190,7 @@ def damaged(lines: Sequence[str]) -> list[str]:
 
 def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
     others, ties = len(analysis.cells) - 1, len(analysis.ties)
-    where = "validation" if analysis.validated else "the test set"
+    where = "validation" if analysis.validated else "the test set" if analysis.measured.of_images else analysis.measured.noun
     if ties == 0:
         tail = f"it is better than {'the other cell' if others == 1 else f'each of the {others} others'}"
     elif others == 1:
@@ -199,40 +205,48 @@ def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
 
 
 def _cell(analysis: stats.Analysis, cell: stats.Cell) -> str:
-    return words.interval(analysis.interval(cell))
+    return words.units(analysis).interval(analysis.interval(cell))
 
 
 def _test(analysis: stats.Analysis, best: stats.Cell) -> str:
     e = analysis.interval(best, "test_accuracy")
     note = "" if analysis.validated else " (picked on it)"
-    return f"Test accuracy of {best.label}: {words.interval(e)}, {words.count(e.n, 'seed')}{note}."
+    return f"Test accuracy of {best.label}: {words.units(analysis).interval(e)}, {words.count(e.n, 'seed')}{note}."
 
 
-def _step(term: stats.Term) -> str:
+def _step(term: stats.Term, units: words.Units) -> str:
     e = term.span.simultaneous
-    return f"{term.span.b} instead of {term.span.a}: {words.points(e.value)} points, {_range(e)}"
+    return f"{term.span.b} instead of {term.span.a}: {units.difference(e.value)}{units.points}, {_range(e, units)}"
 
 
-def _steps(terms: Sequence[stats.Term]) -> str:
+def _steps(terms: Sequence[stats.Term], units: words.Units) -> str:
     """The steps of several factors, each under its name if there are more."""
-    return "; ".join(f"{t.name} {_step(t)}" if len(terms) > 1 else _step(t) for t in terms)
+    return "; ".join(f"{t.name} {_step(t, units)}" if len(terms) > 1 else _step(t, units) for t in terms)
 
 
-def _change(term: stats.Term) -> str:
+def _change(term: stats.Term, units: words.Units) -> str:
     e = term.span.simultaneous
-    return f"{term.span.b} against {term.span.a}: {words.points(e.value)} points, {_range(e)}"
+    return f"{term.span.b} against {term.span.a}: {units.difference(e.value)}{units.points}, {_range(e, units)}"
 
 
-def _range(e: stats.Estimate) -> str:
-    return f"{words.points(e.low)} to {words.points(e.high)}"
+def _range(e: stats.Estimate, units: words.Units) -> str:
+    return f"{units.difference(e.low)} to {units.difference(e.high)}"
+
+
+def _run(analysis: stats.Analysis) -> str:
+    """What a cell has several of."""
+    return "seed" if analysis.measured.of_images else "run"
 
 
 def _limit(analysis: stats.Analysis) -> str:
-    limit = analysis.smallest
+    limit, units = analysis.smallest, words.units(analysis)
     return (
-        f"; differences below {words.spread(limit)} points between two cells would mostly go unseen" if limit == limit else ""
+        f"; differences below {units.spread(limit)}{units.points} between two cells would mostly go unseen"
+        if limit == limit
+        else ""
     )
 
 
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+def _capital(sentence: str, analysis: stats.Analysis) -> str:
+    """With a capital, unless it may begin with the name of a column."""
+    return sentence[0].upper() + sentence[1:] if analysis.measured.of_images else sentence

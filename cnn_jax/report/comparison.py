@@ -58,10 +58,9 @@ def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None
         rows.append(Row(cells, "bold" if corrected <= 1 - stats.LEVEL else ""))
     print_table(console, COLUMNS, rows)
     changed = int((p <= 1 - stats.LEVEL).sum())
+    noun = stats.ACCURACIES[metric].noun
     only = len(cells_a) + len(cells_b) - 2 * len(shared)
-    sentence = (
-        f"{changed} of {words.count(len(shared), 'shared cell')} differ in {words.METRICS[metric]} (corrected for all of them)"
-    )
+    sentence = f"{changed} of {words.count(len(shared), 'shared cell')} differ in {noun} (corrected for all of them)"
     console.print(sentence + (f"; {words.count(only, 'cell')} not in both." if only else "."), highlight=False, style="bold")
     console.print(_mean_difference([cells_a[k] for k in shared], [cells_b[k] for k in shared], metric), highlight=False)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import cnn_jax
-from cnn_jax.report import html, matrix, pictures, svg, tiles, words
+from cnn_jax.report import html, matrix, page_tables, pictures, svg, tiles, words
 
 if TYPE_CHECKING:
     from cnn_jax.analysis.attributions import Attribution
@@ -149,7 +149,7 @@ def _kernels(inside: "Inside") -> str:
         f"The weights of {found.layer}, which sees the image itself: {shown}; grey is 0. All have one scale, up to "
         f"{largest:.3g}.{' Means over the channels.' if grey else ''}{more}"
     )
-    return html.heading("First-layer kernels", note) + svg.tag("div", "".join(figures), class_="tiles")
+    return page_tables.heading("First-layer kernels", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _label(inside: "Inside", index: int) -> str:
@@ -181,7 +181,7 @@ def _maps(inside: "Inside") -> str:
         "What each layer makes of a test image: violet is 0 and less, yellow the largest values of the layer, one scale for "
         "all channels and images of a layer. A map that is violet everywhere found nothing in this image."
     )
-    return html.heading("Feature maps", note) + svg.tag("div", "".join(out), class_="examples")
+    return page_tables.heading("Feature maps", note) + svg.tag("div", "".join(out), class_="examples")
 
 
 def _excitation(inside: "Inside", view: "LayerView") -> str:
@@ -209,7 +209,7 @@ def _excitation(inside: "Inside", view: "LayerView") -> str:
         f"to excite the channel; grey has no influence.{dead}{rest}"
     )
     title = f"What excites {view.name}" if not logits else f"What excites the classes ({view.name})"
-    return html.heading(title, note) + svg.tag("div", "".join(figures), class_="tiles cards")
+    return page_tables.heading(title, note) + svg.tag("div", "".join(figures), class_="tiles cards")
 
 
 def _channel_caption(view: "LayerView", i: int, name: str) -> str:
@@ -241,7 +241,7 @@ def _saliency(inside: "Inside") -> str:
     below = (
         f"Mean of Spearman's rank correlation between the two rows over {images}: 1 is the same picture, 0 an unrelated one."
     )
-    table = html.table_box(columns, rows, label="Sanity check") + svg.tag("p", below, class_="note")
+    table = page_tables.table(columns, rows, label="Sanity check") + svg.tag("p", below, class_="note")
     note = (
         "Which pixels the logit of the network's answer depends on. Upper row: the trained network. Lower row: the same "
         "network with random parameters. A method whose two pictures are alike shows the image or the architecture, not what "
@@ -249,7 +249,7 @@ def _saliency(inside: "Inside") -> str:
         "picture has its own scale."
     )
     check = svg.tag("div", table, class_="check")
-    return html.heading("Which pixels decide", note) + "".join(examples) + check
+    return page_tables.heading("Which pixels decide", note) + "".join(examples) + check
 
 
 def _attribution(found: "Attribution", e: int, index: int) -> str:
@@ -287,7 +287,7 @@ def _confusion(inside: "Inside") -> str:
     pairs = confused_pairs(inside, 8)
     often = f" Most often: {'; '.join(pairs)}." if pairs else ""
     note = f"Test images by their label (rows) and the network's answer (columns).{often}"
-    return html.heading("Which class is taken for which", note) + picture
+    return page_tables.heading("Which class is taken for which", note) + picture
 
 
 def _mistakes(inside: "Inside") -> str:
@@ -307,8 +307,8 @@ def _mistakes(inside: "Inside") -> str:
     wrong = words.count(total, "wrong answer")
     note = f"The {len(figures)} surest of {wrong}: label → answer, its probability, number of the image."
     if not figures:
-        return html.heading("Most confused images", "Every test image is right.")
-    return html.heading("Most confused images", note) + svg.tag("div", "".join(figures), class_="tiles")
+        return page_tables.heading("Most confused images", "Every test image is right.")
+    return page_tables.heading("Most confused images", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _never(shown: Shown) -> str:
@@ -332,7 +332,7 @@ def _never(shown: Shown) -> str:
         f"None of {len(cell.records)} seeds of this cell gets {words.count(count, 'image')} right. Labels stand below; a label "
         f"may be wrong.{more}"
     )
-    return html.heading("Images that no seed gets right", note) + svg.tag("div", "".join(figures), class_="tiles")
+    return page_tables.heading("Images that no seed gets right", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _footer() -> str:

@@ -7,7 +7,7 @@ from cnn_jax import stats
 from cnn_jax.report import pictures, svg, trained, words
 
 if TYPE_CHECKING:
-    from cnn_jax.report import Sweep
+    from cnn_jax.report.sweep import Sweep
 
 IMAGE_BYTES = 200_000  # of the page, for images of one data set
 NUMBERS = 100  # of images that are listed without being shown

@@ -3,6 +3,9 @@
 for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
   page.dataset.ready = "";
 
+  // The page of a sweep that still runs, opened with #live, shows what has come since.
+  if ("live" in page.dataset && location.hash === "#live") setTimeout(() => location.reload(), 10000);
+
   // Boxes that scroll sideways say so; the others are no stop of the tab key.
   const measure = () => page.querySelectorAll(".table, .panels.wide > div").forEach((box) => {
     const more = box.scrollWidth > box.clientWidth + 1;
@@ -73,10 +76,23 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     });
   }
 
+  // A tap on a mark says what hovering over it says: fingers do not hover.
+  for (const panels of page.querySelectorAll(".panels")) {
+    const line = document.createElement("p");
+    line.className = "tapped";
+    line.setAttribute("aria-live", "polite");
+    panels.after(line);
+    panels.addEventListener("click", (event) => {
+      let mark = event.target;
+      while (mark && mark !== panels && ![...mark.children].some((child) => child.tagName === "title")) mark = mark.parentElement;
+      line.textContent = mark && mark !== panels ? mark.querySelector(":scope > title").textContent : "";
+    });
+  }
+
   // Disagreement: a square lists the images that one cell gets right in most runs and the other wrong.
   const source = page.querySelector(".image-answers");
   if (source) {
-    const { cells, runs, images, right } = JSON.parse(source.textContent);
+    const { cells, runs, images, right, pictures } = JSON.parse(source.textContent);
     const list = page.querySelector(".flips");
     const choose = (pair) => {
       page.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
@@ -88,6 +104,17 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
       list.textContent = a === b
         ? `${cells[a]}: images on which its own ${runs[a]} runs disagree: ${images.filter((_, i) => right[a][i] % runs[a]).join(", ") || "none"}.`
         : `${text(a, b, better(a, b))} ${text(b, a, better(b, a))}`;
+      const shown = a === b ? images.filter((_, i) => right[a][i] % runs[a]) : [...better(a, b), ...better(b, a)];
+      const gallery = document.createElement("span");
+      gallery.className = "gallery";
+      for (const index of shown.filter((one) => one in pictures).slice(0, 24)) {
+        const picture = document.createElement("img");
+        picture.src = pictures[index];
+        picture.alt = picture.title = `test image ${index}`;
+        picture.className = "pixels";
+        gallery.append(picture);
+      }
+      list.append(gallery);
     };
     for (const pair of page.querySelectorAll(".pair")) {
       pair.addEventListener("click", () => choose(pair));

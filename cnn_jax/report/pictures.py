@@ -11,15 +11,21 @@ import numpy as np
 from cnn_jax import stats
 from cnn_jax.records import store
 
+PICTURE_BYTES = 200_000  # of the page, for images behind the table of disagreements
 Image = np.ndarray  # uint8 (H, W, 1) or (H, W, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Stored images of one data set: some training images of each class, and test images by index with their labels."""
+    """Stored images of one data set: some training images of each class, test images by index with their labels, all classes.
+
+    `test` holds test images that no run got right, `picked` those on which runs disagree and some that all got right.
+    """
 
     examples: dict[str, list[Image]]
     test: dict[int, tuple[Image, str]]
+    class_names: tuple[str, ...] = ()
+    picked: dict[int, tuple[Image, str]] = dataclasses.field(default_factory=dict)
 
 
 def load(dirs: Sequence[str | Path], records: Iterable[stats.Record]) -> dict[str, Images]:
@@ -30,9 +36,24 @@ def load(dirs: Sequence[str | Path], records: Iterable[stats.Record]) -> dict[st
             images = _images(store.images(dir, checksum))
             if images and checksum in found:
                 found[checksum].test.update(images.test)
+                found[checksum].picked.update(images.picked)
             elif images:
                 found[checksum] = images
     return found
+
+
+def addresses(images: dict[str, Images], records: Iterable[stats.Record]) -> dict[int, str]:
+    """Stored test images by index as data: addresses, if all records are of one test set; at most `PICTURE_BYTES` of them."""
+    sets = {r["data"]["checksum"] for r in records if r.get("data")}
+    found = images.get(sets.pop()) if len(sets) == 1 else None
+    out, size = {}, 0
+    for index, (image, _) in (found.picked | found.test).items() if found else ():
+        address = png(image)
+        size += len(address)
+        if size > PICTURE_BYTES:
+            break
+        out[index] = address
+    return out
 
 
 def _images(arrays: dict[str, np.ndarray]) -> Images | None:
@@ -41,6 +62,9 @@ def _images(arrays: dict[str, np.ndarray]) -> Images | None:
         examples, missed = _checked(arrays, "example"), _checked(arrays, "missed")
         names, indices = arrays["class_names"], arrays["missed_indices"]
         if names.ndim != 1 or names.dtype.kind != "U" or indices.shape != (len(missed),) or indices.dtype.kind not in "iu":
+            return None
+        picked = arrays.get("picked_indices", indices[:0]), _checked(arrays, "picked") if "picked_images" in arrays else []
+        if picked[0].shape != (len(picked[1]),) or picked[0].dtype.kind not in "iu":
             return None
     except (KeyError, ValueError):
         return None
@@ -51,7 +75,11 @@ def _images(arrays: dict[str, np.ndarray]) -> Images | None:
     by_class: dict[str, list[Image]] = {}
     for image, label in examples:
         by_class.setdefault(name(label), []).append(image)
-    return Images(by_class, {int(i): (image, name(label)) for i, (image, label) in zip(indices, missed, strict=True)})
+
+    def numbered(indices: np.ndarray, images: list[tuple[Image, int]]) -> dict[int, tuple[Image, str]]:
+        return {int(i): (image, name(label)) for i, (image, label) in zip(indices, images, strict=True)}
+
+    return Images(by_class, numbered(indices, missed), tuple(map(str, names)), numbered(*picked))
 
 
 def _checked(arrays: dict[str, np.ndarray], kind: str) -> list[tuple[Image, int]]:

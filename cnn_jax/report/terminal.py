@@ -7,6 +7,7 @@ from rich.console import Console
 from cnn_jax import stats
 from cnn_jax.console import Column, Row, print_table
 from cnn_jax.report import answer, words
+from cnn_jax.report.plots.figure import clip
 
 ROWS = 14  # with the sentences around it this fills a screen of 24 lines
 
@@ -26,7 +27,8 @@ def show(analysis: stats.Analysis, console: Console) -> None:
         )
     console.print()
     console.print(answer.headline(analysis), style="bold", highlight=False, markup=False)
-    for sentence in (*answer.details(analysis), *([answer.held_fixed(analysis)] if analysis.cells else [])):
+    held_fixed = answer.held_fixed(analysis) if analysis.cells else ""
+    for sentence in (*answer.details(analysis), *filter(None, [held_fixed])):
         console.print(sentence, highlight=False, markup=False)
     for sentence in answer.cautions(analysis):
         console.print(sentence, style="yellow", highlight=False, markup=False)
@@ -34,6 +36,8 @@ def show(analysis: stats.Analysis, console: Console) -> None:
 
 def _columns(analysis: stats.Analysis) -> list[Column]:
     factors = [Column(factor, left=True) for factor in analysis.design.factors or ("cell",)]
+    if not analysis.measured.of_images:
+        return [*factors, Column(clip(analysis.measured.noun, 24)), *(Column(name, optional=True) for name in ("sd", "n"))]
     accuracies = [Column("validation"), Column("test")] if analysis.validated else [Column("test")]
     return [*factors, *accuracies, *(Column(name, optional=True) for name in ("sd", "n", "params", "train s"))]
 
@@ -42,13 +46,19 @@ def _cells(cell: stats.Cell, analysis: stats.Analysis) -> list[str]:
     """A row of the table; what no run of the cell knows is empty."""
     values = cell.values(analysis.metric)
     metrics = [analysis.metric, "test_accuracy"] if analysis.validated else [analysis.metric]
-    lost = cell.count("diverged") + cell.count("failed")
+    lost = len(cell.records) - len(cell.done)
+    units = words.units(analysis)
     params, seconds = cell.fact("params"), cell.mean("train_seconds")
-    return [
+    found = [
         *([stats.text(level) for level in cell.levels.values()] or [cell.label]),
-        *(words.percent(cell.mean(metric)) for metric in metrics),
-        words.spread(values.std(ddof=1) if len(values) > 1 else math.nan),
+        *(units.value(cell.mean(metric)) for metric in metrics),
+        units.spread(values.std(ddof=1) if len(values) > 1 else math.nan),
         f"{len(values)}{f' (-{lost})' if lost else ''}",
+    ]
+    if not analysis.measured.of_images:
+        return found
+    return [
+        *found,
         "" if params is None else f"{params:,}",
         f"{seconds:.1f}" if math.isfinite(seconds) else "",
     ]

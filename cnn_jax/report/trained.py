@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from cnn_jax import stats
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.plots.figure import clip
-from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, added_defaults
 
 if TYPE_CHECKING:
-    from cnn_jax.report import Sweep
+    from cnn_jax.report.sweep import Sweep
 
 LEVELS = 12  # of a factor that are listed
 EXAMPLE_BYTES = 150_000  # of the page, for the example images of one data set
@@ -62,11 +62,12 @@ def _fixed(design: stats.Design) -> dict[str, list[str]]:
     """Per part of a trial's configuration the settings that all cells share, as '--help' names them."""
     seen: dict[str, dict[str, set[stats.Level]]] = collections.defaultdict(lambda: collections.defaultdict(set))
     empty: dict[str, Any] = {"model": {"name": ""}, "data": {}, "train": {}}
+    added = added_defaults(DataConfig)  # `flat` gives them to every configuration
     for cell in design.cells:
         for section, part in cell.config.items():
             if isinstance(part, Mapping):
                 for name, value in stats.flat(empty | {section: part}).items():
-                    if section == "model" or name != "model":
+                    if (section == "model" or name != "model") and (section == "data" or name not in added):
                         seen[section][name].add(value)
     unused = set() if seen["train"]["optimizer"] & {"sgd", "rmsprop"} else {"momentum"}
     shared = {

@@ -1,11 +1,13 @@
 """Numbers in words: the same in the terminal and in the page."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
-from cnn_jax.stats import Analysis, Cell, Estimate
+from cnn_jax.stats import Analysis, Cell, Estimate, Metric
 
-METRICS = {"val_accuracy": "validation accuracy", "test_accuracy": "test accuracy"}
+# How runs end that do not finish; the last two only in results of other tools.
+UNFINISHED = ("diverged", "failed", "pruned", "running")
 
 
 def percent(value: float) -> str:
@@ -23,11 +25,78 @@ def spread(value: float) -> str:
     return f"{100 * value:.2f}" if math.isfinite(value) else "–"
 
 
-def interval(e: Estimate) -> str:
-    """'98.15 % (97.90 to 98.40)', or why there is no interval."""
-    if not e.known:
-        return f"{percent(e.value)} (one run: no interval)" if e.n == 1 else percent(e.value)
-    return f"{percent(e.value)} ({100 * e.low:.2f} to {100 * e.high:.2f})"
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """How the values of a metric are written: accuracies in percent and points, plain numbers with the digits that are known.
+
+    Attributes:
+        measured: The metric.
+        decimals: Of a plain number.
+    """
+
+    measured: Metric
+    decimals: int = 2
+
+    @property
+    def noun(self) -> str:
+        """'validation accuracy'."""
+        return self.measured.noun
+
+    @property
+    def points(self) -> str:
+        """What follows a difference: ' points', or nothing."""
+        return " points" if self.measured.share else ""
+
+    @property
+    def axis(self) -> str:
+        """The title of an axis: 'validation accuracy, %'."""
+        return f"{self.noun}, %" if self.measured.share else self.noun
+
+    def number(self, value: float) -> str:
+        """A value without its unit: '98.15', '0.1234'; a dash for what is not known."""
+        if not math.isfinite(value):
+            return "–"
+        if self.measured.share:
+            return f"{100 * value:.2f}"
+        value = 0.0 if round(value, self.decimals) == 0 and self.decimals <= 6 else value  # no minus before a zero
+        small = value and abs(value) < 10 ** (3 - self.decimals) and self.decimals > 6
+        return (f"{value:.3g}" if small or abs(value) >= 1e9 else f"{value:,.{self.decimals}f}").replace("-", "−")
+
+    def value(self, value: float) -> str:
+        """'98.15 %', '0.1234'."""
+        return f"{self.number(value)} %" if self.measured.share and math.isfinite(value) else self.number(value)
+
+    def difference(self, value: float) -> str:
+        """A signed difference: '+1.20', '−0.0310'."""
+        return f"+{self.number(value)}" if math.isfinite(value) and value >= 0 else self.number(value).replace("-", "−")
+
+    def spread(self, value: float) -> str:
+        """A standard deviation or a size of a difference, unsigned."""
+        return self.number(value)
+
+    def interval(self, e: Estimate) -> str:
+        """'98.15 % (97.90 to 98.40)', or why there is no interval."""
+        if not e.known:
+            return f"{self.value(e.value)} (one run: no interval)" if e.n == 1 else self.value(e.value)
+        return f"{self.value(e.value)} ({self.number(e.low)} to {self.number(e.high)})"
+
+    def tick(self, value: float) -> str:
+        """A value as a tick of an axis: 0.9815 -> '98.15'."""
+        return f"{100 * value:.4g}" if self.measured.share else f"{value:.6g}".replace("-", "−")
+
+    def difference_tick(self, value: float) -> str:
+        """A difference as a tick: '−0.5', '0', '+0.5'."""
+        return "0" if not value else ("+" if value > 0 else "") + self.tick(value).replace("-", "−")
+
+
+def units(analysis: Analysis) -> Units:
+    """The units of a sweep's metric; plain numbers have two digits of their spread between runs, or three of their range."""
+    if analysis.measured.share or not analysis.cells:
+        return Units(analysis.measured)
+    values = [float(v) for c in analysis.cells for v in c.values(analysis.metric)]
+    fine = analysis.sd if analysis.sd > analysis.resolution else (max(values) - min(values)) / 100
+    fine = max(fine, abs(max(values, key=abs)) * 1e-12)
+    return Units(analysis.measured, min(12, max(0, 1 - math.floor(math.log10(fine)))) if fine > 0 else 2)
 
 
 def count(n: int, noun: str) -> str:
@@ -50,7 +119,8 @@ def level(factor: str, name: str) -> str:
 def seeds(analysis: Analysis, cell: Cell) -> str:
     """'3 seeds'; with several splits '9 runs'."""
     runs = len(cell.values(analysis.metric))
-    return count(runs, "run" if len(analysis.design.splits) > 1 else "seed")
+    plain = len(analysis.design.splits) == 1 and analysis.measured.of_images
+    return count(runs, "seed" if plain else "run")
 
 
 def extent(low: int, high: int) -> str:

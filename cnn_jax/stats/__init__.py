@@ -1,12 +1,13 @@
 """Intervals, effects and comparisons from recorded results alone. The unit is the run; accuracies are fractions of 1."""
 
-from cnn_jax.stats.analysis import Analysis, accuracy_interval, analyse
+from cnn_jax.stats.analysis import Analysis, accuracy_interval, analyse, analyse_numbers
 from cnn_jax.stats.cells import (
     Cell,
     Design,
     Level,
     Record,
     compared_on,
+    crossing,
     datasets,
     design,
     flat,
@@ -31,12 +32,16 @@ from cnn_jax.stats.intervals import (
     smallest_difference,
 )
 from cnn_jax.stats.means import Means, Test
+from cnn_jax.stats.metric import ACCURACIES, TEST, VALIDATION, Metric
 from cnn_jax.stats.sequential import Decision, confidence_sequence, decide, expected_seeds, open_cells
 from cnn_jax.stats.simultaneous import holm, range_critical, range_p
 
 __all__ = [
+    "ACCURACIES",
     "LEVEL",
     "POWER",
+    "TEST",
+    "VALIDATION",
     "Analysis",
     "Cell",
     "Comparison",
@@ -48,6 +53,7 @@ __all__ = [
     "Images",
     "Level",
     "Means",
+    "Metric",
     "Noise",
     "Record",
     "Term",
@@ -55,11 +61,13 @@ __all__ = [
     "accuracy_interval",
     "against_best",
     "analyse",
+    "analyse_numbers",
     "answers",
     "compared_on",
     "confidence_sequence",
     "correct_SN",
     "correctness",
+    "crossing",
     "datasets",
     "decide",
     "design",

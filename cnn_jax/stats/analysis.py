@@ -15,6 +15,7 @@ from cnn_jax.stats.image_variance import Images
 from cnn_jax.stats.images import Noise, answers, noise
 from cnn_jax.stats.intervals import LEVEL, Estimate, expected_best, smallest_difference
 from cnn_jax.stats.means import Means
+from cnn_jax.stats.metric import ACCURACIES, TEST, VALIDATION, Metric
 from cnn_jax.stats.sequential import Decision, decide
 from cnn_jax.stats.simultaneous import range_critical
 from cnn_jax.stats.splits import within_splits
@@ -26,36 +27,41 @@ class Analysis:
 
     Attributes:
         design: Cells and factors.
-        metric: What cells are compared on.
+        measured: What cells are compared on.
         cells: Those with a finished run, best first.
         means: Their means of `metric`, adjusted for splits.
         effects: The effects of the factors on `metric`.
         p_cells: Corrected p-value of no difference between any two cells; nan if the terms of `effects` say it already.
         comparisons: Every cell but the best against the best, in the order of `cells`.
-        noise: What the seed alone changes.
-        on_test: The same effects on the test set, which none of the choices looked at; None where `metric` is the test
-            accuracy itself.
-        resolution: The step between two accuracies.
+        resolution: The step between two values.
+        noise: What the seed alone changes; None where no images were recorded.
+        on_test: The same effects on the test set, which none of the choices looked at; None where `measured` is the test
+            accuracy itself, or no accuracy of ours.
         decisions: Where seeds were added until cells could be told apart: the decisions of that sequence, which take the
             place of `comparisons`. Empty for a sweep of fixed size.
     """
 
     design: Design
-    metric: str
+    measured: Metric
     cells: tuple[Cell, ...]
     means: Means
     effects: Effects
     p_cells: float
     comparisons: tuple[Comparison, ...]
-    noise: Noise | None
-    on_test: Effects | None
     resolution: float
+    noise: Noise | None = None
+    on_test: Effects | None = None
     decisions: tuple[Decision, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """The key of `measured` in a record."""
+        return self.measured.name
 
     @property
     def validated(self) -> bool:
         """Whether cells are compared on held-out training images, so that the test set stays out of the choice."""
-        return self.metric == "val_accuracy"
+        return self.measured == VALIDATION
 
     @property
     def best(self) -> Cell | None:
@@ -74,7 +80,9 @@ class Analysis:
         """What an interval speaks of: new draws of these."""
         if len(self.design.splits) > 1:
             return "new seeds and new validation splits"
-        return "new seeds and new images" if self.means.images else "new seeds on these images"
+        if self.means.images:
+            return "new seeds and new images"
+        return "new seeds on these images" if self.measured.of_images else "new runs of the same cells"
 
     @property
     def sd(self) -> float:
@@ -122,22 +130,27 @@ class Analysis:
     def _raw(self) -> dict[str, Means]:
         """Means without adjustment for splits, by metric."""
         out = {}
-        for metric in ("val_accuracy", "test_accuracy"):
+        for metric in dict.fromkeys((self.metric, *ACCURACIES)):
             values = [c.values(metric) for c in self.cells]
             if values and all(v.size for v in values):
-                out[metric] = Means.of(values, self.resolution_of(metric), answers(self.cells, metric))
+                images = answers(self.cells, metric) if metric in ACCURACIES else None
+                out[metric] = Means.of(values, self.resolution_of(metric), images)
         return out
 
     def resolution_of(self, metric: str) -> float:
-        """The step between two accuracies on the images of a metric."""
+        """The step between two values of a metric."""
+        if metric == self.metric:
+            return self.resolution
         return max((one_image(r, metric) for c in self.cells for r in c.done), default=0.0)
 
     def interval(self, cell: Cell, metric: str = "") -> Estimate:
-        """A cell's mean accuracy with its interval, by default of the metric that cells are compared on; within 0 and 1."""
+        """A cell's mean with its interval, by default of the metric that cells are compared on; accuracies within 0 and 1."""
         means = self._raw.get(metric or self.metric)
         at = next((i for i, c in enumerate(self.cells) if c is cell), None)
         if means is None or at is None:
             return Estimate(cell.mean(metric or self.metric), math.nan, math.nan, len(cell.values(metric or self.metric)))
+        if not self.measured.share:
+            return means.only(at).contrast(np.ones(1))
         return accuracy_interval(means, at)
 
     def count(self, status: str) -> int:
@@ -185,26 +198,53 @@ def analyse(records: Sequence[Record], resolve: float | None = None) -> Analysis
         resolve: The difference, a fraction of 1, that seeds were added for. The number of runs then depends on their results,
             so cells are told apart by the sequence that decided on it (see `decide`).
     """
-    metric = compared_on(records)
-    whole = design(records)
-    cells = tuple(sorted((c for c in whole.cells if c.values(metric).size), key=lambda c: -c.mean(metric)))
+    measured, whole = ACCURACIES[compared_on(records)], design(records)
+    cells = _ranked(whole, measured)
     if not cells:
-        nothing = Means(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
-        return Analysis(whole, metric, (), nothing, Effects(()), math.nan, (), None, None, 0.0)
-    resolution = max(one_image(r, metric) for c in cells for r in c.done)
-    means = _means(whole, cells, metric, resolution)
+        return _compared(whole, measured, (), _NOTHING, 0.0)
+    resolution = max(one_image(r, measured.name) for c in cells for r in c.done)
+    found = _compared(whole, measured, cells, _means(whole, cells, measured.name, resolution), resolution)
+    on_test = None
+    if measured != TEST and all(r["test_accuracy"] is not None for c in cells for r in c.done):
+        step = max(one_image(r, "test_accuracy") for c in cells for r in c.done)
+        on_test = effects(whole, cells, _means(whole, cells, "test_accuracy", step), step)
+    decisions = decide(records, resolve)[1] if resolve else ()
+    return dataclasses.replace(found, noise=noise(cells), on_test=on_test, decisions=decisions)
+
+
+def analyse_numbers(whole: Design, measured: Metric, resolution: float) -> Analysis:
+    """The same comparison of cells by a number per run, of which no more is known: new runs are the only population.
+
+    Args:
+        whole: Cells of runs that differ by seed alone.
+        measured: The number.
+        resolution: The step between two values as they are written: runs that agree may still differ by what rounding hides.
+    """
+    cells = _ranked(whole, measured)
+    means = Means.of([c.values(measured.name) for c in cells], resolution) if cells else _NOTHING
+    return _compared(whole, measured, cells, means, resolution)
+
+
+_NOTHING = Means(np.zeros(0), np.zeros(0, dtype=int), np.zeros(0), np.zeros(0), np.zeros(0), 0.0)
+
+
+def _ranked(whole: Design, measured: Metric) -> tuple[Cell, ...]:
+    """The cells with a finished run, best first."""
+    cells = (c for c in whole.cells if c.values(measured.name).size)
+    return tuple(sorted(cells, key=lambda c: -measured.sign * c.mean(measured.name)))
+
+
+def _compared(whole: Design, measured: Metric, cells: tuple[Cell, ...], means: Means, resolution: float) -> Analysis:
+    """Effects and comparisons from the means of ranked cells."""
+    if not cells:
+        return Analysis(whole, measured, (), means, Effects(()), math.nan, (), 0.0)
     found = effects(whole, cells, means, resolution)
     p_cells = math.nan
     if found.family > len(found.terms):
         p_cells = min(1.0, found.family * cells_p(means)) if means.df and len(cells) > 1 else math.nan
     gate = min((p for p in (p_cells, *(t.p for t in found.terms)) if not math.isnan(p)), default=math.nan)
-    _, comparisons = against_best(cells, means, metric, gate=gate, family=found.family)
-    on_test = None
-    if metric != "test_accuracy" and all(r["test_accuracy"] is not None for c in cells for r in c.done):
-        step = max(one_image(r, "test_accuracy") for c in cells for r in c.done)
-        on_test = effects(whole, cells, _means(whole, cells, "test_accuracy", step), step)
-    decisions = decide(records, resolve)[1] if resolve else ()
-    return Analysis(whole, metric, cells, means, found, p_cells, comparisons, noise(cells), on_test, resolution, decisions)
+    _, comparisons = against_best(cells, means, measured, gate=gate, family=found.family)
+    return Analysis(whole, measured, cells, means, found, p_cells, comparisons, resolution)
 
 
 def _means(whole: Design, cells: Sequence[Cell], metric: str, resolution: float) -> Means:

@@ -150,7 +150,8 @@ class Design:
     @property
     def iso(self) -> str | None:
         """'params' or 'macs' if the filters were solved so that all cells cost the same."""
-        return self.fixed.get("iso")
+        found = self.fixed.get("iso")
+        return found if found in ("params", "macs") else None
 
 
 def key(config: dict[str, Any]) -> str:
@@ -172,6 +173,15 @@ def design(records: Sequence[Record]) -> Design:
     defaults = option_defaults(records)
     configs = [defaults.get(group[0]["config"]["model"]["name"], {}) | _levels(group[0]["config"]) for group in runs.values()]
     names = sorted(dict.fromkeys(name for config in configs for name in config), key=_place_of_name)
+    return crossing(
+        [({name: config.get(name) for name in names}, group) for config, group in zip(configs, runs.values(), strict=True)]
+    )
+
+
+def crossing(groups: Sequence[tuple[dict[str, Level], Sequence[Record]]]) -> Design:
+    """The design of cells whose levels are known: each one's levels, of the same names in the same order, and its runs."""
+    configs = [config for config, _ in groups]
+    names = list(dict.fromkeys(name for config in configs for name in config))
     columns = {name: [config.get(name) for config in configs] for name in names}
     varied = {name: column for name, column in columns.items() if len(set(column)) > 1}
     aliases: dict[str, str] = {}
@@ -184,12 +194,9 @@ def design(records: Sequence[Record]) -> Design:
                 aliases[name] = other
                 break
     factors = {name: _in_order(column) for name, column in varied.items() if name not in aliases}
-    cells = tuple(
-        Cell({name: config.get(name) for name in factors}, tuple(group))
-        for config, group in zip(configs, runs.values(), strict=True)
-    )
+    cells = tuple(Cell({name: config.get(name) for name in factors}, tuple(group)) for config, group in groups)
     fixed = {name: column[0] for name, column in columns.items() if name not in varied}
-    return Design(cells, factors, aliases, fixed, tuple(sorted({place(r)[0] for r in records})))
+    return Design(cells, factors, aliases, fixed, tuple(sorted({place(r)[0] for _, group in groups for r in group})))
 
 
 def option_defaults(records: Iterable[Record]) -> dict[str, dict[str, Level]]:

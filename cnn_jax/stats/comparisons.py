@@ -10,6 +10,7 @@ from cnn_jax.stats.cells import Cell
 from cnn_jax.stats.effects import between_any, clearest, pairwise_level, widened
 from cnn_jax.stats.intervals import LEVEL, Estimate, probability_better
 from cnn_jax.stats.means import Means
+from cnn_jax.stats.metric import Metric
 
 RIVALS = 100  # cells that every other is compared with where there are more: those of highest mean
 
@@ -21,7 +22,8 @@ class Comparison:
     Attributes:
         cell: The cell.
         against: The best cell, or the cell that tells it from the best most clearly if the best is too unstable to.
-        difference: `against` minus `cell`, with its own interval.
+        difference: By how much the cell is worse, with its own interval: `against` minus `cell`, or `cell` minus `against`
+            where lower is better.
         simultaneous: The same with the interval that holds for all cells together.
         better: The share of pairs of runs in which that of `against` is better.
         p: Corrected p-value of the claim that the cell is not the best; nan where no spread is known.
@@ -55,9 +57,9 @@ def cells_p(means: Means) -> float:
 
 
 def against_best(
-    cells: Sequence[Cell], means: Means, metric: str, *, gate: float, family: int
+    cells: Sequence[Cell], means: Means, metric: Metric, *, gate: float, family: int
 ) -> tuple[Cell, tuple[Comparison, ...]]:
-    """The cell of highest mean, and every other against it, nearest first.
+    """The cell of best mean, and every other against it, nearest first.
 
     The cells that are not told from the best are a 95 % confidence set for the best cell: each cell is compared with each
     other by a one-sided test, corrected for those K - 1 tests (Hsu 1984, "Constrained simultaneous confidence intervals for
@@ -70,6 +72,7 @@ def against_best(
         gate: The smallest corrected p-value of all other claims of the report.
         family: The number of claims that `gate` is corrected for.
     """
+    means = dataclasses.replace(means, mean_K=metric.sign * means.mean_K)
     order = np.argsort(-means.mean_K, kind="stable")
     best, rivals_R = int(order[0]), order[:RIVALS]
     found_RK = means.pairs(rivals_R[:, None], np.arange(len(cells))[None])
@@ -89,6 +92,6 @@ def against_best(
             passed = gate <= level
             single = 2 * level / (len(cells) - 1) if passed else pairwise_level(level / family, e.df, len(cells))
             wide = widened(e, one, single)
-        better = probability_better(cells[rival].values(metric), cells[k].values(metric))
+        better = probability_better(*(metric.sign * cells[at].values(metric.name) for at in (rival, k)))
         out.append(Comparison(cells[k], cells[rival], e, wide, better, p))
     return cells[best], tuple(out)

@@ -4,7 +4,7 @@ import math
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import Figure, Row, clip, levels_of, percent
+from cnn_jax.report.plots.figure import Figure, Row, clip, levels_of
 
 FOREST = 40  # cells drawn against the best
 
@@ -27,7 +27,8 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
     picture = _class(wide, "only-wide") + _class(narrow, "only-narrow")
     more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
     note = (
-        f"Difference to {analysis.best.label} with simultaneous 95 % intervals for {analysis.population}. Green: with "
+        f"Difference of {words.units(analysis).noun} to {analysis.best.label} with simultaneous 95 % intervals for "
+        f"{analysis.population}. Green: with "
         f"{analysis.best.label} a 95 % confidence set for the best cell. Grey: worse.{more}"
     )
     return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
@@ -42,19 +43,25 @@ def _forest(analysis: stats.Analysis, width: float, left: float) -> str:
     shown = analysis.comparisons[:FOREST]
     pitch = 22 if left else 38
     height = 44 + pitch * len(shown)
-    ends = [v for c in shown for v in (-c.simultaneous.low, -c.simultaneous.high, -c.difference.value)]
+    up = -analysis.measured.sign  # differences say by how much a cell is worse
+    ends = [up * v for c in shown for v in (c.simultaneous.low, c.simultaneous.high, c.difference.value)]
+    units = words.units(analysis)
     x = svg.Scale.around([0.0, *ends], max(left, 24), width - 26)
-    body = svg.bottom_axis(x, 10, height - 30, lambda v: words.points(v) if v else "0", "points below or above the best cell")
+    title = f"{'points' if units.points else units.noun} below or above the best cell"
+    body = svg.bottom_axis(x, 10, height - 30, units.difference_tick, title)
     body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
     for i, c in enumerate(shown):
         y = (24 if left else 38) + pitch * i
         d = c.simultaneous
-        low, high = (x(-d.high), x(-d.low)) if d.known else (math.nan, math.nan)
-        span = f"{words.points(-d.high)} to {words.points(-d.low)}"
+        bounds = sorted((up * d.low, up * d.high))
+        low, high = (x(bounds[0]), x(bounds[1])) if d.known else (math.nan, math.nan)
+        span = f"{units.difference(bounds[0])} to {units.difference(bounds[1])}"
         versus = "" if c.against is analysis.best else f" against {c.against.label}"
-        title = f"{c.cell.label}{versus}: {words.points(-d.value)} points ({span}), corrected p {words.p_value(c.p)}"
+        title = (
+            f"{c.cell.label}{versus}: {units.difference(up * d.value)}{units.points} ({span}), corrected p {words.p_value(c.p)}"
+        )
         colour = "c7" if c.distinguishable else "c2"
-        mark = svg.tag("title", svg.escape(title)) + svg.whisker(y, low, x(-d.value), high, colour, across=True)
+        mark = svg.tag("title", svg.escape(title)) + svg.whisker(y, low, x(up * d.value), high, colour, across=True)
         name = clip(c.cell.label, 50)
         if left:
             body.append(svg.text(left - 10, y + 4, name, anchor="end", class_="tick strong"))
@@ -66,7 +73,7 @@ def _forest(analysis: stats.Analysis, width: float, left: float) -> str:
 
 def cost(analysis: stats.Analysis) -> Figure | None:
     """Accuracy against what it costs: parameters, MACs, training time; with the Pareto front."""
-    metric = analysis.metric
+    metric, units = analysis.metric, words.units(analysis)
     titles = {"params": "parameters", "macs": "multiply-accumulates per image", "train_seconds": "training time of a run, s"}
     rows: list[Row] = []
     for cell in analysis.cells:
@@ -85,16 +92,16 @@ def cost(analysis: stats.Analysis) -> Figure | None:
         few = len(known) <= 60
         y = svg.Scale.around([v for r in known for v in ((r["low"], r["high"], r[metric]) if few else (r[metric],))], 250, 34)
         x = svg.Scale.around(costs, 54, 345, log=max(costs) / min(costs) > 5)
-        body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[metric]}, %")
+        body = svg.left_axis(y, 44, 350, units.tick, units.axis)
         body += svg.bottom_axis(x, 34, 250, words.short, title, 4)
-        front = pareto(known, key, metric)
+        front = pareto(known, key, metric, analysis.measured.sign)
         steps = [(x(front[0][key]), y(front[0][metric]))]
         for r in front[1:]:
             steps += [(x(r[key]), steps[-1][1]), (x(r[key]), y(r[metric]))]
         body.append(svg.line(steps, "c1"))
         if few:
             for r in known:
-                label = f"{r['cell']}: {words.percent(r[metric])}, {words.short(r[key])} {title}"
+                label = f"{r['cell']}: {units.value(r[metric])}, {words.short(r[key])} {title}"
                 label += f", receptive field {r['receptive_field']}"
                 low, high = (y(r["low"]), y(r["high"])) if math.isfinite(r["low"]) else (math.nan, math.nan)
                 mark = svg.whisker(x(r[key]), low, y(r[metric]), high, "c1" if r in front else "c0")
@@ -102,7 +109,7 @@ def cost(analysis: stats.Analysis) -> Figure | None:
         else:
             body.append(svg.dots([(x(r[key]), y(r[metric])) for r in known], "c0"))
             body.append(svg.dots([(x(r[key]), y(r[metric])) for r in front], "c1"))
-        pictures.append(svg.picture(360, 292, body, f"{words.METRICS[metric]} against {title}"))
+        pictures.append(svg.picture(360, 292, body, f"{units.noun} against {title}"))
     note = (
         f"A diamond is a cell with its 95 % interval for {analysis.population}. The orange line is the Pareto front: "
         "no cell has better accuracy for less. If a factor also changes these costs, its effect may be theirs."
@@ -110,11 +117,11 @@ def cost(analysis: stats.Analysis) -> Figure | None:
     return Figure("cost", "What does accuracy cost?", note, pictures, rows) if pictures else None
 
 
-def pareto(rows: list[Row], cost: str, metric: str) -> list[Row]:
+def pareto(rows: list[Row], cost: str, metric: str, sign: float = 1.0) -> list[Row]:
     """The rows that no other row beats at the same or lower cost, cheapest first."""
     front: list[Row] = []
-    for r in sorted(rows, key=lambda r: (r[cost], -r[metric])):
-        if not front or r[metric] > front[-1][metric]:
+    for r in sorted(rows, key=lambda r: (r[cost], -sign * r[metric])):
+        if not front or sign * r[metric] > sign * front[-1][metric]:
             front.append(r)
     return front
 
@@ -128,20 +135,23 @@ def noise_floor(analysis: stats.Analysis) -> Figure | None:
     now = next((r for r in rows if r["seeds"] == analysis.seeds), None)
     top = max(rows[1]["difference"], now["difference"] if now else 0) * 1.3
     x, y = svg.Scale(1.8, 33, 44, 345, log=True), svg.Scale(0, top, 250, 34)
-    body = svg.left_axis(y, 44, 350, lambda v: f"{100 * v:.3g}", "smallest difference found, points")
+    units, run = words.units(analysis), "seed" if analysis.measured.of_images else "run"
+    title = f"smallest difference found{',' if units.points else ''}{units.points}"
+    body = svg.left_axis(y, 44, 350, units.tick, title)
     for n in (2, 3, 5, 10, 20, 30):
         body.append(svg.text(x(n), 268, n, anchor="middle", class_="tick"))
-    body.append(svg.text(197, 288, "seeds per cell", anchor="middle", class_="axis"))
+    body.append(svg.text(197, 288, f"{run}s per cell", anchor="middle", class_="axis"))
     drawn = [r for r in rows if r["difference"] <= top]
     points = [(x(r["seeds"]), y(r["difference"])) for r in drawn]
     body.append(svg.line(points, "c0"))
-    body.append(svg.dots(points, "c0", [f"{r['seeds']} seeds: {words.spread(r['difference'])} points" for r in drawn]))
+    body.append(svg.dots(points, "c0", [f"{r['seeds']} {run}s: {units.spread(r['difference'])}{units.points}" for r in drawn]))
     if now:
         body.append(svg.tag("line", class_="zero", x1=x(now["seeds"]), x2=x(now["seeds"]), y1=34, y2=250))
         body.append(svg.text(x(now["seeds"]) + 5, 46, "this sweep", class_="tick"))
     note = (
-        f"The difference in {words.METRICS[analysis.metric]} between two cells that such a report claims with probability "
-        f"{stats.POWER:g}, corrected for all its claims, from the spread between seeds ({words.spread(analysis.sd)} points)"
+        f"The difference in {units.noun} between two cells that such a report claims with probability "
+        f"{stats.POWER:g}, corrected for all its claims, from the spread between {run}s "
+        f"({units.spread(analysis.sd)}{units.points})"
         f"{' and between images, which more seeds do not lower' if analysis.means.images else ''}."
     )
     return Figure(

@@ -8,20 +8,20 @@ import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, percent, seeds, within
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, colour, level_ticks, run_title, within
 
 LEVELS = 12  # of a factor with a column each; more are a scatter plot
 
 
 def by_factor(analysis: stats.Analysis) -> Figure | None:
     """A panel per factor: every run as a dot, each level's marginal mean with its interval. None for less than two runs."""
-    metric = analysis.metric
+    metric, units = analysis.metric, words.units(analysis)
     runs = sum(len(c.values(metric)) for c in analysis.cells)
     if runs < 2:
         return None
     factors = analysis.design.factors or {"model": (None,)}
     few = {factor: levels for factor, levels in factors.items() if len(levels) <= LEVELS}
-    means = {(factor, level): _level_mean(analysis, factor, level) for factor, levels in few.items() for level in levels}
+    means = {(factor, level): level_mean(analysis, factor, level) for factor, levels in few.items() for level in levels}
     y = _shared_scale(analysis, means.values(), 258, 34)
     pictures, rows = [], []
     for factor, levels in factors.items():
@@ -30,7 +30,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
             pictures.append(panel)
             rows += some
             continue
-        body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[metric]}, %")
+        body = svg.left_axis(y, 44, 350, units.tick, units.axis)
         for i, level in enumerate(levels):
             x = 44 + 306 * (i + 0.5) / len(levels)
             cells = [c for c in analysis.cells if factor not in c.levels or c.levels[factor] == level]
@@ -38,39 +38,41 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
             for j, cell in enumerate(cells):
                 # Cells stand side by side within a level, so that a level's spread is seen to be between cells or within.
                 at = x + min(200 / len(levels), 90) * ((j + 0.5) / len(cells) - 0.5) * 0.8
-                for seed, value in zip(seeds(cell, metric), cell.values(metric), strict=True):
+                for run, value in zip(cell.runs(metric), cell.values(metric), strict=True):
                     points.append((round(at, 1), y(value)))
-                    titles.append(f"{cell.label} seed {seed}: {words.percent(value)}")
+                    titles.append(run_title(cell, run, units.value(value)))
+                    seed = run["config"]["seed"]
                     rows.append({"factor": factor, "level": stats.text(level), "cell": cell.label, "seed": seed, metric: value})
-            body.append(svg.dots(points, "c0", titles if runs <= DOTS_WITH_TITLES else None))
+            body.append(svg.dots(points, colour(i), titles if runs <= DOTS_WITH_TITLES else None))
             name = stats.text(level) if factor in analysis.design.factors else ""
             e = means[factor, level]
             if e:
                 at = x + min(200 / len(levels), 90) * 0.5
-                label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {words.interval(e)}, {e.n} runs"))
+                label = svg.tag("title", svg.escape(f"mean of {factor} {name}: {units.interval(e)}, {e.n} runs"))
                 low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
-                body.append(svg.tag("g", label + svg.whisker(round(at, 1), low, y(e.value), high, "c3")))
+                body.append(svg.tag("g", label + svg.whisker(round(at, 1), low, y(e.value), high, "ink")))
             if not points:
                 body.append(svg.text(x, 150, "no run", anchor="middle", class_="tick"))
         known = factor in analysis.design.factors
         xs = [44 + 306 * (i + 0.5) / len(levels) for i in range(len(levels))]
         names, more = level_ticks([stats.text(level) for level in levels] if known else [], xs if known else [], 276)
         body += [*names, svg.text(197, 296 + more, factor if known else "", anchor="middle", class_="axis")]
-        pictures.append(svg.picture(360, 304 + more, body, f"{words.METRICS[metric]} by {factor}"))
+        pictures.append(svg.picture(360, 304 + more, body, f"{units.noun} by {factor}"))
     note = (
-        "Every dot is a run, dots in one column are the seeds of one cell; the diamond is the level's mean over all cells with "
-        "its 95 % interval"
+        "Every dot is a run, dots in one column are the runs of one cell; a level has the same colour in all pictures. The "
+        "diamond is the level's mean over all cells with its 95 % interval"
         f" for {analysis.population}."
     )
-    return Figure("accuracy_by_factor", "Accuracy by factor", note, pictures, rows)
+    title = "Accuracy by factor" if analysis.measured.of_images else f"{units.noun} by factor"
+    return Figure("accuracy_by_factor", title, note, pictures, rows)
 
 
-def _level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
+def level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
     """A level's mean over all cells, as the effects have it; None without a finished run."""
     for term in analysis.effects.terms:
         found = dict(term.levels).get(stats.text(level)) if term.factors == (factor,) else None
         if found and len(term.levels) < len(analysis.cells):
-            return within(found)
+            return within(found, analysis.measured)
     return _cell_mean(analysis, {factor: level} if factor in analysis.design.factors else {})
 
 
@@ -82,21 +84,22 @@ def _shared_scale(analysis: stats.Analysis, means: Iterable[stats.Estimate | Non
 
 def _scatter(analysis: stats.Analysis, factor: str, y: svg.Scale, *, named: bool) -> tuple[str, list[Row]]:
     """A factor of very many levels: numbers along x, logarithmic if they span decades; words in order."""
-    levels = analysis.design.factors[factor]
+    levels, units = analysis.design.factors[factor], words.units(analysis)
     number = {v: float(v) if stats.numeric(levels) and not isinstance(v, tuple) else float(i) for i, v in enumerate(levels)}
     low, high = min(number.values()), max(number.values())
     x = svg.Scale.around(number.values(), 50, 345, log=low > 0 and high / low > 30)
-    body = svg.left_axis(y, 44, 350, percent, f"{words.METRICS[analysis.metric]}, %")
+    body = svg.left_axis(y, 44, 350, units.tick, units.axis)
     body += svg.bottom_axis(x, 34, 258, lambda v: f"{v:g}", factor)
     points, titles, rows = [], [], []
     for cell in analysis.cells:
-        for seed, value in zip(seeds(cell, analysis.metric), cell.values(analysis.metric), strict=True):
+        for run, value in zip(cell.runs(analysis.metric), cell.values(analysis.metric), strict=True):
             points.append((x(number[cell.levels[factor]]), y(value)))
-            titles.append(f"{cell.label} seed {seed}: {words.percent(value)}")
+            titles.append(run_title(cell, run, units.value(value)))
+            seed = run["config"]["seed"]
             level = stats.text(cell.levels[factor])
             rows.append({"factor": factor, "level": level, "cell": cell.label, "seed": seed, analysis.metric: value})
     body.append(svg.dots(points, "c0", titles if named else None))
-    return svg.picture(360, 304, body, f"{words.METRICS[analysis.metric]} by {factor}"), rows
+    return svg.picture(360, 304, body, f"{units.noun} by {factor}"), rows
 
 
 def interactions(analysis: stats.Analysis) -> Figure | None:
@@ -114,7 +117,8 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
         if sum(known > 1 for known in lines) < 2:  # no two lines to compare
             continue
         y = svg.Scale.around([x for e in estimates.values() if e for x in (e.low, e.high, e.value)], 250, 58)
-        body = svg.left_axis(y, 44, 350, percent)
+        units = words.units(analysis)
+        body = svg.left_axis(y, 44, 350, units.tick, units.axis)
         width = 306 / len(factors[a])
         for i, v in enumerate(factors[b]):
             line = []
@@ -126,7 +130,7 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
                 line.append((x, y(e.value)))
                 low, high = (y(e.low), y(e.high)) if e.known else (math.nan, math.nan)
                 title = svg.tag(
-                    "title", svg.escape(f"{a} {stats.text(u)}, {b} {stats.text(v)}: {words.interval(e)}, {e.n} runs")
+                    "title", svg.escape(f"{a} {stats.text(u)}, {b} {stats.text(v)}: {units.interval(e)}, {e.n} runs")
                 )
                 body.append(svg.tag("g", title + svg.whisker(x, low, y(e.value), high, colour(i))))
                 value = {"mean": e.value, "low": e.low, "high": e.high, "runs": e.n}
@@ -139,9 +143,7 @@ def interactions(analysis: stats.Analysis) -> Figure | None:
         pictures.append(svg.picture(360, 300 + more, body, f"interaction of {a} and {b}"))
     if not pictures:
         return None
-    note = (
-        f"Mean {words.METRICS[analysis.metric]} in %, with 95 % intervals. Parallel lines: the two factors act independently."
-    )
+    note = f"Mean {words.units(analysis).axis}, with 95 % intervals. Parallel lines: the two factors act independently."
     return Figure("interactions", "Do factors depend on each other?", note, pictures, rows)
 
 
@@ -149,7 +151,7 @@ def _cell_mean(analysis: stats.Analysis, levels: dict[str, stats.Level]) -> stat
     chosen = [all(c.levels[k] == v for k, v in levels.items()) for c in analysis.cells]
     if sum(chosen) == 1:
         return analysis.interval(analysis.cells[chosen.index(True)])
-    return within(analysis.means.contrast(np.array(chosen) / sum(chosen))) if any(chosen) else None
+    return within(analysis.means.contrast(np.array(chosen) / sum(chosen)), analysis.measured) if any(chosen) else None
 
 
 def _legend(title: str, names: Sequence[str], y: float) -> list[str]:

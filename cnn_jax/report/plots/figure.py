@@ -39,14 +39,14 @@ def levels_of(cell: stats.Cell) -> Row:
     return {name: stats.text(level) for name, level in cell.levels.items()}
 
 
-def within(e: stats.Estimate) -> stats.Estimate:
-    """An estimate of an accuracy with its interval cut to 0 and 1."""
-    return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known else e
+def within(e: stats.Estimate, measured: stats.Metric) -> stats.Estimate:
+    """An estimate with its interval cut to 0 and 1 if it is of an accuracy."""
+    return dataclasses.replace(e, low=max(0.0, e.low), high=min(1.0, e.high)) if e.known and measured.share else e
 
 
-def seeds(cell: stats.Cell, metric: str) -> list[int]:
-    """The seeds of `cell.values(metric)`, in the same order."""
-    return [r["config"]["seed"] for r in cell.runs(metric)]
+def run_title(cell: stats.Cell, record: stats.Record, value: str) -> str:
+    """What a mark of one run says when it is pointed at or tapped: cell, seed, value, trial."""
+    return f"{cell.label}, seed {record['config']['seed']}: {value} (trial {record['trial']})"
 
 
 def level_ticks(names: Sequence[str], xs: Sequence[float], y: float) -> tuple[list[str], float]:

@@ -7,14 +7,14 @@ from typing import Any
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, clip, colour, percent
+from cnn_jax.report.plots.figure import DOTS_WITH_TITLES, Figure, Row, clip, colour, percent, run_title
 
 CURVES = 24  # cells whose learning curves are drawn
 LINES = 1500  # of the parallel coordinates
 
 
 PARTS = {"val_accuracy": "validation", "train_accuracy": "training"}
-_Curves = list[tuple[int, str, list[svg.Point]]]  # seed, metric, (epoch, accuracy)
+_Curves = list[tuple[stats.Record, str, list[svg.Point]]]  # run, metric, (epoch, accuracy)
 
 
 def curves(analysis: stats.Analysis) -> Figure | None:
@@ -29,7 +29,7 @@ def curves(analysis: stats.Analysis) -> Figure | None:
     y = svg.Scale.around([floor, *(v for _, points in every for _, v in points if v >= floor)], 122, 24)
     last = max(points[-1][0] for _, points in every)
     x = svg.Scale(min(1, last - 1), last, 40, 232)
-    seeds = sorted({seed for _, lines in drawn for seed, _, _ in lines})
+    seeds = sorted({r["config"]["seed"] for _, lines in drawn for r, _, _ in lines})
     pictures = [_panel(cell, lines, x, y, seeds) for cell, lines in drawn]
     window = svg.tag("clipPath", svg.tag("rect", x=36, y=22, width=202, height=102), id="curve")
     pictures[0] = pictures[0].replace("</svg>", svg.tag("defs", window) + "</svg>")
@@ -57,7 +57,7 @@ def _curves_of(cell: stats.Cell) -> _Curves:
         for metric in PARTS:
             points = [(h["epoch"], h[metric]) for h in r["history"] if h.get(metric) is not None]
             if len(points) > 1:
-                found.append((r["config"]["seed"], metric, points))
+                found.append((r, metric, points))
     return found
 
 
@@ -65,10 +65,11 @@ def _panel(cell: stats.Cell, lines: _Curves, x: svg.Scale, y: svg.Scale, seeds: 
     ticks = int(min(4, max(1, x.high - 1)))  # an epoch has no halves
     body = svg.left_axis(y, 36, 236, percent, "accuracy, %")
     body += svg.bottom_axis(x, 24, 122, lambda v: f"{v:g}", "epoch", ticks)
-    paths = [
-        svg.line([(x(e), y(v)) for e, v in points], f"{_seed_colour(seed, seeds)} {PARTS[metric]}")
-        for seed, metric, points in sorted(lines, key=lambda line: line[1])  # training below validation
-    ]
+    paths = []
+    for run, metric, points in sorted(lines, key=lambda line: line[1]):  # training below validation
+        drawn = svg.line([(x(e), y(v)) for e, v in points], f"{_seed_colour(run['config']['seed'], seeds)} {PARTS[metric]}")
+        says = run_title(cell, run, f"{words.percent(points[-1][1])} {PARTS[metric]} accuracy in the last epoch")
+        paths.append(svg.tag("g", svg.tag("title", svg.escape(says)) + drawn))
     body.append(svg.tag("g", "".join(paths), clip_path="url(#curve)"))
     return svg.tag("p", svg.escape(cell.label), class_="cell") + svg.picture(240, 160, body, f"learning curves of {cell.label}")
 
@@ -96,7 +97,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
     runs = [(c, r) for c in analysis.cells for r in sorted(c.done, key=lambda r: r["config"]["seed"])]
     if len(runs) < 2:
         return None
-    metrics = ["val_accuracy", "test_accuracy"] if analysis.validated else ["test_accuracy"]
+    metrics, units = ["val_accuracy", "test_accuracy"] if analysis.validated else [analysis.metric], words.units(analysis)
     costs = [k for k in ("params", "train_seconds") if len({r.get(k) for _, r in runs}) > 1]
     width, top, bottom = 900, 46, 300
     names = [*analysis.design.factors, *costs, *metrics]
@@ -110,9 +111,8 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
             finite = [float(v) for v in values if v is not None]
             log = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > 20
             axes.append((name, svg.Scale.around(finite, bottom, top, log=log), None))
-    spread = {
-        id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(sorted(runs, key=lambda cr: cr[1][analysis.metric]))
-    }
+    ranked = sorted(runs, key=lambda cr: analysis.measured.sign * cr[1][analysis.metric])
+    spread = {id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(ranked)}
     xs = [round(72 + i * (width - 142) / max(1, len(names) - 1), 1) for i in range(len(names))]
     crowded = any(3.8 * (len(a) + len(b)) > xs[1] - xs[0] for a, b in itertools.pairwise(names))
     rows: list[Row] = []
@@ -130,7 +130,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         ys = [None if v is None else scale(v) for v, (_, scale, _) in zip(heights, axes, strict=True)]
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None]
         shade = round(9 * (place + 0.5))
-        title = svg.tag("title", svg.escape(f"{cell.label} seed {r['config']['seed']}: {words.percent(r[analysis.metric])}"))
+        title = svg.tag("title", svg.escape(run_title(cell, r, units.value(r[analysis.metric]))))
         d = "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
         where = " ".join("-" if y is None else f"{y:g}" for y in ys)
         lines.append(svg.tag("path", title if len(runs) <= DOTS_WITH_TITLES else "", d=d, class_=f"run v{shade}", data_y=where))
@@ -141,7 +141,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
             # Long names next to each other stand in two rows.
             svg.text(x, 34 if i % 2 and crowded else 18, name, anchor="middle", class_="axis"),
         ]
-        form = percent if name in metrics else words.short
+        form = units.tick if name in metrics else words.short
         ticks = [(float(i), stats.text(v)) for v, i in at.items()] if at else [(t, form(t)) for t in scale.ticks(5)]
         step = math.ceil(len(ticks) / 14)
         marks += [svg.text(x + 6, scale(t) + 4, clip(label, 14), class_="tick halo") for t, label in ticks[::step]]

@@ -1,0 +1,379 @@
+"""The network that runs in the page gives the logits that Python gives."""
+
+import base64
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from importlib import resources
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from cnn_jax import nn, report
+from cnn_jax.data.normalization import Normalization
+from cnn_jax.nn.network import CNN
+from cnn_jax.records import store
+from cnn_jax.report import explorer
+from cnn_jax.report.explorer import forward, lowering, packing
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.zoo.models import PUBLISHED_FOR
+from cnn_jax.zoo.resolve import spec as network_of
+from tests import synthetic
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="NO CHROMIUM: the page's network is not tested: apt-get install chromium"
+)
+ENGINE = resources.files("cnn_jax.report.explorer").joinpath("engine.js").read_text()
+
+
+def dumped(page, tmp_path):
+    """The page after its scripts have run."""
+    path = tmp_path / "page.html"
+    path.write_text(page)
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=60000",
+        "--dump-dom",
+        path.as_uri(),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+def output(text):
+    return json.loads(re.search(r'<pre id="out">(.*?)</pre>', text, re.S)[1])
+
+
+def trained(spec, shape, seed=0):
+    """Variables as after some training: norms have statistics, and no bias is zero."""
+    rng = np.random.default_rng(seed)
+    variables = CNN(spec).init(jax.random.key(seed), jnp.zeros((1, *shape)))
+    flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(variables, sep="/").items()}
+    for path, value in flat.items():
+        noise = rng.normal(size=value.shape).astype(np.float32)
+        if path.endswith(("bias", "mean")):
+            flat[path] = value + 0.1 * noise
+        elif path.endswith(("scale", "var")):
+            flat[path] = value * np.exp(0.2 * noise)
+    return flat
+
+
+def logits_and_features(spec, variables, images):
+    logits, features = CNN(spec).apply(traverse_util.unflatten_dict(variables, sep="/"), jnp.asarray(images))
+    return np.asarray(logits), {name: np.asarray(value) for name, value in features.items()}
+
+
+def in_page(cases, tmp_path, bytes=4):
+    """(logits, features) of each case (spec, variables, image) by the page's own forward pass."""
+    data = []
+    for spec, variables, image in cases:
+        packed = packing.pack(lowering.lower(spec, image.shape, variables), bytes)
+        data.append({"steps": packed.steps, "parameters": packed.parameters, "shape": image.shape, "x": image.ravel().tolist()})
+    script = """
+    const out = CASES.map(({ steps, parameters, shape, x }) => {
+      const features = {};
+      const y = cnnJaxEngine.run(cnnJaxEngine.attach(steps, parameters, BYTES), { shape, data: Float32Array.from(x) },
+        (step, before, after) => { features[step.name] = [...after.data]; });
+      return [[...y.data], features];
+    });
+    document.getElementById("out").textContent = JSON.stringify(out);
+    """
+    body = script.replace("CASES", json.dumps(data)).replace("BYTES", str(bytes))
+    return output(dumped(f'<pre id="out"></pre><script>{ENGINE}{body}</script>', tmp_path))
+
+
+def check(cases, tmp_path, tolerance=1e-4):
+    for spec, variables, image in cases:  # the report's own forward pass
+        right = logits_and_features(spec, variables, image[None])[0]
+        found = forward.run(lowering.lower(spec, image.shape, variables), image[None])
+        np.testing.assert_allclose(found, right, atol=tolerance * max(1.0, float(np.abs(right).max())), rtol=0)
+    for (spec, variables, image), (logits, features) in zip(cases, in_page(cases, tmp_path), strict=True):
+        right, named = logits_and_features(spec, variables, image[None])
+        scale = max(1.0, float(np.abs(right).max()))
+        np.testing.assert_allclose(logits, right[0], atol=tolerance * scale, rtol=0)
+        for name, value in features.items():
+            if name in named:
+                width = max(1.0, float(np.abs(named[name]).max()))
+                np.testing.assert_allclose(value, named[name][0].ravel(), atol=tolerance * width, rtol=0, err_msg=name)
+
+
+def case(spec, shape, seed=0):
+    image = np.random.default_rng(seed).random(shape).astype(np.float32)
+    return spec, trained(spec, shape, seed), image
+
+
+@needs_chromium
+def test_every_padding_stride_dilation_and_group(tmp_path):
+    cases = []
+    for (padding, mode), strides, dilation in itertools.product(nn.PADDINGS.values(), (1, 2, (2, 3)), (1, 2)):
+        spec = (nn.Conv(4, (3, 2), strides, padding, mode, dilation, 2, activation="relu"), nn.Flatten(), nn.Dense(5))
+        cases.append(case(spec, (9, 8, 2)))
+    for padding in ("same_lower", 2, ((0, 3), (1, 0))):
+        cases.append(case((nn.Conv(4, 4, 2, padding), nn.Flatten(), nn.Dense(5)), (9, 8, 2)))
+    check(cases, tmp_path)
+
+
+@needs_chromium
+def test_every_kind_of_layer(tmp_path):
+    tail = (nn.Flatten(), nn.Dense(4))
+    heads = [
+        (nn.DepthwiseConv(3, 2, 2, "same", "circular"),),
+        (nn.SeparableConv(6, 3, 2, 1, "same", "reflect", activation="tanh"),),
+        (nn.Conv(4), nn.ConvTranspose(6, (3, 2), 2, "same", groups=2, activation="relu")),
+        (nn.ConvTranspose(6, 3, 2, "valid", 1),),
+        (nn.ConvTranspose(4, 3, 1, 1, dilation=2),),
+        (nn.MaxPool(3, 2, "same", 2),),
+        (nn.MaxPool((2, 3)),),
+        (nn.AvgPool(3, 2, "same"),),
+        (nn.AvgPool(3, 2, "same", True),),
+        (nn.Conv(4, 3), nn.BatchNorm(), nn.Activation("silu")),
+        (nn.Conv(4, 3), nn.BatchNorm(use_scale=False, use_bias=False)),
+        (nn.Conv(8, 3), nn.GroupNorm(4)),
+        (nn.Conv(8, 3), nn.LayerNorm()),
+        (nn.Conv(4, 3, padding="same"), nn.Residual((nn.Conv(4, 3, padding="same"),), ())),
+        (nn.Residual((nn.Conv(6, 3, 2, "same"), nn.BatchNorm()), (nn.PadChannels(6, 2),), "gelu"),),
+        (nn.Branch(((nn.Conv(2, 1),), (nn.Conv(3, 3, padding="same"),))), nn.Dropout(0.5)),
+        (nn.Branch(((nn.Conv(3, 1),), (nn.Conv(3, 3, padding="same"),)), "add"),),
+        (nn.Subsample(2, "scaled_tanh"),),
+        (nn.Dense(3, activation="relu"),),
+        (nn.Conv(3, 3, connections=((0,), (0, 1), (1,))),),
+    ]
+    cases = [case((*head, *tail), (8, 8, 2), seed) for seed, head in enumerate(heads)]
+    cases += [case((nn.Conv(5, 3), pool()), (8, 8, 2)) for pool in (nn.GlobalMaxPool, nn.GlobalAvgPool)]
+    codes = tuple(tuple(int(v) for v in row) for row in np.sign(np.random.default_rng(0).normal(size=(3, 4))))
+    cases.append(case((nn.Flatten(), nn.Dense(4), nn.RBF(codes)), (4, 4, 1)))
+    cases += [case((nn.Conv(4, 3, activation=name), *tail), (8, 8, 2)) for name in nn.ACTIVATIONS]
+    check(cases, tmp_path)
+    shown = {type(layer) for spec, _, _ in cases for layer in nn.flat(spec)}
+    assert shown >= set(lowering._MAKERS)  # each kind that is lowered is tested here
+
+
+_SLOW = ("resnet20", "nin", "all_cnn_c", "convmixer", "mnist_m5")
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    "name",
+    ["chapter", "mlp", "simple_convnet", "lenet5", "lenet5_dense", *(pytest.param(n, marks=pytest.mark.slow) for n in _SLOW)],
+)
+def test_models_of_the_zoo(name, tmp_path):
+    shape = PUBLISHED_FOR[name][0]
+    check([case(network_of(ModelConfig(name), shape, 10), shape)], tmp_path)
+
+
+def test_parameters_of_another_network_are_refused():
+    spec = (nn.Conv(4, 3), nn.Flatten(), nn.Dense(3))
+    variables = trained(spec, (6, 6, 1))
+    with pytest.raises(lowering.NotLowered, match="params/dense1/kernel: float32 of shape"):
+        lowering.lower(spec, (7, 7, 1), variables)
+    with pytest.raises(lowering.NotLowered, match="missing"):
+        lowering.lower(spec, (6, 6, 1), {})
+
+
+@needs_chromium
+def test_half_precision_is_read_exactly(tmp_path):
+    values = np.array([0, 1, -1, 1 / 3, 65504, -6e-8, 6.1e-5, 5.9e-5, 1e-3], np.float16)
+    text = base64.b64encode(values.tobytes()).decode()
+    script = f"""const [step] = cnnJaxEngine.attach([{{arrays: {{a: [0, 9]}}, paths: []}}], "{text}", 2);
+    document.getElementById("out").textContent = JSON.stringify([...step.arrays.a.data]);"""
+    found = output(dumped(f'<pre id="out"></pre><script>{ENGINE}{script}</script>', tmp_path))
+    np.testing.assert_array_equal(np.array(found, np.float32), values.astype(np.float32))
+
+
+# --------------------------------------------------------------------------------------------------------------- the page
+
+SHAPE, CLASSES = (8, 8, 1), 10
+
+
+def cell_of(padding, seed, filters=4, normalize="none"):
+    model = ModelConfig("cnn", (filters,), (3,), (1,), padding, "relu")
+    return Trial(model, DataConfig(normalize=normalize), TrainConfig(epochs=2), seed)
+
+
+def folder_of(path, trials, *, model=None):
+    """A finished sweep with parameters and images, and its variables by trial."""
+    records = [synthetic.record(t, 0.9 + 0.01 * t.seed) for t in trials]
+    found = {}
+    synthetic.folder(path, [])
+    store.begin(path, "python launch.py", "2026-11-01T00:00:00", trials)
+    writer = store.Writer(path)
+    for trial, record in zip(trials, records, strict=True):
+        if trial.data.normalize == "per_channel":
+            record["data"]["normalization"] = {"kind": "per_channel", "mean": [0.3], "std": [0.4]}
+        spec = network_of(trial.model, SHAPE, CLASSES)
+        found[trial.id] = spec, trained(spec, SHAPE, trial.seed)
+        if model:
+            record["config"]["model"]["name"] = model
+        writer.finish(record, found[trial.id][1])
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, *SHAPE), dtype=np.uint8)
+    store.keep_images(
+        path,
+        "sha256:0f1e2d",
+        {
+            "example_images": images, "example_labels": np.arange(10), "class_names": np.array([str(i) for i in range(10)]),
+            "missed_images": images[:1], "missed_labels": np.array([3]), "missed_indices": np.array([17]),
+            "picked_images": images[1:3], "picked_labels": np.array([4, 5]), "picked_indices": np.array([18, 19]),
+        },
+    )  # fmt: skip
+    return found
+
+
+def in_report(path, tmp_path, script):
+    """What a script that runs in the page after its own writes."""
+    text = report.write(path).read_text()
+    test = f"""<pre id="out"></pre><script>{{
+      const box = document.querySelector(".explorer"), out = (value) =>
+        document.getElementById("out").textContent = JSON.stringify(value);
+      {script}
+    }}</script></body>"""
+    return output(dumped(text.replace("</body>", test), tmp_path))
+
+
+def right_logits(trial, found, pixels):
+    spec, variables = found[trial.id]
+    x = pixels.reshape(1, *SHAPE).astype(np.float32)
+    if trial.data.normalize == "standardize":
+        x = Normalization("standardize")(pixels.reshape(1, *SHAPE))
+    elif trial.data.normalize == "per_channel":
+        x = Normalization("per_channel", (0.3,), (0.4,))(pixels.reshape(1, *SHAPE))
+    else:
+        x = x / 255
+    return logits_and_features(spec, variables, x)[0][0]
+
+
+@needs_chromium
+@pytest.mark.parametrize("normalize", ["none", "per_channel", "standardize"])
+def test_the_page_answers_as_python_for_every_padding(normalize, tmp_path):
+    trials = [cell_of(padding, seed, normalize=normalize) for padding in nn.PADDINGS for seed in (0, 1)]
+    found = folder_of(tmp_path / "sweep", trials)
+    pixels = np.random.default_rng(1).integers(0, 256, SHAPE, dtype=np.uint8)
+    script = f"""const pixels = {pixels.ravel().tolist()};
+    out(box.explorer.data.cells.map((cell, i) => [cell.trial, box.explorer.logits(i, pixels)]));"""
+    logits = dict(in_report(tmp_path / "sweep", tmp_path, script))
+    by_id = {t.id: t for t in trials}
+    assert {by_id[i].model.padding for i in logits} == set(nn.PADDINGS)
+    assert {by_id[i].seed for i in logits} == {1}  # the better of the two
+    for i, values in logits.items():
+        np.testing.assert_allclose(values, right_logits(by_id[i], found, pixels), atol=1e-4)
+
+
+@needs_chromium
+def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
+    trials = [cell_of("valid", 0), cell_of("same", 0)]
+    found = folder_of(tmp_path / "sweep", trials)
+    script = """
+    const canvas = box.querySelector("canvas.pixels"), [clear] = box.querySelectorAll(".buttons button");
+    clear.click();
+    const area = canvas.getBoundingClientRect();
+    const at = (name, x, y) => canvas.dispatchEvent(new PointerEvent(name,
+      { clientX: area.left + area.width * x, clientY: area.top + area.height * y, bubbles: true, pointerId: 1 }));
+    canvas.setPointerCapture = undefined;
+    const empty = [...box.explorer.pixels()];
+    at("pointerdown", 0.2, 0.2); at("pointermove", 0.8, 0.2); at("pointermove", 0.4, 0.9); at("pointerup", 0.4, 0.9);
+    const menu = box.querySelectorAll("select")[1];
+    menu.value = "1";
+    box.explorer.redraw();
+    const pixels = [...box.explorer.pixels()];
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key: " " }));
+    const keyed = [...box.explorer.pixels()];
+    const map = box.querySelector(".maps canvas:not(.padded)");
+    map.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+    out({ empty, pixels, keyed, says: [...box.querySelectorAll(".says")].map((one) => one.textContent),
+          logits: box.explorer.logits(0, pixels), trial: box.explorer.data.cells[0].trial,
+          why: box.querySelector(".why").textContent, cells: box.querySelectorAll(".why td").length,
+          images: [...box.querySelectorAll(".strip button")].map((one) => one.title) });
+    """
+    got = in_report(tmp_path / "sweep", tmp_path, script)
+    assert not any(got["empty"])
+    drawn = np.array(got["pixels"], np.uint8).reshape(SHAPE[:2])
+    assert drawn[1, 2:6].min() > 200  # the bar of the 7
+    assert drawn[6].max() > 0
+    assert sum(got["keyed"]) > sum(got["pixels"])
+    trial = next(t for t in trials if t.id == got["trial"])
+    logits = right_logits(trial, found, drawn)
+    np.testing.assert_allclose(got["logits"], logits, atol=1e-4)
+    shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert got["says"][0].startswith(f"{shares.argmax()}: {100 * shares.max():.1f} %")
+    assert len(got["says"]) == 2
+    # The first value of the first map: nine products, a bias and relu.
+    spec, variables = found[trial.id]
+    value = logits_and_features(spec, variables, drawn.reshape(1, *SHAPE) / np.float32(255))[1]["conv1"][0, 0, 0, 0]
+    shown = re.search(r"conv1, map 1, row 1, column 1: ([-−\d.e]+)Products", got["why"])[1].replace("−", "-")
+    assert float(shown) == pytest.approx(float(value), abs=max(5e-3 * abs(value), 5e-4))
+    assert got["cells"] == 9
+    assert any("test image 17 of class 3" in name for name in got["images"])
+    assert any("test image 19 of class 5" in name for name in got["images"])
+
+
+def test_a_report_runs_no_code_of_a_fork(tmp_path):
+    folder_of(tmp_path / "sweep", [cell_of("valid", 0), cell_of("same", 0)], model="os:getcwd")
+    assert 'class="explorer"' not in report.write(tmp_path / "sweep").read_text()
+
+
+def test_without_parameters_or_images_there_is_no_explorer(tmp_path):
+    trials = [cell_of("valid", 0), cell_of("same", 0)]
+    folder_of(tmp_path / "sweep", trials)
+    assert 'class="explorer"' in report.write(tmp_path / "sweep").read_text()
+    (tmp_path / "sweep/trials" / trials[0].id / "params.npz").write_bytes(b"damaged")
+    text = report.write(tmp_path / "sweep").read_text()
+    assert "1 cell without kept parameters" in text
+    shutil.rmtree(tmp_path / "sweep/images")
+    assert 'class="explorer"' not in report.write(tmp_path / "sweep").read_text()
+
+
+def test_networks_beyond_the_budget_are_left_out(tmp_path, monkeypatch):
+    folder_of(tmp_path / "sweep", [cell_of("valid", 0, filters=f) for f in (2, 4, 8)])
+    whole = explorer.BUDGET
+    monkeypatch.setattr(explorer, "BUDGET", 2500)
+    text = report.write(tmp_path / "sweep").read_text()
+    assert 'class="explorer"' in text
+    assert "left out" in text
+    monkeypatch.setattr(explorer, "BUDGET", whole)
+    assert "left out" not in report.write(tmp_path / "sweep").read_text().split("Try a network")[1][:900]
+
+
+def test_half_precision_is_used_where_room_is_short_and_no_answer_changes(tmp_path, monkeypatch):
+    trials = [cell_of("valid", 0, filters=f) for f in (2, 4, 8)]
+    found = folder_of(tmp_path / "sweep", trials)
+
+    def cells():
+        text = report.write(tmp_path / "sweep").read_text()
+        data = re.search(r'<script type="application/json" class="explorer-data">(.*?)</script>', text, re.S)[1]
+        return {cell["trial"]: cell for cell in json.loads(data)["cells"]}
+
+    assert [cell["bytes"] for cell in cells().values()] == [4, 4, 4]
+    monkeypatch.setattr(explorer, "BUDGET", 5000)
+    short = cells()
+    assert [cell["bytes"] for cell in short.values()] == [2, 2, 2]
+    for trial in trials:
+        ops = lowering.lower(found[trial.id][0], SHAPE, found[trial.id][1])
+        assert short[trial.id]["parameters"] == packing.pack(ops, 2).parameters
+    # A network whose answers change keeps single precision, or has no place.
+    monkeypatch.setattr(explorer, "_same_answers", lambda *arguments: False)
+    assert {cell["bytes"] for cell in cells().values()} == {4}
+    assert len(cells()) < 3
+
+
+def test_a_network_on_the_edge_between_two_answers_is_not_halved():
+    spec = (nn.Flatten(), nn.Dense(2, use_bias=False))
+    kernel = np.array([[1.0, 1.0002]], np.float32)  # both are 1.0 in half precision
+    ops = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": kernel})
+    record = {"data": {}, "config": {"data": {}}}
+    assert not explorer._same_answers(ops, record, np.full((1, 1, 1, 1), 255, np.uint8))
+    clear = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": np.array([[1.0, 1.3]], np.float32)})
+    assert explorer._same_answers(clear, record, np.full((1, 1, 1, 1), 255, np.uint8))
+
+
+def test_the_page_asks_for_nothing(tmp_path):
+    folder_of(tmp_path / "sweep", [cell_of("valid", 0)])
+    text = report.write(tmp_path / "sweep").read_text()
+    assert not re.findall(r"fetch\(|XMLHttpRequest|import\(|importScripts|eval\(|new Function|https?://(?!www\.w3\.org)", text)
