@@ -68,10 +68,11 @@ def representations(network: TrainedNetwork) -> tuple[str, ...]:
 def hidden_units(network: TrainedNetwork) -> tuple[str, ...]:
     """Layers that compute units: convolutions, dense layers and activations; not the last layer, the logits.
 
-    Of a layer with the activation in a layer of its own behind it, the latter counts.
+    Of a layer with the activation in a layer of its own behind it, the latter counts. Of a linen module that is not a `CNN`,
+    all layers.
     """
     if network.spec is None:
-        return network.layers[:-1]
+        return network.layers
     layers = flat(network.spec)
     kept = [a.name for a, b in itertools.pairwise(layers) if _computes(a) and b.kind != "activation"]
     return tuple(name for name in kept if name in network.layers)
