@@ -85,7 +85,8 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     def measure_group(records: list[stats.Record]) -> None:
         for record in records:
             network = open_trial(dir, record["trial"])
-            dataset, values = network.dataset(), []
+            dataset = network.dataset()
+            values: list[Value] = []
             for name, function in functions.items():
                 if stop.is_set():
                     return

@@ -6,7 +6,6 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
@@ -53,22 +52,22 @@ def measure(words: Sequence[str]) -> int:
     began = time.monotonic()
     with _progress(console) as progress:
         measured = over_seeds.measure(dir, names, progress)
-    place = dir / "inspect"
-    with store.reporting(dir):
-        place.mkdir(exist_ok=True)
-        files.replace(place / "measures.csv", _values_csv(measured).encode())
-        if measured.similarities:
-            files.replace(place / "similarity.csv", _csv([vars(s) for s in measured.similarities]).encode())
     lines: dict[str, list[Line]] = {}
     for name, records in stats.datasets(measured.records).items():
         lines[name] = over_seeds.summarize(records, measured.values, factor)
         _show(console, name, lines[name], factor)
+    texts = {"measures.csv": _values_csv(measured), "levels.csv": _csv(_levels(lines))}
+    if measured.similarities:
+        texts["similarity.csv"] = _csv([vars(s) for s in measured.similarities])
+    place = dir / "inspect"
     with store.reporting(dir):
-        files.replace(place / "levels.csv", _csv(_levels(lines)).encode())
-    seconds = time.monotonic() - began
+        place.mkdir(exist_ok=True)
+        for file, text in texts.items():
+            files.replace(place / file, text.encode())
     for sentence in measured.left_out:
         console.print(sentence, style="yellow")
-    console.print(f"{len(measured.records)} trials in {seconds:.0f} s: {_files(place)}", soft_wrap=True)
+    written = ", ".join(str(place / file) for file in texts)
+    console.print(f"{len(measured.records)} trials in {time.monotonic() - began:.0f} s: {written}", soft_wrap=True)
     return 0
 
 
@@ -199,7 +198,3 @@ def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _files(place: Path) -> str:
-    return ", ".join(str(path) for path in sorted(place.glob("*.csv")))
