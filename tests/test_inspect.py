@@ -1,6 +1,7 @@
 """`launch.py inspect` on sweeps trained here: its page, its files, its summary, and bad input."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 from small_images import images as small_images
 
 from cnn_jax import open_trial
 from cnn_jax.analysis import cell, records
+from cnn_jax.analysis.attributions import METHODS
 from cnn_jax.analysis.inside import default_layers, look_inside
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset, DatasetInfo
@@ -22,6 +25,7 @@ from cnn_jax.records import record as schema
 from cnn_jax.records import store
 from cnn_jax.report import inside as page
 from cnn_jax.report import matrix, tiles
+from cnn_jax.trial import DataConfig, ModelConfig, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -211,7 +215,7 @@ def dataset(shape: tuple[int, int, int], count: int = 12) -> Dataset:
     ],
 )
 def test_any_model_has_a_page(name: str, shape: tuple[int, int, int]) -> None:
-    from cnn_jax import ModelConfig, zoo
+    from cnn_jax import zoo
 
     options = (("depth", 1),) if name == "convmixer" else ()
     spec = zoo.spec(zoo.resolve(ModelConfig(name, options=options)), shape, 3)
@@ -225,7 +229,7 @@ def test_any_model_has_a_page(name: str, shape: tuple[int, int, int]) -> None:
 
 
 def test_layers_of_a_residual_network_are_outputs_of_its_blocks() -> None:
-    from cnn_jax import ModelConfig, zoo
+    from cnn_jax import zoo
 
     network = TrainedNetwork.from_model(zoo.spec(zoo.resolve(ModelConfig("resnet20")), (16, 16, 3), 3), (16, 16, 3), 3)
     assert default_layers(network) == ["activation1", "residual3", "residual7", "dense1"]
@@ -238,14 +242,14 @@ def test_a_model_without_features_has_no_inside() -> None:
         look_inside(TrainedNetwork.from_model(Plain(), (8, 8, 1), 3), dataset((8, 8, 1)))
 
 
-def test_a_linen_model_with_features_is_shown_without_grad_cam() -> None:
+def test_a_linen_model_with_features_is_shown() -> None:
     from test_open_trial import Named
 
     data = dataset((8, 8, 1))
     data.test_labels[:] %= 2
     found = look_inside(TrainedNetwork.from_model(Named(), (8, 8, 1), 2), data)
     assert [view.name for view in found.layers] == ["map"]
-    assert "Grad-CAM" not in [a.method for a in found.attributions]
+    assert [a.method for a in found.attributions] == list(METHODS)
     assert found.kernels.values.shape == (3, 3, 3, 1)
 
 
@@ -276,3 +280,34 @@ def test_small_images_are_shown_in_whole_pixels() -> None:
     tile = tiles.fitted(tiles.image(x[0][..., None]), 50)
     assert tile.shape[:2] == (48, 48)
     np.testing.assert_array_equal(tile[::6, ::6, 0], x[0])
+
+
+# ------------------------------------------------------------------------------------------------------- which trial is shown
+
+
+def recorded(seed: int, accuracy: float, **more: object) -> schema.Record:
+    trial = Trial(data=DataConfig(validation_fraction=more.pop("held_out", 0.1)), seed=seed)  # type: ignore[arg-type]
+    return read_back(synthetic.record(trial, accuracy, images=40, **more))
+
+
+def read_back(record: dict) -> schema.Record:
+    return schema.decode(json.loads(json.dumps(record)))
+
+
+def test_the_best_is_chosen_on_validation_and_on_test_where_nothing_is_held_out() -> None:
+    validated = [recorded(0, 0.8, test_accuracy=0.99), recorded(1, 0.9, test_accuracy=0.5)]
+    assert records.best(validated, "DIR").config.seed == 1
+    tested = [recorded(s, 0.8, held_out=0.0, test_accuracy=a) for s, a in enumerate((0.5, 0.7, 0.6))]
+    assert records.best(tested, "DIR").config.seed == 1
+    equal = [recorded(0, 0.8, val_loss=0.3), recorded(1, 0.8, val_loss=0.2)]
+    assert records.best(equal, "DIR").config.seed == 1
+    with pytest.raises(UsageError, match=r"DIR holds no finished trial: all 1 failed or diverged"):
+        records.best([recorded(0, 0.1, status="diverged")], "DIR")
+
+
+def test_a_cell_has_the_same_settings_and_its_median_is_a_trial() -> None:
+    every = [recorded(s, a) for s, a in enumerate((0.7, 0.9, 0.8, 0.6))]
+    other = read_back(synthetic.record(Trial(ModelConfig(filters=(7,))), 0.5, images=40))
+    found = cell.seeds_of_cell(every[0], [*every, other, recorded(9, 0.1, status="diverged")])
+    assert [r.config.seed for r in found.records] == [0, 1, 2, 3]
+    assert found.median.config.seed == 0  # of 0.6, 0.7, 0.8, 0.9 the lower middle

@@ -18,7 +18,7 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.analysis.patches import Patch, ReceptiveField, cut
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
-from cnn_jax.nn import layer_table
+from cnn_jax.nn import flat, layer_table
 
 LAYERS = 4  # that are shown by default
 EXAMPLES = 4  # test images whose maps and attributions are shown
@@ -128,10 +128,9 @@ def default_layers(network: TrainedNetwork, most: int = LAYERS) -> list[str]:
         weighted: list[str] = []
         open_group = False
         for layer in network.spec:
-            inside = [inner.name for part in layer.nested for inner in part]
             if layer.follows and open_group:
                 weighted[-1] = layer.name
-            elif open_group := sum(rows[name].params for name in (layer.name, *inside)) > 0:
+            elif open_group := sum(rows[inner.name].params for inner in flat([layer])) > 0:
                 weighted.append(layer.name)
         last = network.spec[-1].name
         names = [*weighted, *([last] if weighted[-1:] != [last] else [])]
@@ -174,7 +173,7 @@ def look_inside(
     chosen = found_images if choice.image is None else [choice.image]
     shown = chosen[:EXAMPLES]
     maps = network.features(images[shown], [choice.layer] if choice.layer else _spatial(network, names))
-    cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 and network.spec else None
+    cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 else None
     pictures = attributions(network, images[chosen], answers_N[chosen], cam, tell=tell)
     matrix_KK = confusion_matrix(labels, answers_N, network.num_classes)
     return Inside(

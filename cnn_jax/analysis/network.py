@@ -135,14 +135,17 @@ class TrainedNetwork:
           UsageError: the images have another shape or type.
         """
         array = images if isinstance(images, jax.Array) else np.asarray(images)
-        if array.shape[1:] != self.input_shape or array.ndim != len(self.input_shape) + 1:
-            wanted = ", ".join(map(str, self.input_shape))
-            raise UsageError(f"images have shape {array.shape}: {self.label} takes (N, {wanted})")
+        self._check_shape(array.shape)
         if np.issubdtype(array.dtype, np.floating):
             return array.astype(np.float32)
         if not np.issubdtype(array.dtype, np.integer):
             raise UsageError(f"images have type {array.dtype}: must be uint8 0..255, or floats as the network was trained on")
         return self.normalization(array)
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape[1:] != self.input_shape or len(shape) != len(self.input_shape) + 1:
+            wanted = ", ".join(map(str, self.input_shape))
+            raise UsageError(f"images have shape {shape}: {self.label} takes (N, {wanted})")
 
     def logits(self, images: Any) -> np.ndarray:
         """Compute the logits (N, K) of images, as `inputs` takes them, in batches."""
@@ -208,6 +211,7 @@ class TrainedNetwork:
             yield piece, count
 
     def _batches(self, images: Any, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        self._check_shape(np.shape(images))
         variables = jax.device_put(self.variables)
         for piece, count in self.batches(images):
             logits, features = _forward(self.apply, names, variables, self.inputs(piece))

@@ -1,10 +1,12 @@
 """launch.py inspect: look inside the trained networks of a sweep."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
+from rich.text import Text
 
 from cnn_jax.cli import flags
 from cnn_jax.console import Console
@@ -24,6 +26,7 @@ Look inside trained networks: kernels, feature maps, what excites a channel, whi
 
 A TRIAL is an id, a prefix of one, or best; default: the best on validation, and the median seed of its cell.
 """
+PLAIN_SECONDS = 10.0  # between lines of progress where there is no live display
 _TEXTS = {
     "layer": "name of the layer to look at; default the first, the last, and two between",
     "channel": "channel of that layer, from 0; default the first ones",
@@ -119,9 +122,17 @@ def _write(out: "Path", shown: "Sequence[Shown]") -> "Path":
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """A line that says what is computed: live in a terminal; elsewhere a line per step."""
-    if not console.is_interactive:
-        yield lambda text: console.print(text, soft_wrap=True)
+    """A line that says what is computed: live in a terminal; elsewhere printed every `PLAIN_SECONDS` at most."""
+    if console.is_interactive:
+        with console.status("", spinner="line") as status:
+            yield lambda text: status.update(Text(text))
         return
-    with console.status("", spinner="line") as status:
-        yield status.update
+    printed = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > PLAIN_SECONDS:
+            printed = time.monotonic()
+            console.print(text, soft_wrap=True)
+
+    yield tell

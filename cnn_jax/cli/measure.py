@@ -45,6 +45,7 @@ def measure(words: Sequence[str]) -> int:
     dir = store.folder(rest[0])
     done = [record for record in store.read(dir) if record["status"] == "done"]
     factor = _factor(done, values.factor)
+    store.check(dir)
 
     from cnn_jax.analysis import over_seeds
 

@@ -107,6 +107,12 @@ class Record:
         if self.finished is not None:
             _require(1970 <= datetime.datetime.fromisoformat(self.finished).year < 9999, "finished is not a time")
 
+    def __getitem__(self, name: str) -> Any:
+        """Return a field by name, as in the records that `store.read` returns."""
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
     def _check_history(self) -> None:
         for row in self.history:
             epoch = row.get("epoch")

@@ -236,9 +236,11 @@ def _saliency(inside: "Inside") -> str:
         figures += [_attribution(found, e, index) for found in inside.attributions]
         examples.append(svg.tag("div", svg.tag("div", "".join(figures), class_="tiles methods"), class_="example"))
     rows = [(found.method, correlation_text(found), _blank_text(found)) for found in inside.attributions]
-    columns = "method", "rank correlation with random parameters", "blank pictures"
+    columns = "method", "rank correlation", "blank pictures"
     images = words.count(len(inside.attributions[0].correlation), "image")
-    below = f"Mean of Spearman's rank correlation over {images}: 1 is the same picture, 0 an unrelated one."
+    below = (
+        f"Mean of Spearman's rank correlation between the two rows over {images}: 1 is the same picture, 0 an unrelated one."
+    )
     table = html.table_box(columns, rows, label="Sanity check") + svg.tag("p", below, class_="note")
     note = (
         "Which pixels the logit of the network's answer depends on. Upper row: the trained network. Lower row: the same "
