@@ -112,8 +112,9 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     columns = [Column("measure", left=True), Column("layer", left=True), Column("mean")]
     if factor:
         columns += [] if one_span else [Column(factor, left=True)]
-        columns += [Column(next(iter(spans)) if one_span else "difference"), Column("p"), Column("its interval", optional=True)]
-    columns += [Column("over untrained", optional=True), Column("95 % interval", optional=True)]
+        what = next(iter(spans)) if one_span else "difference"
+        columns += [Column(what), Column("p"), Column(f"interval ({what})", optional=True)]
+    columns += [Column("over untrained", optional=True), Column("interval (mean)", optional=True)]
     console.print(f"{dataset}, by {factor}" if factor else dataset, style="bold")
     rows = [Row(_cells(line, factor, one_span), "bold" if line.claimed else "") for line in shown]
     print_table(console, columns, rows)
@@ -146,7 +147,8 @@ def _cells(line: "Line", factor: str | None, one_span: bool) -> list[str]:
 
 
 def _number(value: float, sign: str = "-") -> str:
-    return f"{value:{sign}.3f}".replace("-", "−") if math.isfinite(value) else "–"
+    # round, then + 0: no minus sign before a zero
+    return f"{round(value, 3) + 0.0:{sign}.3f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def _bounds(e: stats.Estimate) -> str:
