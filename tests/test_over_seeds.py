@@ -221,6 +221,8 @@ def test_missing_values_and_single_seeds_have_no_interval() -> None:
     (line,) = over_seeds.summarize(records, [v for v in values if v.name == "probe" and v.layer == "pool1"], None)
     assert not line.mean.known
     assert line.term is None
+    (constant,) = over_seeds.summarize(records, [v for v in values if v.name == "dead"], "kernel_size")
+    assert constant.term is None
     nan = [Value(v.trial, "field", v.layer, math.nan) for v in values]
     assert over_seeds.summarize(records, nan, "kernel_size") == []
 

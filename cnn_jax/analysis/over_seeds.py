@@ -201,7 +201,7 @@ def summarize(records: Sequence[stats.Record], values: Sequence[Value], factor: 
         before = tables.get((name + UNTRAINED, layer), {})
         gained = _means(records, {trial: value - before[trial] for trial, value in table.items() if trial in before})
         term = None
-        if factor is not None:
+        if factor is not None and np.ptp(means.mean_K) > 0:
             effects = stats.effects(whole, cells, means)
             term = next((t for t in effects.terms if t.factors == (factor,)), None)
         lines.append(Line(name, layer, _average(means), _average(gained[2]) if gained else None, term, math.nan))

@@ -124,7 +124,9 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     gains += [("edges over random", line.gained) for line in lines if line.name == "edges" and line.gained]
     if gains:
         console.print("; ".join(f"{what} {_number(e.value, '+')} ({_bounds(e)})".removesuffix(" ()") for what, e in gains))
-    if factor:
+    if factor and all(math.isnan(line.p) for line in lines):
+        console.print(f"No effect of {factor} can be tested: add seeds (--seeds=3).")
+    elif factor:
         console.print(
             f"bold: {factor} has an effect, at 5 % for all lines together (Holm). Intervals hold for new seeds; that of a "
             "difference for all contrasts of its line."
