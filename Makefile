@@ -1,6 +1,7 @@
 # make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
 # make check   lint, types and format                           make bench   ours against PyTorch, Keras and a plain Flax loop
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
+# make package   the wheel, tried in a new environment          make notebooks   top to bottom, in new environments
 # make test-sanitizers   the C with checks of memory accesses and of undefined behaviour
 PYTHON ?= python3
 VENV := .venv

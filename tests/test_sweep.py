@@ -1,13 +1,16 @@
 """Axes, their text, their products; what makes one trial another."""
 
 import dataclasses
+import io
 import math
 import time
 
 import pytest
 
 from cnn_jax import sweep
+from cnn_jax.console import Console
 from cnn_jax.errors import UsageError
+from cnn_jax.sweep import plan
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 
@@ -150,3 +153,12 @@ def test_not_a_trial() -> None:
         with pytest.raises(ValueError, match=r".+"):
             Trial.from_json(text)
     assert math.isfinite(len(Trial().canonical))
+
+
+def test_a_plan_shows_the_options_of_every_model() -> None:
+    """An option that only some of the models have is empty for the others."""
+    printed = io.StringIO()
+    plan.show(plan.preflight(sweep.product({"model": ["resnet20", "cnn"]})), Console(printed), out=None)
+    head, resnet, cnn = (line.split() for line in printed.getvalue().splitlines()[1:4])
+    assert ("shortcut" in head, "A" in resnet, "A" in cnn) == (True, True, False)
+    assert printed.getvalue().count("\n") == 5
