@@ -27,7 +27,7 @@ test-ray: .venv-ray/.ready
 	.venv-ray/bin/python -m pytest -m ray tests/test_distributed.py $(ARGS)
 
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
-WITHOUT_JAX := chaos runner slurm report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks
+WITHOUT_JAX := chaos runner slurm report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks package notebooks
 test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)

@@ -184,12 +184,12 @@ def test_a_notebook_shows_the_answer_and_its_picture(tmp_path: Path) -> None:
 def test_results_are_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas
 
-    records = [synthetic.record(trial(8, 0), 0.9), synthetic.record(trial(16, 0), 0.5, status="diverged")]
+    records = [synthetic.record(trial(8, 0, "null"), 0.9), synthetic.record(trial(16, 0, "null"), 0.5, status="diverged")]
     sweep = api.Sweep(synthetic.folder(tmp_path, records))
     frame = sweep.results.sort_values("filters", ignore_index=True)
     assert list(frame.columns[:4]) == ["trial", "status", "dataset", "model"]
     assert list(frame.filters) == [8, 16]
-    assert frame.normalize.tolist() == ["none", "none"]  # and not a missing value
+    assert frame.dataset.tolist() == ["null", "null"]  # and not a missing value
     assert pandas.isna(frame.val_accuracy[1])
     assert frame.val_accuracy[0] == records[0]["val_accuracy"]
     monkeypatch.setitem(sys.modules, "pandas", None)
