@@ -62,14 +62,15 @@ def _fixed(design: stats.Design) -> dict[str, list[str]]:
     """Per part of a trial's configuration the settings that all cells share, as '--help' names them."""
     seen: dict[str, dict[str, set[stats.Level]]] = collections.defaultdict(lambda: collections.defaultdict(set))
     empty: dict[str, Any] = {"model": {"name": ""}, "data": {}, "train": {}}
-    added = added_defaults(DataConfig)  # `flat` gives them to every configuration
     for cell in design.cells:
         for section, part in cell.config.items():
             if isinstance(part, Mapping):
                 for name, value in stats.flat(empty | {section: part}).items():
-                    if (section == "model" or name != "model") and (section == "data" or name not in added):
+                    if section == "model" or name != "model":
                         seen[section][name].add(value)
-    unused = set() if seen["train"]["optimizer"] & {"sgd", "rmsprop"} else {"momentum"}
+    usual = added_defaults(TrainConfig) | {"metrics": ()}
+    unused = {name for name, values in seen["train"].items() if name in usual and values == {usual[name]}}
+    unused |= set() if seen["train"]["optimizer"] & {"sgd", "rmsprop"} else {"momentum"}
     shared = {
         section: {n: next(iter(v)) for n, v in seen[section].items() if len(v) == 1 and v != {None} and n not in unused}
         for section in _SECTIONS

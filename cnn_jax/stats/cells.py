@@ -22,7 +22,8 @@ def flat(config: dict[str, Any]) -> dict[str, Level]:
     """
     out = {"model": config["model"]["name"]}
     for section in ("model", "data", "train"):
-        for key, value in (_ADDED[section] | config[section]).items():
+        # An empty section is one that is not asked about.
+        for key, value in ((_ADDED[section] if config[section] else {}) | config[section]).items():
             if key == "options":
                 out |= {name: _level(v) for name, v in value}
             elif key != "name":
