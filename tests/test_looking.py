@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,6 +185,39 @@ def test_grad_cam_takes_the_last_layer_with_positions_or_a_named_one() -> None:
     assert gradcam.grad_cam(network, x, np.array([0, 1]), "conv1").shape == (2, 16, 16)
     with pytest.raises(UsageError, match=r"--layer=dense1: it has no spatial axes: .* conv1, pool1, conv2, pool2"):
         gradcam.grad_cam(network, x, np.array([0, 1]), "dense1")
+
+
+class Twin(flax.linen.Module):
+    """The network of the test below, as a linen module; `copied`: it returns a copy of the map, which leads to no logit."""
+
+    copied: bool = False
+
+    @flax.linen.compact
+    def __call__(self, x, train):  # type: ignore[no-untyped-def]
+        y = flax.linen.relu(flax.linen.Conv(3, (3, 3), padding="VALID")(x))
+        shown = 1 * y if self.copied else y
+        return flax.linen.Dense(2)(y.mean((1, 2))), {"map": shown}
+
+
+def test_grad_cam_of_a_linen_module_is_that_of_the_same_spec() -> None:
+    module = TrainedNetwork.from_model(Twin(), (7, 6, 2), 2, seed=4)
+    params = module.variables["params"]
+    spec = (nn.Conv(3, 3, activation="relu"), nn.GlobalAvgPool(), nn.Dense(2))
+    network = made(spec, (7, 6, 2), 2, conv1=params["Conv_0"], dense1=params["Dense_0"])
+    x = RNG.normal(size=(4, 7, 6, 2)).astype(np.float32)
+    np.testing.assert_allclose(network.logits(x), module.logits(x), rtol=1e-4, atol=1e-5)
+    for k in range(2):
+        classes = np.full(4, k)
+        maps = gradcam.class_activation(
+            gradcam._module_forward(module.apply), "map", (5, 4, 3), module.variables, x, classes
+        )  # fmt: skip
+        right = gradcam.class_activation(
+            gradcam._spec_forward(network.model), "conv1", (5, 4, 3), network.variables, x, classes
+        )  # fmt: skip
+        np.testing.assert_allclose(maps, right, rtol=1e-4, atol=1e-6)
+    assert np.abs(right).max() > 0
+    with pytest.raises(UsageError, match=r"--layer=map: the logits do not follow from the output"):
+        gradcam.grad_cam(TrainedNetwork.from_model(Twin(copied=True), (7, 6, 2), 2), x, classes)
 
 
 def test_maps_are_placed_at_the_centres_of_receptive_fields() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 
 from cnn_jax.analysis import gradcam, occlusion, saliency
 from cnn_jax.analysis.network import TrainedNetwork
-from cnn_jax.nn.network import CNN
 
 METHODS = ("gradient", "integrated gradients", "SmoothGrad", "Grad-CAM", "occlusion")
 SIGNED = ("integrated gradients", "occlusion")  # positive where a pixel speaks for the class, negative where against
@@ -62,17 +61,13 @@ def attributions(
     random = network.randomized(seed)
     out = []
     for method in METHODS:
-        if method == "Grad-CAM" and layer is None and not _has_cam(network):
+        if method == "Grad-CAM" and layer is None and gradcam.default_layer(network) is None:
             continue
         tell(method)
         pictures = [_pictures(method, n, x_NSC, np.asarray(classes_N), base_1SC, layer) for n in (network, random)]
         correlation_N = saliency.rank_correlation(*pictures)
         out.append(Attribution(method, pictures[0], pictures[1], correlation_N))
     return out
-
-
-def _has_cam(network: TrainedNetwork) -> bool:
-    return isinstance(network.model, CNN) and gradcam.default_layer(network) is not None
 
 
 def _pictures(

@@ -1,4 +1,4 @@
-"""Forward passes with edited layers: outputs replaced on the way, activations left out.
+"""Forward passes with edited layers: outputs changed on the way, activations left out.
 
 N images, *S spatial axes, C channels, K classes.
 """
@@ -9,7 +9,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.extend import core
 
+from cnn_jax.analysis.network import Apply
+from cnn_jax.errors import UsageError
 from cnn_jax.nn.modules.base import errors_named
 from cnn_jax.nn.network import CNN, Forward
 from cnn_jax.nn.spec import Layer, Spec, flat, named
@@ -47,6 +50,38 @@ class _Forward(Forward):
                 x = self.edit(layer.name, layer.apply(x, self))
             self.features[layer.name] = x
         return x
+
+
+def apply_shifted(apply: Apply, variables: Any, x_NSC: jax.Array, layer: str, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Compute logits_NK and the output of a layer, with `shift` added to this output before later layers see it.
+
+    For any model that returns features, a linen module without a spec too: the traced program is cut behind the operation that
+    gives the output.
+
+    Raises:
+      UsageError: the logits do not follow from the output that the model returns, as of a copy or of a branch.
+    """
+    closed = jax.make_jaxpr(lambda variables, x: _both(apply, layer, variables, x))(variables, x_NSC)
+    program = closed.jaxpr
+    logits, output = program.outvars
+    cut = next((i + 1 for i, equation in enumerate(program.eqns) if any(v is output for v in equation.outvars)), 0)
+    first, last = program.eqns[:cut], program.eqns[cut:]
+    own = {variable for equation in last for variable in equation.outvars}
+    read = [atom for equation in last for atom in equation.invars if not isinstance(atom, core.Literal)]
+    between = list(dict.fromkeys(variable for variable in read if variable not in own))
+    if not cut or output not in between:
+        raise UsageError(f"--layer={layer}: the logits do not follow from the output that the model returns for it")
+    head = core.ClosedJaxpr(core.Jaxpr(program.constvars, program.invars, between, first), closed.consts)
+    tail = core.ClosedJaxpr(core.Jaxpr((), between, [logits], last), ())
+    values = core.jaxpr_as_fun(head)(*jax.tree.leaves((variables, x_NSC)))
+    here = between.index(output)
+    shifted = [*values[:here], values[here] + shift, *values[here + 1 :]]
+    return core.jaxpr_as_fun(tail)(*shifted)[0], shifted[here]
+
+
+def _both(apply: Apply, layer: str, variables: Any, x_NSC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits_NK, features = apply(variables, x_NSC)
+    return logits_NK, features[layer]
 
 
 def without_activation(model: CNN, name: str) -> CNN:

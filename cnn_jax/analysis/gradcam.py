@@ -1,14 +1,15 @@
 """Grad-CAM: where in the image a class was found (Selvaraju et al. 2017). N images, *S spatial axes, C channels, K classes."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.analysis.edits import apply_edited
-from cnn_jax.analysis.network import TrainedNetwork, Variables
+from cnn_jax.analysis.edits import apply_edited, apply_shifted
+from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables
 from cnn_jax.analysis.patches import ReceptiveField
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Field
@@ -37,30 +38,47 @@ def grad_cam(network: TrainedNetwork, x_NSC: Any, classes_N: Any, layer: str | N
       Maps (N, *S), at least 0.
 
     Raises:
-      UsageError: the layer does not exist or has no spatial axes; the model is a linen module without a spec.
+      UsageError: the layer does not exist or has no spatial axes; of a linen module, the logits do not follow from its output.
     """
-    if not isinstance(network.model, CNN):
-        raise UsageError(f"{network.label} has no spec of its layers: Grad-CAM works on models made of layer specs")
     name = default_layer(network) if layer is None else network.layer(layer)
     if name is None or len(network.feature_shapes[name]) < 2:
         legal = ", ".join(n for n, shape in network.feature_shapes.items() if len(shape) > 1) or "none of this model"
         raise UsageError(f"--layer={name}: it has no spatial axes: Grad-CAM takes one of {legal}")
-    maps_NS = class_activation(network.model, name, network.variables, x_NSC, classes_N)
+    forward = _spec_forward(network.model) if isinstance(network.model, CNN) else _module_forward(network.apply)
+    maps_NS = class_activation(forward, name, network.feature_shapes[name], network.variables, x_NSC, classes_N)
     return resize(np.asarray(maps_NS), network.input_shape[:-1], ReceptiveField.of(network, name).last)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def class_activation(model: CNN, layer: str, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array) -> jax.Array:
-    """Compute Grad-CAM maps (N, *S') in the resolution of the layer; arguments as in `grad_cam`."""
+# (variables, x_NSC, layer, shift of the layer's output) -> logits_NK, output of the layer
+Forward = Callable[[Any, jax.Array, str, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@functools.lru_cache(maxsize=64)
+def _spec_forward(model: CNN) -> Forward:
+    def forward(variables: Variables, x_NSC: jax.Array, layer: str, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_NK, features = apply_edited(model, variables, x_NSC, lambda name, y: y + shift if name == layer else y)
+        return logits_NK, features[layer]
+
+    return forward
+
+
+@functools.lru_cache(maxsize=64)
+def _module_forward(apply: Apply) -> Forward:
+    return functools.partial(apply_shifted, apply)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def class_activation(
+    forward: Forward, layer: str, shape: tuple[int, ...], variables: Variables, x_NSC: jax.Array, classes_N: jax.Array
+) -> jax.Array:
+    """Compute Grad-CAM maps (N, *S') in the resolution of the layer, whose output has `shape` for one image."""
     x, classes = jnp.asarray(x_NSC), jnp.asarray(classes_N)
 
-    def score(delta: jax.Array) -> tuple[jax.Array, jax.Array]:
-        edit = lambda name, y: y + delta if name == layer else y  # noqa: E731
-        logits_NK, features = apply_edited(model, variables, x, edit)
-        return jnp.take_along_axis(logits_NK, classes[:, None], axis=1).sum(), features[layer]
+    def score(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits_NK, output = forward(variables, x, layer, shift)
+        return jnp.take_along_axis(logits_NK, classes[:, None], axis=1).sum(), output
 
-    shape = jax.eval_shape(lambda: apply_edited(model, variables, x, lambda name, y: y)[1][layer])
-    slope, output = jax.grad(score, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
+    slope, output = jax.grad(score, has_aux=True)(jnp.zeros((len(x), *shape), x.dtype))
     weights = slope.mean(axis=tuple(range(1, slope.ndim - 1)), keepdims=True)
     return jax.nn.relu((weights * output).sum(-1))
 

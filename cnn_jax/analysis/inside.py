@@ -173,7 +173,7 @@ def look_inside(
     chosen = found_images if choice.image is None else [choice.image]
     shown = chosen[:EXAMPLES]
     maps = network.features(images[shown], [choice.layer] if choice.layer else _spatial(network, names))
-    cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 and network.spec else None
+    cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 else None
     pictures = attributions(network, images[chosen], answers_N[chosen], cam, tell=tell)
     matrix_KK = confusion_matrix(labels, answers_N, network.num_classes)
     return Inside(
