@@ -56,9 +56,9 @@ def test_every_run_of_the_chosen_factor_is_drawn_in_its_levels_colour():
 
 def test_the_command_writes_the_file(tmp_path, capsys):
     folder = synthetic.folder(tmp_path / "sweep", synthetic.sweep())
-    assert cli.launch(["launch.py", "card", str(folder)], "") == 0
+    assert cli.launch(["launch.py", "card", str(folder)]) == 0
     assert pixels((folder / "card.png").read_bytes()).shape == (630, 1200, 3)
-    assert cli.launch(["launch.py", "card", str(folder), f"--out={tmp_path / 'x.png'}"], "") == 0
+    assert cli.launch(["launch.py", "card", str(folder), f"--out={tmp_path / 'x.png'}"]) == 0
     assert (tmp_path / "x.png").exists()
     capsys.readouterr()
     for argv, message in (
@@ -66,5 +66,5 @@ def test_the_command_writes_the_file(tmp_path, capsys):
         ([], "card: takes one folder, not 0"),
         ([str(folder), f"--out={tmp_path / 'x.svg'}"], "is not the name of a .png file"),
     ):
-        assert cli.launch(["launch.py", "card", *argv], "") == 2
+        assert cli.launch(["launch.py", "card", *argv]) == 2
         assert message in capsys.readouterr().err

@@ -283,11 +283,13 @@ def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
     menu.value = "1";
     box.explorer.redraw();
     const pixels = [...box.explorer.pixels()];
+    [...box.querySelectorAll(".buttons button")].find((one) => one.textContent === "Centre").click();
+    const centred = [...box.explorer.pixels()];
     canvas.dispatchEvent(new KeyboardEvent("keydown", { key: " " }));
     const keyed = [...box.explorer.pixels()];
     const map = box.querySelector(".maps canvas:not(.padded)");
     map.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
-    out({ empty, pixels, keyed, says: [...box.querySelectorAll(".says")].map((one) => one.textContent),
+    out({ empty, pixels, centred, keyed, says: [...box.querySelectorAll(".says")].map((one) => one.textContent),
           logits: box.explorer.logits(0, pixels), trial: box.explorer.data.cells[0].trial,
           why: box.querySelector(".why").textContent, cells: box.querySelectorAll(".why td").length,
           images: [...box.querySelectorAll(".strip button")].map((one) => one.title) });
@@ -297,7 +299,11 @@ def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
     drawn = np.array(got["pixels"], np.uint8).reshape(SHAPE[:2])
     assert drawn[1, 2:6].min() > 200  # the bar of the 7
     assert drawn[6].max() > 0
-    assert sum(got["keyed"]) > sum(got["pixels"])
+    assert sum(got["keyed"]) > sum(got["centred"])
+    moved = np.array(got["centred"], float).reshape(SHAPE[:2])
+    for axis in (0, 1):
+        line = moved.sum(axis=1 - axis)
+        assert abs((line * np.arange(8)).sum() / line.sum() - 3.5) <= 0.5
     trial = next(t for t in trials if t.id == got["trial"])
     logits = right_logits(trial, found, drawn)
     np.testing.assert_allclose(got["logits"], logits, atol=1e-4)

@@ -107,7 +107,7 @@ def table_of(tmp_path, text, **wanted):
 
 
 def run(capsys, *argv):
-    status = cli.launch(["launch.py", "report", *map(str, argv)], "")
+    status = cli.launch(["launch.py", "report", *map(str, argv)])
     return status, *capsys.readouterr()
 
 

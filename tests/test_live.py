@@ -110,7 +110,7 @@ def test_a_sweep_writes_pages_on_its_way_and_ends_with_a_whole_one(tmp_path, mon
 
     monkeypatch.setattr(report, "write", write)
     flags = ["--filters=2,4", "--kernel_size=3", "--padding=valid", "--epochs=3", "--seeds=2", "--workers=1"]
-    assert cli.launch(["launch.py", "grid", *flags, f"--out={tmp_path}"], "") == 0
+    assert cli.launch(["launch.py", "grid", *flags, f"--out={tmp_path}"]) == 0
     *before, last = pages
     assert before
     assert all(running and "of 4 trials so far" in text and text.endswith("</html>\n") for running, text in before)

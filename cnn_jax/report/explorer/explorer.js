@@ -104,8 +104,19 @@ for (const box of document.querySelectorAll(".cnn-jax .explorer:not([data-ready]
     }
     return out;
   };
+  const centred = (values) => {
+    let sum = 0, down = 0, right = 0;
+    values.forEach((value, at) => {
+      const place = Math.floor(at / channels);
+      sum += value;
+      down += value * Math.floor(place / width);
+      right += value * (place % width);
+    });
+    return sum ? shifted(values, Math.round((height - 1) / 2 - down / sum), Math.round((width - 1) / 2 - right / sum)) : values;
+  };
   const buttons = make("div", { className: "buttons" },
     button("Clear", "an empty image", () => take(new Uint8ClampedArray(pixels.length))), eraser,
+    button("Centre", "move the centre of mass to the middle, as the digits of MNIST were", () => take(centred(pixels))),
     ...[["←", 0, -1, "left"], ["→", 0, 1, "right"], ["↑", -1, 0, "up"], ["↓", 1, 0, "down"]].map(([arrow, down, right, word]) =>
       button(arrow, `shift the image ${word} by a pixel`, () => take(shifted(pixels, down, right)))));
   if (channels > 1) buttons.append(colour);
