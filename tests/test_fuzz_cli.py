@@ -85,7 +85,7 @@ def launch(words: list[str]) -> tuple[int, str, str]:
     before, path = flags.FLAGS, list(sys.path)
     flags.FLAGS = flags.FlagValues()
     first = words[:1] if words and not words[0].startswith("-") else []
-    whole = first in (["describe"], ["report"], ["compare"], ["doctor"], ["inspect"], ["measure"])
+    whole = first in (["describe"], ["report"], ["compare"], ["doctor"], ["inspect"], ["measure"], ["card"])
     planned = words if whole else [*first, "--dry_run", *words[len(first) :]]
     out, err = io.StringIO(), io.StringIO()
     try:
