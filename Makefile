@@ -1,6 +1,7 @@
 # make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
 # make check   lint, types and format                           make bench   ours against PyTorch, Keras and a plain Flax loop
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
+# make package   the wheel, tried in a new environment          make notebooks   top to bottom, in new environments
 # make test-sanitizers   the C with checks of memory accesses and of undefined behaviour
 PYTHON ?= python3
 VENV := .venv
@@ -30,7 +31,7 @@ test-trackers: .venv-trackers/.ready
 	.venv-trackers/bin/python -m pytest -m trackers tests/test_trackers.py $(ARGS)
 
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
-WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks
+WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks package notebooks
 test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)

@@ -158,7 +158,7 @@ def _value(flag: absl_flags.Flag, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is not legal: use True or False")
         return value
-    if flag.name == "option":
+    if isinstance(flag, absl_flags.MultiFlag):  # as --option
         return option_texts(value)
     return as_text(_plain(value))
 

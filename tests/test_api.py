@@ -184,14 +184,14 @@ def test_a_notebook_shows_the_answer_and_its_picture(tmp_path: Path) -> None:
 def test_results_are_a_data_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas
 
-    records = [synthetic.record(trial(8, 0), 0.9), synthetic.record(trial(16, 0), 0.5, status="diverged")]
+    records = [synthetic.record(trial(8, 0, "null"), 0.9), synthetic.record(trial(16, 0, "null"), 0.5, status="diverged")]
     sweep = api.Sweep(synthetic.folder(tmp_path, records))
-    frame = sweep.results
+    frame = sweep.results.sort_values("filters", ignore_index=True)
     assert list(frame.columns[:4]) == ["trial", "status", "dataset", "model"]
     assert list(frame.filters) == [8, 16]
-    assert frame.normalize.tolist() == ["none", "none"]  # and not a missing value
+    assert frame.dataset.tolist() == ["null", "null"]  # and not a missing value
     assert pandas.isna(frame.val_accuracy[1])
-    assert frame.val_accuracy[0] == sweep.rows[0]["val_accuracy"]
+    assert frame.val_accuracy[0] == records[0]["val_accuracy"]
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UsageError, match="results needs pandas: install it with pip install pandas, or use rows"):
         _ = sweep.results
@@ -216,7 +216,7 @@ sweep = cnn_jax.run_sweep("filters", filters=[2, 4], padding="same", epochs=EPOC
 print(sweep)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    long = [sys.executable, "-c", code.replace("EPOCHS", "300")]
+    long = [sys.executable, "-c", code.replace("EPOCHS", "100")]
     process = subprocess.Popen(long, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("out/records/*.jsonl")) and time.monotonic() < deadline:

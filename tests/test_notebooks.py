@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,45 @@ def test_a_notebook_has_calls_and_no_logic(path: Path) -> None:
             assert isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr), ast.unparse(node)
         for node in ast.walk(tree):
             assert not isinstance(node, ast.Lambda | ast.ListComp | ast.DictComp | ast.GeneratorExp | ast.IfExp | ast.BinOp)
-    installs = [source(cell) for cell in cells(path) if "pip install" in source(cell)]
-    assert len(installs) == 1
-    assert re.search(r"install -q -c versions-before.txt .*\n.*diff versions-before.txt -", installs[0])
+
+
+# In place of Python: `pip list` prints the file `after` once `pip install` has run, and `before` until then.
+PIP = """#!/bin/sh
+case "$*" in
+  *install*) echo "$*" > installed; test ! -e refused ;;
+  *list*) if test -e installed; then cat after; else cat before; fi ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        ("flax==0.11.2\njax==0.7.2\njaxlib==0.7.2", "absl-py==1.4.0\nflax==0.11.2\njax==0.7.2\njaxlib==0.7.2", 0),
+        ("absl-py==1.4.0", "absl-py==2.0\njax==0.7.2", 0),  # no JAX before: a new environment
+        ("jax==0.7.2\njaxlib==0.7.2", "jax==0.7.2\njaxlib==0.9.0", 1),
+        ("jax==0.7.2\nlibtpu==0.0.20", "jax==0.7.2", 1),
+        ("jax==0.7.2", "jax==0.7.20", 1),
+    ],
+)
+def test_an_installation_that_touches_jax_fails(path: Path, before: str, after: str, status: int, tmp_path: Path) -> None:
+    (script,) = [source(cell) for cell in cells(path) if "pip install" in source(cell)]
+    assert script.startswith('%%bash -s "$SOURCE"\n')
+    (tmp_path / "python").write_text(PIP)
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "before").write_text(before + "\n")
+    (tmp_path / "after").write_text(after + "\n")
+    command = ["bash", "-c", script.partition("\n")[2], "bash", "a folder"]
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert ("changed the version above" in done.stderr) == bool(status)
+    assert (tmp_path / "installed").read_text() == "-m pip install -q -c versions-before.txt a folder\n"
+    # What pip refuses ends there.
+    (tmp_path / "installed").unlink()
+    (tmp_path / "refused").touch()
+    assert subprocess.run(command, cwd=tmp_path, env=env, capture_output=True).returncode != 0
 
 
 # -------------------------------------------------------------------------------------------------------------------- run

@@ -84,6 +84,7 @@ def test_a_fork_has_measures_of_its_own(sweep: Path, tmp_path: Path, monkeypatch
         "def ours(network, dataset):\n    return {'test_images': {'all': len(dataset.test_images)}}\n"
         "def broken(network, dataset):\n    return 1 / 0\n"
         "def wrong(network, dataset):\n    return [1]\n"
+        "def taken(network, dataset):\n    return {'sparsity': {'all': 1}}\n"
     )
     monkeypatch.chdir(tmp_path)
     assert launch(sweep, "--measures=mylab_measures:ours") == 0
@@ -97,6 +98,8 @@ def test_a_fork_has_measures_of_its_own(sweep: Path, tmp_path: Path, monkeypatch
     assert "ZeroDivisionError: division by zero (mylab_measures.py:4)" in error
     assert launch(sweep, "--measures=mylab_measures:wrong") == 2
     assert "returned a list: it must return {name: {layer: number}}" in capsys.readouterr().err
+    assert launch(sweep, "--measures=sparsity,mylab_measures:taken") == 2
+    assert "mylab_measures:taken returned 'sparsity', as a measure before it does" in capsys.readouterr().err
     assert (sweep / "inspect" / "measures.csv").read_bytes() == before
 
 
@@ -218,6 +221,8 @@ def test_missing_values_and_single_seeds_have_no_interval() -> None:
     (line,) = over_seeds.summarize(records, [v for v in values if v.name == "probe" and v.layer == "pool1"], None)
     assert not line.mean.known
     assert line.term is None
+    (constant,) = over_seeds.summarize(records, [v for v in values if v.name == "dead"], "kernel_size")
+    assert constant.term is None
     nan = [Value(v.trial, "field", v.layer, math.nan) for v in values]
     assert over_seeds.summarize(records, nan, "kernel_size") == []
 

@@ -18,8 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of packages with the files where the wheel has them."""
-    folder = tmp_path_factory.mktemp("site")
+    """A folder of packages with the files where the wheel has them, inside of somebody's repository."""
+    repository = tmp_path_factory.mktemp("repository")
+    git = ["git", "-C", str(repository), "-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of another project"], check=True)
+    folder = repository / "site"
+    folder.mkdir()
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "cnn_jax", folder / "cnn_jax", ignore=ignored)
     shutil.copytree(ROOT / "experiments", folder / "cnn_jax" / "experiments", ignore=ignored)

@@ -1,13 +1,16 @@
 """Axes, their text, their products; what makes one trial another."""
 
 import dataclasses
+import io
 import math
 import time
 
 import pytest
 
 from cnn_jax import sweep
+from cnn_jax.console import Console
 from cnn_jax.errors import UsageError
+from cnn_jax.sweep import plan
 from cnn_jax.sweep.values import expand
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial, added_defaults
 
@@ -195,3 +198,12 @@ def test_ranges_of_axes() -> None:
     assert sweep.parse_values("learning_rate", "0.001..0.1:log10") == [0.001, 0.01, 0.1]
     with pytest.raises(UsageError, match="an integer of at least 1"):
         sweep.parse_values("epochs", "0..2")
+
+
+def test_a_plan_shows_the_options_of_every_model() -> None:
+    """An option that only some of the models have is empty for the others."""
+    printed = io.StringIO()
+    plan.show(plan.preflight(sweep.product({"model": ["resnet20", "cnn"]})), Console(printed), out=None)
+    head, resnet, cnn = (line.split() for line in printed.getvalue().splitlines()[1:4])
+    assert ("shortcut" in head, "A" in resnet, "A" in cnn) == (True, True, False)
+    assert printed.getvalue().count("\n") == 5

@@ -85,11 +85,12 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     def measure_group(records: list[stats.Record]) -> None:
         for record in records:
             network = open_trial(dir, record["trial"])
-            dataset, values = network.dataset(), []
+            dataset = network.dataset()
+            values: list[Value] = []
             for name, function in functions.items():
                 if stop.is_set():
                     return
-                values += _values(name, function, network, dataset)
+                values += _values(name, function, network, dataset, values)
             found = grams(network, dataset) if record["trial"] in compared else {}
             layers = {name: gram.astype(np.float32) for name, gram in found.items() if name != PIXELS}
             finished.append((record["trial"], values, layers))
@@ -115,12 +116,14 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     )
 
 
-def _values(name: str, function: Measure, network: TrainedNetwork, dataset: Dataset) -> list[Value]:
+def _values(name: str, function: Measure, network: TrainedNetwork, dataset: Dataset, earlier: Sequence[Value]) -> list[Value]:
     trial = network.trial.id if network.trial else ""
     with plugins.reporting(f"--measures: {name} failed on trial {trial}", function):
         found = function(network, dataset)
     if not isinstance(found, Mapping) or not all(isinstance(values, Mapping) for values in found.values()):
         raise UsageError(f"--measures: {name} returned a {type(found).__name__}: it must return {{name: {{layer: number}}}}")
+    if taken := {v.name for v in earlier} & set(found):
+        raise UsageError(f"--measures: {name} returned {sorted(taken)[0]!r}, as a measure before it does: use another name")
     with plugins.reporting(f"--measures: {name} returned what is not a number", function):
         return [Value(trial, n, layer, float(value)) for n, values in found.items() for layer, value in values.items()]
 
@@ -198,7 +201,7 @@ def summarize(records: Sequence[stats.Record], values: Sequence[Value], factor: 
         before = tables.get((name + UNTRAINED, layer), {})
         gained = _means(records, {trial: value - before[trial] for trial, value in table.items() if trial in before})
         term = None
-        if factor is not None:
+        if factor is not None and np.ptp(means.mean_K) > 0:
             effects = stats.effects(whole, cells, means)
             term = next((t for t in effects.terms if t.factors == (factor,)), None)
         lines.append(Line(name, layer, _average(means), _average(gained[2]) if gained else None, term, math.nan))

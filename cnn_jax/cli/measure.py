@@ -6,7 +6,6 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
@@ -46,6 +45,7 @@ def measure(words: Sequence[str]) -> int:
     dir = store.folder(rest[0])
     done = [record for record in store.read(dir) if record["status"] == "done"]
     factor = _factor(done, values.factor)
+    store.check(dir)
 
     from cnn_jax.analysis import over_seeds
 
@@ -53,22 +53,22 @@ def measure(words: Sequence[str]) -> int:
     began = time.monotonic()
     with _progress(console) as progress:
         measured = over_seeds.measure(dir, names, progress)
-    place = dir / "inspect"
-    with store.reporting(dir):
-        place.mkdir(exist_ok=True)
-        files.replace(place / "measures.csv", _values_csv(measured).encode())
-        if measured.similarities:
-            files.replace(place / "similarity.csv", _csv([vars(s) for s in measured.similarities]).encode())
     lines: dict[str, list[Line]] = {}
     for name, records in stats.datasets(measured.records).items():
         lines[name] = over_seeds.summarize(records, measured.values, factor)
         _show(console, name, lines[name], factor)
+    texts = {"measures.csv": _values_csv(measured), "levels.csv": _csv(_levels(lines))}
+    if measured.similarities:
+        texts["similarity.csv"] = _csv([vars(s) for s in measured.similarities])
+    place = dir / "inspect"
     with store.reporting(dir):
-        files.replace(place / "levels.csv", _csv(_levels(lines)).encode())
-    seconds = time.monotonic() - began
+        place.mkdir(exist_ok=True)
+        for file, text in texts.items():
+            files.replace(place / file, text.encode())
     for sentence in measured.left_out:
         console.print(sentence, style="yellow")
-    console.print(f"{len(measured.records)} trials in {seconds:.0f} s: {_files(place)}", soft_wrap=True)
+    written = ", ".join(str(place / file) for file in texts)
+    console.print(f"{len(measured.records)} trials in {time.monotonic() - began:.0f} s: {written}", soft_wrap=True)
     return 0
 
 
@@ -112,8 +112,9 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     columns = [Column("measure", left=True), Column("layer", left=True), Column("mean")]
     if factor:
         columns += [] if one_span else [Column(factor, left=True)]
-        columns += [Column(next(iter(spans)) if one_span else "difference"), Column("p"), Column("its interval", optional=True)]
-    columns += [Column("over untrained", optional=True), Column("95 % interval", optional=True)]
+        what = next(iter(spans)) if one_span else "difference"
+        columns += [Column(what), Column("p"), Column(f"interval ({what})", optional=True)]
+    columns += [Column("over untrained", optional=True), Column("interval (mean)", optional=True)]
     console.print(f"{dataset}, by {factor}" if factor else dataset, style="bold")
     rows = [Row(_cells(line, factor, one_span), "bold" if line.claimed else "") for line in shown]
     print_table(console, columns, rows)
@@ -123,7 +124,9 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     gains += [("edges over random", line.gained) for line in lines if line.name == "edges" and line.gained]
     if gains:
         console.print("; ".join(f"{what} {_number(e.value, '+')} ({_bounds(e)})".removesuffix(" ()") for what, e in gains))
-    if factor:
+    if factor and all(math.isnan(line.p) for line in lines):
+        console.print(f"No effect of {factor} can be tested: add seeds (--seeds=3).")
+    elif factor:
         console.print(
             f"bold: {factor} has an effect, at 5 % for all lines together (Holm). Intervals hold for new seeds; that of a "
             "difference for all contrasts of its line."
@@ -146,7 +149,8 @@ def _cells(line: "Line", factor: str | None, one_span: bool) -> list[str]:
 
 
 def _number(value: float, sign: str = "-") -> str:
-    return f"{value:{sign}.3f}".replace("-", "−") if math.isfinite(value) else "–"
+    # round, then + 0: no minus sign before a zero
+    return f"{round(value, 3) + 0.0:{sign}.3f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def _bounds(e: stats.Estimate) -> str:
@@ -199,7 +203,3 @@ def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _files(place: Path) -> str:
-    return ", ".join(str(path) for path in sorted(place.glob("*.csv")))

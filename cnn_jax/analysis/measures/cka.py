@@ -19,15 +19,15 @@ def cka(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]
     `unit_gram`. `analysis.similarity` compares layers of different networks.
 
     Returns:
-      'cka_pixels', 'cka_last' and 'cka_before' (training), per layer.
+      'cka_pixels', 'cka_last' and 'cka_before' (training), per layer; no 'cka_last' for a linen module that is not a `CNN`,
+      the order of whose layers is not known.
     """
     own, before = dict(grams(network, dataset)), grams(untrained(network), dataset)
-    pixels, last = own.pop(PIXELS), list(own.values())[-1]
-    return {
-        "cka_pixels": {name: similarity(gram, pixels) for name, gram in own.items()},
-        "cka_last": {name: similarity(gram, last) for name, gram in own.items()},
-        "cka_before": {name: similarity(gram, before[name]) for name, gram in own.items()},
-    }
+    pixels = own.pop(PIXELS)
+    compared = {"cka_pixels": dict.fromkeys(own, pixels), "cka_before": before}
+    if network.spec is not None:
+        compared["cka_last"] = dict.fromkeys(own, list(own.values())[-1])
+    return {what: {name: similarity(gram, others[name]) for name, gram in own.items()} for what, others in compared.items()}
 
 
 @once_per_network

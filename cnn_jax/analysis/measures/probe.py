@@ -27,7 +27,8 @@ def probe(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
 
     Returns:
       'probe' per layer and for 'pixels'; 'probe_untrained' per layer, of the network before training; 'probe_gain' of the last
-      layer 'over first' layer, 'over pixels' and 'over untrained' last layer.
+      layer 'over first' layer, 'over pixels' and 'over untrained' last layer, but not of a linen module that is not a `CNN`,
+      the order of whose layers is not known.
     """
     fit_images, fit_labels = dataset.train_images[:TRAIN], dataset.train_labels[:TRAIN]
     held_images, held_labels = dataset.validation_images[:VALIDATION], dataset.validation_labels[:VALIDATION]
@@ -39,6 +40,8 @@ def probe(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
     classes = network.num_classes
     found = _scores(network, parts, classes, with_pixels=True)
     before = _scores(untrained(network), parts, classes, with_pixels=False)
+    if network.spec is None:
+        return {"probe": found, "probe_untrained": before}
     first, last = next(iter(before)), list(before)[-1]
     compared = {"over first": found[first], "over pixels": found[PIXELS], "over untrained": before[last]}
     gains = {what: found[last] - value for what, value in compared.items()}

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import flax.traverse_util
@@ -15,7 +15,7 @@ import numpy as np
 
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
-from cnn_jax.nn import Conv, Dense, DepthwiseConv, Dropout, Field, Flatten, Layer, SeparableConv, Signal, flat
+from cnn_jax.nn import Conv, Dense, DepthwiseConv, Dropout, Flatten, Layer, SeparableConv, Signal, flat, layer_table
 
 SAMPLE = 1000  # test images at most
 _BYTES = 2**28  # of the features of a sample
@@ -68,10 +68,11 @@ def representations(network: TrainedNetwork) -> tuple[str, ...]:
 def hidden_units(network: TrainedNetwork) -> tuple[str, ...]:
     """Layers that compute units: convolutions, dense layers and activations; not the last layer, the logits.
 
-    Of a layer with the activation in a layer of its own behind it, the latter counts.
+    Of a layer with the activation in a layer of its own behind it, the latter counts. Of a linen module that is not a `CNN`,
+    all layers.
     """
     if network.spec is None:
-        return network.layers[:-1]
+        return network.layers
     layers = flat(network.spec)
     kept = [a.name for a, b in itertools.pairwise(layers) if _computes(a) and b.kind != "activation"]
     return tuple(name for name in kept if name in network.layers)
@@ -113,17 +114,8 @@ def _kernel_name(layer: Layer) -> str:
 
 def signals(network: TrainedNetwork) -> dict[str, Signal]:
     """Output geometry of every layer, with its receptive field; empty for a linen module that is not a `CNN`."""
-    out: dict[str, Signal] = {}
-
-    def run(layers: Sequence[Layer], x: Signal) -> Signal:
-        for layer in layers:
-            paths = [run(part, x) for part in layer.nested]
-            x = (layer.join(paths) if paths else layer.geometry(x)).out
-            out[layer.name] = x
-        return x
-
-    run(network.spec or (), Signal(network.input_shape, (Field(),) * (len(network.input_shape) - 1)))
-    return out
+    rows = layer_table(network.spec, network.input_shape).layers if network.spec is not None else ()
+    return {row.name: Signal(row.output_shape, row.fields) for row in rows}
 
 
 def accuracy(network: TrainedNetwork, images: np.ndarray, labels: np.ndarray) -> float:
