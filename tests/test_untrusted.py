@@ -193,7 +193,7 @@ def test_f4_a_record_of_an_earlier_version_has_the_defaults_of_its_time(tmp_path
 
 
 def test_f4_what_a_later_version_wrote_is_named_with_it_and_left_out(tmp_path: Path) -> None:
-    raw = GOOD | config(train=GOOD["config"]["train"] | {"schedule": "cosine"}) | {"versions": {"cnn_jax": "9.1"}}
+    raw = GOOD | config(train=GOOD["config"]["train"] | {"curriculum": "easy"}) | {"versions": {"cnn_jax": "9.1"}}
     out = sweep(tmp_path, line(json.dumps(raw)), line(json.dumps(GOOD | {"energy": 3})))
     text = (json.dumps(raw["config"]) + "\n").encode()
     name = hashlib.sha256(text).hexdigest()[:16]
@@ -203,10 +203,10 @@ def test_f4_what_a_later_version_wrote_is_named_with_it_and_left_out(tmp_path: P
     header["commands"].append({"command": "python launch.py", "time": "now", "plan": name, "version": "9.1"})
     (out / "sweep.json").write_bytes(line(json.dumps(header)))
     assert store.later(out) == [
-        f"1 {what} left out: unknown field 'schedule', written by cnn_jax 9.1" for what in ("record", "planned trial")
+        f"1 {what} left out: unknown field 'curriculum', written by cnn_jax 9.1" for what in ("record", "planned trial")
     ]
     assert len(store.read(out)) == 2
-    assert "schedule" in report.write(out).read_text()
+    assert "curriculum" in report.write(out).read_text()
 
 
 def test_f4_a_sweep_of_version_0_1_0_is_read_and_found_done(tmp_path: Path) -> None:

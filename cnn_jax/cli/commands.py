@@ -21,7 +21,8 @@ _DESCRIBE = """python launch.py describe --model=NAME [--flags]
 Print the layers of a model: shapes, parameters, MACs, receptive fields.
 """
 _REPORT = """python launch.py report DIR [DIR ... --out=DIR]
-python launch.py report FILE.csv [--metric=NAME --factors=NAME,NAME --seed=NAME --out=DIR]
+
+python launch.py report FILE.csv [--metric=NAME --factors=NAME,NAME --seed=NAME]
 
 Rebuild the report of a sweep, or merge several sweeps into the folder --out. Or
 report on results that something else made: a CSV or Parquet file, as W&B,
