@@ -182,7 +182,7 @@ def test_b4_flags_exist() -> None:
     known = (
         set(values)
         | {f"no{name}" for name in values}
-        | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "measures", "factor", "quick"}
+        | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "panel", "measures", "factor", "quick"}
         | {"seed", "factors", "study", "lower_is_better", "metric"}
     )
     parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))

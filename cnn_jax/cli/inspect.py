@@ -31,6 +31,7 @@ _TEXTS = {
     "layer": "name of the layer to look at; default the first, the last, and two between",
     "channel": "channel of that layer, from 0; default the first ones",
     "image": "number of a test image, from 0, to show maps and decisive pixels of; default four images",
+    "panel": "package.module:attribute of your own, (network, images) -> dict of arrays; several separated by commas",
     "out": "folder of the page and of the numbers; default DIR/inspect",
 }
 
@@ -49,11 +50,12 @@ def inspect(words: Sequence[str]) -> int:
     chosen = _chosen(dir, named[1:])
     store.check(out)
 
+    from cnn_jax.analysis import panels
     from cnn_jax.analysis.inside import Choice, look_inside
     from cnn_jax.analysis.trained import open_trial
     from cnn_jax.report import inside as pages
 
-    choice = Choice(values.layer, channel, image)
+    choice, own = Choice(values.layer, channel, image), panels.names_of(values.panel)
     console = Console()
     with _progress(console) as tell:
         tell("reading the data")
@@ -65,7 +67,8 @@ def inspect(words: Sequence[str]) -> int:
         for network, data, (record, role, cell) in zip(networks, sets, chosen, strict=True):
             of = f"seed {record.config.seed}: " if len(chosen) > 1 else ""
             found = look_inside(network, data, choice, lambda text, of=of: tell(of + text))  # type: ignore[misc]
-            shown.append(pages.Shown(found, cell, role))
+            examples_NHWC = data.test_images[found.examples]
+            shown.append(pages.Shown(found, cell, role, tuple(panels.panel(name, network, examples_NHWC) for name in own)))
         tell("writing the page")
         with store.reporting(out):
             page = _write(out, shown)
@@ -105,6 +108,7 @@ def _chosen(dir: "Path", names: Sequence[str]) -> "list[tuple[Record, str, Seeds
 
 
 def _write(out: "Path", shown: "Sequence[Shown]") -> "Path":
+    from cnn_jax.analysis.panels import arrays_of
     from cnn_jax.records.arrays import to_npz
     from cnn_jax.records.files import replace
     from cnn_jax.report import inside, inside_files
@@ -112,7 +116,7 @@ def _write(out: "Path", shown: "Sequence[Shown]") -> "Path":
     out.mkdir(parents=True, exist_ok=True)
     for one in shown:
         if one.inside.network.trial is not None:
-            replace(out / f"{one.inside.network.trial.id}.npz", to_npz(one.inside.arrays()))
+            replace(out / f"{one.inside.network.trial.id}.npz", to_npz(one.inside.arrays() | arrays_of(one.panels)))
     for name, text in inside_files.csv_files(shown).items():
         replace(out / name, text.encode(errors="backslashreplace"))
     page = out / "inspect.html"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cnn_jax.analysis.attributions import Attribution
     from cnn_jax.analysis.cell import SeedsOfCell
     from cnn_jax.analysis.inside import Inside, LayerView
+    from cnn_jax.analysis.panels import Panel
 
 KERNELS, MAPS, WRONG = 64, 16, 24  # that are shown of each
 IMAGE_BYTES = 250_000  # of the page, for images of one section
@@ -26,6 +27,7 @@ class Shown:
     inside: "Inside"
     cell: "SeedsOfCell"
     role: str = ""
+    panels: "tuple[Panel, ...]" = ()
 
     @property
     def title(self) -> str:
@@ -117,6 +119,8 @@ def _sections(shown: Shown) -> Iterator[tuple[str, str, str]]:
     for view in inside.layers:
         yield f"excitation_{view.name}", f"{view.name}", _excitation(inside, view)
     yield "saliency", "Saliency", _saliency(inside)
+    for panel in shown.panels:
+        yield f"panel_{panel.name}", panel.name, _panel(panel)
     yield "confusion", "Confusion", _confusion(inside)
     yield "confused", "Mistakes", _mistakes(inside)
     yield "never", "Never right", _never(shown)
@@ -280,6 +284,29 @@ def signed(value: float) -> str:
 def _blank_text(found: "Attribution") -> str:
     counts = [sum(np.ptp(picture) == 0 for picture in pictures) for pictures in (found.trained, found.random)]
     return f"trained {counts[0]}, random {counts[1]}" if any(counts) else "none"
+
+
+def _panel(panel: "Panel") -> str:
+    """A row per image: the image, and a picture of each array, all pictures of an array on one scale."""
+    rows = []
+    for i, image in enumerate(panel.images_NHWC):
+        figures = [figure(tiles.fitted(tiles.image(image), 112), f"image {i}", "image")]
+        numbers = [f"{key} {array[i]:.4g}" for key, array in panel.arrays.items() if array.ndim == 1]
+        for key, array in panel.arrays.items():
+            if array.ndim > 1:
+                figures.append(figure(tiles.fitted(_picture(array, i), 112), f"{key} of image {i}", svg.escape(key)))
+        rows.append(
+            svg.tag("div", "".join(figures), class_="tiles") + svg.tag("p", svg.escape(" · ".join(numbers)), class_="note")
+        )
+    return page_tables.heading(panel.title, "") + "".join(rows)
+
+
+def _picture(array: np.ndarray, index: int) -> tiles.Tile:
+    if array.ndim == 4:
+        return tiles.image(array[index])
+    values = array.astype(float)
+    top = float(np.abs(values).max(initial=0.0))
+    return tiles.diverging(values[index], top) if (values < 0).any() else tiles.sequential(values[index], top)
 
 
 def _confusion(inside: "Inside") -> str:
