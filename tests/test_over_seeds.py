@@ -34,7 +34,7 @@ def sweep(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(*words: str | Path) -> int:
-    return cli.launch(["launch.py", "measure", *map(str, words)], "")
+    return cli.launch(["launch.py", "measure", *map(str, words)])
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ def test_diverged_trials_are_left_out_and_counted(sweep: Path, tmp_path: Path, c
 
 def test_planning_and_help_need_no_jax() -> None:
     code = (
-        "import sys; from cnn_jax import cli; status = cli.launch(['launch.py', 'measure', '--help'], '');"
+        "import sys; from cnn_jax import cli; status = cli.launch(['launch.py', 'measure', '--help']);"
         "assert 'jax' not in sys.modules, 'jax'; sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
