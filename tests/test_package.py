@@ -86,7 +86,9 @@ def test_one_list_of_requirements_and_one_version() -> None:
     assert cnn_jax.__version__ in (ROOT / "cnn_jax" / "__init__.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-ray.txt", "requirements-slurm.txt", "requirements-imports.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-ray.txt", "requirements-slurm.txt", "requirements-imports.txt"]
+)
 def test_requirements_are_lower_bounds(name: str) -> None:
     lines = [line.partition("#")[0].partition(";")[0].strip() for line in (ROOT / name).read_text().splitlines()]
     for line in filter(None, lines):
