@@ -40,6 +40,8 @@ def test_the_recipes_are_what_their_publications_say() -> None:
     table = describe(cells[0].model, (32, 32, 3), 2)
     convolutions = 9 * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
     assert table.params == convolutions + 64 * 2 + 2  # no biases but the last layer's
+    same = zoo.spec(next(trial.model for trial in cells if trial.model.padding == "same"), (32, 32, 3), 2)
+    assert [layer.padding for layer in same[:4]] == [1, 1, 1, 1]  # both sides, also at stride 2, as PyTorch's padding=1
     assert [layer.output_shape for layer in table.layers][:4] == [(30, 30, 32), (14, 14, 32), (6, 6, 64), (2, 2, 64)]
     kayhan = cells[0].train
     assert (kayhan.optimizer, kayhan.learning_rate, kayhan.weight_decay, kayhan.select) == ("adadelta", 1, 5e-5, "best_loss")
@@ -56,7 +58,7 @@ def test_flags_stand_before_an_experiment_and_an_experiment_before_a_recipe() ->
     assert with_experiment.axes["filters"] == [(2,), (4,)]
     assert with_experiment.axes["optimizer"] == ["adadelta"]
     alone = defaults_of("grid", {"filters": "2,4"}, "kayhan2020", is_named=False)
-    assert alone.axes["filters"] == [(32, 32, 64, 64)]
+    assert "filters" not in alone.axes  # those of the recipe's own network
     status, out, err = launch(["grid", "--recipe=airbench94", "--dataset=red_green", "--epochs=3", "--optimizer=adam"])
     assert (status, err) == (0, "")
     assert "optimizer adam" in out
@@ -75,6 +77,7 @@ def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
     assert "--option=schedule.end=0.0483" in text
     assert "schedule.end 0.0483" in text
     assert "leaves out" not in text
+    assert "differs from the publication: the best epoch is chosen on validation images" in text
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,8 @@ def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
         (["--augment=rotate:181"], "above 0 and at most 180"),
         (["--augment=flip+spin"], "unknown augmentation 'spin'.*rotate:10.*package.module:attribute"),
         (["--patience=3", "--validation_fraction=0"], "--patience=3: needs validation images"),
+        (["--warmup=2460"], "--warmup=2460: must be below the 2,460 steps of the training"),
+        (["--precision=bfloat16", "--model=forked:Untyped"], "model forked:Untyped has no field dtype"),
         (["--select=best", "--validation_fraction=0"], "--select=best: needs validation images"),
         (["--select=test"], "last, best, best_loss"),
         (["--schedule=cos"], "unknown schedule 'cos': one of constant, cosine"),
@@ -131,6 +136,7 @@ def test_bad_input_is_one_line_before_anything_is_written(
 
 
 FORK = """
+    import flax.linen as nn
     import jax.numpy as jnp
     import optax
 
@@ -141,6 +147,10 @@ FORK = """
     def accuracy(logits_NK, labels_N): return 1.0
     def per_layer(total_steps): return lambda step: jnp.ones(2)
     def halves(key, images, targets): return images[:, ::2], targets
+    class Untyped(nn.Module):
+        num_classes: int
+        @nn.compact
+        def __call__(self, x, train=False): return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {}
     def no_optimizer(learning_rate): return lambda grads: grads
 """
 

@@ -251,7 +251,7 @@ def test_every_image_is_judged_once(trial: Trial, program, on_device) -> None:  
     size = program.eval_batches * EVAL_BATCH
     everything = len(on_device.eval_labels)
     for which in (range(0), range(1), range(5, 12), range(everything)):
-        answers = evaluate(program, variables_of(position.state), on_device, which)
+        answers = evaluate(program, variables_of(position.state), on_device, which, logits=False)
         losses, rights = answers.loss_TN, answers.right_TN
         assert losses.shape == rights.shape == (1, len(which))
     assert size >= 77
@@ -261,9 +261,9 @@ def test_a_small_evaluation_program_walks_a_large_set(trial: Trial, program, on_
     """Sets larger than the program's piece are judged piece by piece, with the last one cut."""
     position = run(program, [trial], on_device)
     variables = variables_of(position.state)
-    whole = evaluate(program, variables, on_device, range(len(on_device.eval_labels))).loss_TN
+    whole = evaluate(program, variables, on_device, range(len(on_device.eval_labels)), logits=False).loss_TN
     pieces = [
-        evaluate(program, variables, on_device, range(i, min(i + 30, whole.shape[1]))).loss_TN
+        evaluate(program, variables, on_device, range(i, min(i + 30, whole.shape[1])), logits=False).loss_TN
         for i in range(0, whole.shape[1], 30)
     ]
     np.testing.assert_array_equal(whole, np.concatenate(pieces, 1))

@@ -22,6 +22,7 @@ GOLDEN = {
     "chapter": (54_410, 248_768, 4, "the chapter: 320 + 54,090"),
     "mlp": (54_070, 53_992, None, "(784 + 1) * 68 + (68 + 1) * 10: 69 hidden units would be further from 54,410"),
     "simple_convnet": (34_826, 2_440_960, 10, "keras.io/examples/vision/mnist_convnet, model.summary()"),
+    "kayhan": (65_506, 5_013_632, 17, "Kayhan and van Gemert 2020, section 3: layers by hand"),
     "lenet5": (60_000, 326_520, 32, "LeCun et al. 1998, section II.B: 60,000 trainable free parameters"),
     "lenet5_dense": (61_706, 416_520, 16, "Zhang et al., Dive into Deep Learning, section 7.6: layers by hand"),
     "mnist_m3": (1_124_180, 173_383_808, 21, "github.com/ansh941/MnistSimpleCNN, modelM3.py: layers by hand"),

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from absl import flags as absl_flags
 
-from cnn_jax import data, execution, search, sweep
+from cnn_jax import data, execution, search, sweep, zoo
 from cnn_jax.cli import experiments, flags
 from cnn_jax.cli.request import defaults_of, request_from
 from cnn_jax.console import Console
@@ -106,6 +106,7 @@ def _planned(trials: Sequence[Trial], options: execution.Options) -> plan.Plan:
         if batch_size % sharing:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
     _check_training(planned)
+    _check_precision(planned)
     return planned
 
 
@@ -119,3 +120,14 @@ def _check_training(planned: plan.Plan) -> None:
     for train, config in wanted:
         info = planned.info[config]
         check_components(train, info.input_shape, info.num_classes)
+
+
+def _check_precision(planned: plan.Plan) -> None:
+    """Build the networks of a fork that are to compute in another type. Raises UsageError for those that cannot."""
+    wanted = dict.fromkeys((t.model, t.data, t.train.precision) for t in planned.trials if t.train.precision != "float32")
+    for model, config, precision in wanted:
+        info = planned.info[config]
+        if not isinstance(zoo.spec(model, info.input_shape, info.num_classes), tuple):
+            from cnn_jax.zoo.build import build
+
+            build(model, info.input_shape, info.num_classes, precision)

@@ -35,12 +35,14 @@ class Defaults:
       axes: values by axis.
       options: values by option of the models.
       texts: the text of every flag, by 'filters', 'seeds', 'option=width'.
+      differs: what differs from the publication of a recipe.
     """
 
     what: str
     axes: dict[str, list[Any]]
     options: dict[str, list[Any]]
     texts: dict[str, str]
+    differs: str = ""
 
     def flag(self, name: str) -> str:
         """As it would be given on the command line."""
@@ -63,11 +65,11 @@ def defaults_of(experiment: str, defaults: object, recipe: str | None, *, is_nam
         return read_defaults(experiment, defaults)
     found = published.load(recipe)
     what = f"recipe {recipe}" + (f" ({found.source})" if found.source != recipe else "")
-    if not is_named or not isinstance(defaults, Mapping):
-        return _read(what, what, found.flags)
-    _read(what, what, found.flags)
-    read_defaults(experiment, defaults)
-    return _read(f"experiment {experiment} with {what}", what, published.merged(found.flags, defaults))
+    alone = _read(what, what, found.flags)
+    if is_named and isinstance(defaults, Mapping):
+        read_defaults(experiment, defaults)
+        alone = _read(f"experiment {experiment} with {what}", what, published.merged(found.flags, defaults))
+    return dataclasses.replace(alone, differs=found.differs)
 
 
 def read_defaults(experiment: str, defaults: object) -> Defaults:
@@ -189,4 +191,6 @@ def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], mod
         own, verb = ",".join(defaults.axes["model"]), "is" if len(models) == 1 else "are"
         flags_left_out = " ".join(map(defaults.flag, left_out))
         parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained as named")
+    if defaults.differs:
+        parts.append(f"differs from the publication: {defaults.differs}")
     return f"{defaults.what} {'; '.join(parts)}" if parts else ""

@@ -83,12 +83,13 @@ def _amount(name: str, text: str) -> float:
     return value
 
 
-def check(train: TrainConfig, input_shape: Sequence[int], validation_examples: int) -> None:
+def check(train: TrainConfig, input_shape: Sequence[int], train_examples: int, validation_examples: int) -> None:
     """Check a training configuration as far as names, images and their numbers tell.
 
     Args:
       train: the configuration.
       input_shape: (*S, C) of the images.
+      train_examples: to train on.
       validation_examples: held out.
 
     Raises:
@@ -97,6 +98,9 @@ def check(train: TrainConfig, input_shape: Sequence[int], validation_examples: i
     check_name("schedule", train.schedule, SCHEDULES)
     check_name("loss", train.loss, LOSSES)
     check_augment(train.augment, input_shape)
+    steps = -(-train_examples // train.batch_size) * train.epochs
+    if train.warmup >= max(1, steps):
+        raise UsageError(f"--warmup={train.warmup:g}: must be below the {steps:,} steps of the training, or a share below 1")
     if not validation_examples:
         for flag, value, default in (("select", train.select, "last"), ("patience", train.patience, None)):
             if value != default:

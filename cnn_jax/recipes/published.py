@@ -78,11 +78,8 @@ RECIPES: dict[str, Recipe] = {
     "kayhan2020": Recipe(
         "Kayhan and van Gemert, CVPR 2020, section 3, arXiv 2003.07064",
         {
-            "model": "cnn",
+            "model": "kayhan",
             "dataset": "red_green",
-            "filters": "32-32-64-64",
-            "kernel_size": 3,
-            "strides": "1-2-2-2",
             "padding": "valid,same,circular,full",
             "optimizer": "adadelta",
             "learning_rate": 1,
@@ -91,7 +88,6 @@ RECIPES: dict[str, Recipe] = {
             "epochs": 50,
             "select": "best_loss",
             "validation_fraction": 1 / 3,
-            "option": {"pool": "none", "use_bias": 0, "head": "gmp"},
         },
         "test images are new; the published program draws them among the training images",
     ),

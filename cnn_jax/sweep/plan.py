@@ -51,7 +51,8 @@ def preflight(trials: Sequence[Trial]) -> Plan:
     info = {config: data.info(config) for config in dict.fromkeys(trial.data for trial in trials)}
     pairs = dict.fromkeys((trial.model, trial.data) for trial in trials)
     for train, config in dict.fromkeys((trial.train, trial.data) for trial in trials):
-        names.check(train, info[config].input_shape, info[config].validation_examples)
+        found = info[config]
+        names.check(train, found.input_shape, found.train_examples, found.validation_examples)
     shapes = {(m, d): _describe(m, info[d]) for m, d in pairs}
     return Plan(tuple(trials), info, shapes)
 

@@ -18,19 +18,27 @@ class Answers:
     Attributes:
       loss_TN: float64.
       right_TN: bool.
-      logits_TNK: float32.
+      logits_TNK: float32; None where they were not asked for.
     """
 
     loss_TN: np.ndarray
     right_TN: np.ndarray
-    logits_TNK: np.ndarray
+    logits_TNK: np.ndarray | None
 
 
-def evaluate(program: Program, variables: Any, data: DeviceData, which: range) -> Answers:
-    """Evaluate the eval images at `which`: every one, none twice. `variables` have a leading axis of trials."""
+def evaluate(program: Program, variables: Any, data: DeviceData, which: range, *, logits: bool) -> Answers:
+    """Evaluate the eval images at `which`: every one, none twice.
+
+    Args:
+      program: of the trials.
+      variables: of the networks, with a leading axis of trials.
+      data: the images.
+      which: indices of eval images.
+      logits: whether the logits are copied to the host.
+    """
     size, lanes, classes = program.eval_batches * EVAL_BATCH, program.lanes, data.num_classes
     losses, rights = [np.zeros((lanes, 0))], [np.zeros((lanes, 0), bool)]
-    logits = [np.zeros((lanes, 0, classes), np.float32)]
+    all_logits = [np.zeros((lanes, 0, classes), np.float32)]
     for begin in range(which.start, which.stop, size):
         count = min(size, which.stop - begin)
         # The last piece is filled up with its own first image, whose answers are then cut off.
@@ -39,5 +47,6 @@ def evaluate(program: Program, variables: Any, data: DeviceData, which: range) -
         loss_TEB, right_TEB, logits_TEBK = program.evaluate(variables, data.eval_images, data.eval_labels, indices_EB)
         losses.append(np.asarray(loss_TEB, np.float64).reshape(lanes, -1)[:, :count])
         rights.append(np.asarray(right_TEB).reshape(lanes, -1)[:, :count])
-        logits.append(np.asarray(logits_TEBK).reshape(lanes, -1, classes)[:, :count])
-    return Answers(np.concatenate(losses, 1), np.concatenate(rights, 1), np.concatenate(logits, 1))
+        if logits:
+            all_logits.append(np.asarray(logits_TEBK).reshape(lanes, -1, classes)[:, :count])
+    return Answers(np.concatenate(losses, 1), np.concatenate(rights, 1), np.concatenate(all_logits, 1) if logits else None)

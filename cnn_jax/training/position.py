@@ -127,9 +127,10 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
     seconds = position.train_seconds + time.perf_counter() - began
     history, selection = position.history, position.selection
     if last == per_epoch:
-        answers = evaluate(program, variables_of(state), data, range(data.validation))
+        needed = selection.needs_metrics(train, len(history) + 1)
+        answers = evaluate(program, variables_of(state), data, range(data.validation), logits=needed)
         history = (*history, _row(loss_TS.sum(1) / examples, right_TS.sum(1) / examples, answers, data.validation))
-        measured = _metrics(train, answers, data) if selection.needs_metrics(train, len(history)) else None
+        measured = None if answers.logits_TNK is None else _metrics(train, answers.logits_TNK[: len(trials)], data)
         selection = selection.after(train, history, answers.right_TN[: len(trials)], measured, variables_of(state))
     return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection)
 
@@ -149,10 +150,10 @@ def _row(loss_T: np.ndarray, accuracy_T: np.ndarray, answers: Answers, validatio
     }
 
 
-def _metrics(train: TrainConfig, answers: Answers, data: DeviceData) -> list[dict[str, float | None]]:
+def _metrics(train: TrainConfig, logits_TVK: np.ndarray, data: DeviceData) -> list[dict[str, float | None]]:
     """Metrics of each trial on the validation images."""
     labels_V = data.labels[: data.validation]
-    return [metrics.measure(train.metrics, logits_VK, labels_V) for logits_VK in answers.logits_TNK]
+    return [metrics.measure(train.metrics, logits_VK, labels_V) for logits_VK in logits_TVK]
 
 
 def _first_not_finite(loss_S: np.ndarray, step: int) -> int | None:

@@ -52,7 +52,8 @@ def results(program: Program, trials: Sequence[Trial], data: DeviceData, positio
     """Evaluate the finished trials once on the test images; return a Result per trial."""
     selection = position.selection
     kept = selection.variables_of(trials[0].train, variables_of(position.state))
-    answers = evaluate(program, kept, data, range(data.validation, len(data.eval_labels)))
+    answers = evaluate(program, kept, data, range(data.validation, len(data.eval_labels)), logits=True)
+    assert answers.logits_TNK is not None
     labels_N = data.labels[data.validation :]
     flat = flax.traverse_util.flatten_dict(jax.device_get(kept), sep="/")
     per_epoch = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)

@@ -72,9 +72,9 @@ def cnn(
     """
     for name, value in (("dilation", dilation), ("groups", groups), ("blocks_per_pool", blocks_per_pool)):
         if value < 1:
-            raise UsageError(f"--option={name}: {value} is not legal for model cnn: use an integer of at least 1")
+            raise UsageError(f"--option={name}: {value} is not legal: use an integer of at least 1")
     if not 0 <= dropout < 1:
-        raise UsageError(f"--option=dropout: {dropout} is not legal for model cnn: use a number of at least 0 and below 1")
+        raise UsageError(f"--option=dropout: {dropout} is not legal: use a number of at least 0 and below 1")
     amount, mode = PADDINGS[padding]
     layers: list[Layer] = []
     for i, (f, k, s) in enumerate(
@@ -142,32 +142,6 @@ def mlp(
     per_unit = math.prod(input_shape) + 1 + num_classes
     hidden = max(1, round((target - num_classes) / per_unit))
     return (Flatten(), Dense(hidden, activation=activation, kernel_init="he_uniform"), Dense(num_classes))
-
-
-def simple_convnet(
-    input_shape: Shape,
-    num_classes: int,
-    *,
-    filters: tuple[int, ...] = (32, 64),
-    kernel_size: tuple[int, ...] = (3,),
-    strides: tuple[int, ...] = (1,),
-    padding: str = "valid",
-    activation: str = "relu",
-    dropout: Annotated[float, ADDED] = 0.5,
-    kernel_init: Annotated[KernelInit, ADDED] = "he_uniform",
-) -> Spec:
-    """Keras's "Simple MNIST convnet" (F. Chollet, keras.io/examples/vision/mnist_convnet): `cnn` with dropout."""
-    return cnn(
-        input_shape,
-        num_classes,
-        filters=filters,
-        kernel_size=kernel_size,
-        strides=strides,
-        padding=padding,
-        activation=activation,
-        dropout=dropout,
-        kernel_init=kernel_init,
-    )
 
 
 def _stretch(stack: Stack, filters: Stack) -> Stack:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from cnn_jax.nn import Spec
 from cnn_jax.zoo.alexnet import alexnet
-from cnn_jax.zoo.chapter import chapter, cnn, mlp, simple_convnet
+from cnn_jax.zoo.chapter import chapter, cnn, mlp
 from cnn_jax.zoo.cifar import all_cnn_c, convmixer, nin
+from cnn_jax.zoo.kayhan import kayhan
 from cnn_jax.zoo.lenet import lenet5, lenet5_dense
 from cnn_jax.zoo.mnist import mnist_m
 from cnn_jax.zoo.resnet import cifar_resnet, resnet18
@@ -23,7 +24,9 @@ MODELS: dict[str, Callable[..., Spec]] = {
     "cnn": cnn,
     "chapter": chapter,
     "mlp": mlp,
-    "simple_convnet": simple_convnet,
+    # Keras's "Simple MNIST convnet" (F. Chollet, keras.io/examples/vision/mnist_convnet).
+    "simple_convnet": functools.partial(cnn, filters=(32, 64), dropout=0.5),
+    "kayhan": kayhan,
     "lenet5": lenet5,
     "lenet5_dense": lenet5_dense,
     "mnist_m3": functools.partial(mnist_m, filters=tuple(range(32, 177, 16)), kernel_size=(3,)),
@@ -42,6 +45,7 @@ _MNIST, _CIFAR, _IMAGENET = ((28, 28, 1), 10), ((32, 32, 3), 10), ((224, 224, 3)
 # The input shape and the number of classes that each model was published for.
 PUBLISHED_FOR: dict[str, tuple[Shape, int]] = {
     **dict.fromkeys(MODELS, _MNIST),
+    "kayhan": ((32, 32, 3), 2),
     **dict.fromkeys(("alexnet", "vgg11", "vgg13", "vgg16", "resnet18"), _IMAGENET),
     **dict.fromkeys(("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "nin", "all_cnn_c", "convmixer"), _CIFAR),
 }
