@@ -81,7 +81,7 @@ class TrainConfig:
       clip_norm: bound on the global norm of the gradients.
       ema: decay per step of an exponential moving average of the variables, which is evaluated and kept; 0: none.
       decay_parameters: one of DECAYED; 'kernels' leaves out biases and norms.
-      select: one of SELECTIONS, judged on the validation images.
+      select: one of SELECTIONS, by the validation images.
       patience: epochs without improvement on the validation images after which training stops; None: never.
       precision: one of PRECISIONS.
       metrics: names of metrics of a fork, beside the built-in ones.

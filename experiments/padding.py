@@ -1,6 +1,6 @@
 """What does the padding mode do at the borders? All seven, everything else alike.
 
-    python launch.py padding --seeds=5        35 trials on digits, 17 s on two cores
+    python launch.py padding --seeds=5        35 trials on digits, 15 s on two cores
 
 Test accuracy (n = 5) from 97.8 % (valid) to 98.4 % (same): no effect found; the report would see 2.4 points.
 """

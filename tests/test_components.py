@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import zlib
-from base64 import b64decode
+from base64 import b64encode
 from typing import get_args
 
 import jax
@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_train import run
 
 from cnn_jax import data
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.initializers import INITIALIZERS
 from cnn_jax.recipes import names
+from cnn_jax.records import confusion
 from cnn_jax.training import augment, loss, metrics, optimizer, schedule
 from cnn_jax.training.components import components
-from cnn_jax.training.position import Position, advance, finished, start
+from cnn_jax.training.position import advance, finished, start
 from cnn_jax.training.program import DeviceData, Program, compile_program
 from cnn_jax.training.result import results
 from cnn_jax.training.selection import best_epoch
@@ -45,13 +47,6 @@ def on_device(trial: Trial) -> DeviceData:
 @pytest.fixture(scope="module")
 def program(trial: Trial, on_device: DeviceData) -> Program:
     return compile_program(trial, 1, on_device)
-
-
-def run(program: Program, trials: list[Trial], on_device: DeviceData, position: Position | None = None) -> Position:
-    position = position or start(program, trials, on_device)
-    while not finished(trials, position):
-        position = advance(program, trials, on_device, position, 10**9)
-    return position
 
 
 def images(count: int = 64, size: int = 6, channels: int = 2) -> jax.Array:
@@ -261,7 +256,7 @@ def test_a_rich_recipe_repeats_its_bits_also_resumed(trial: Trial, program: Prog
     while position.step < 7:  # the middle of the second epoch
         position = advance(program, [trial], on_device, position, 1)
     arrays = {name: np.array(array) for name, array in position.arrays().items()}
-    position = run(program, [trial], on_device, start(program, [trial], on_device).restored(arrays))
+    position = run(program, [trial], on_device, position=start(program, [trial], on_device).restored(arrays))
     (resumed,) = results(program, [trial], on_device, position)
     assert resumed.history == result.history
     assert resumed.metrics == result.metrics
@@ -416,7 +411,7 @@ def test_metrics_by_hand() -> None:
     assert metrics.nll(LOGITS, LABELS) == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.5]).mean(), rel=1e-6)
     # Confidences 0.7, 0.8, 0.4 and 0.5 are in four bins; only the third image is wrong.
     assert metrics.ece(LOGITS, LABELS) == pytest.approx((0.3 + 0.2 + 0.4 + 0.5) / 4, rel=1e-6)
-    np.testing.assert_array_equal(metrics.confusion(LOGITS, LABELS), [[1, 0, 1], [0, 1, 0], [0, 0, 1]])
+    np.testing.assert_array_equal(confusion.matrix(LABELS, LOGITS.argmax(-1), 3), [[1, 0, 1], [0, 1, 0], [0, 0, 1]])
 
 
 def test_calibration_weighs_bins_by_their_images() -> None:
@@ -431,11 +426,23 @@ def test_top_five_counts_ties_as_lower_classes_first() -> None:
 
 
 def test_a_confusion_matrix_is_kept_as_text() -> None:
-    matrix = metrics.confusion(LOGITS, LABELS)
-    text = metrics.encode_confusion(matrix)
+    matrix = confusion.matrix(LABELS, LOGITS.argmax(-1), 3)
+    text = confusion.encode(matrix)
     assert text is not None
-    np.testing.assert_array_equal(np.frombuffer(zlib.decompress(b64decode(text)), "<u4").reshape(3, 3), matrix)
-    assert metrics.encode_confusion(np.zeros((257, 257), int)) is None
+    np.testing.assert_array_equal(confusion.decode(text), matrix)
+    np.testing.assert_array_equal(confusion.class_accuracy(matrix), [0.5, 1, 1])
+    assert np.isnan(confusion.class_accuracy(np.array([[3, 1], [0, 0]]))[1])
+    assert confusion.encode(np.zeros((257, 257), int)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!", "AAAA", b64encode(zlib.compress(b"x" * 12)).decode(), b64encode(zlib.compress(bytes(10**8))).decode()],
+    ids=["not base64", "not zlib", "not square", "too long"],
+)
+def test_a_text_that_is_no_matrix_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a confusion matrix"):
+        confusion.decode(text)
 
 
 def test_metrics_of_a_network_that_overflowed_are_left_out() -> None:

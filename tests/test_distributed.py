@@ -137,7 +137,9 @@ CURVES = """
     from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
     model = ModelConfig(filters=(4, 6), kernel_size=(3, 3), padding="same", strides=(1, 1))
-    trial = Trial(model, DataConfig(sys.argv[1]), TrainConfig(epochs=3, batch_size=40))
+    rich = {"augment": "shift:1+mixup", "ema": 0.9, "schedule": "cosine", "label_smoothing": 0.1}
+    rich = rich if sys.argv[2] == "rich" else {}
+    trial = Trial(model, DataConfig(sys.argv[1]), TrainConfig(epochs=3, batch_size=40, **rich))
     found = {}
     for count in (1, 8):
         dataset = DeviceData.put(data.load(trial.data), jax.devices()[:count])
@@ -155,11 +157,16 @@ CURVES = """
 """
 
 
-def test_eight_devices_give_the_loss_curve_of_one(npz: str) -> None:
+@pytest.mark.parametrize("recipe", ["plain", "rich"])
+def test_eight_devices_give_the_loss_curve_of_one(npz: str, recipe: str) -> None:
     """The batch is divided over virtual CPU devices: as one device, up to the order of float32 sums."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)}
     told = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(CURVES), npz], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", textwrap.dedent(CURVES), npz, recipe],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert told.returncode == 0, told.stderr
     found = json.loads(told.stdout)

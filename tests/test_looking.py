@@ -24,6 +24,7 @@ from cnn_jax.analysis import (
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Normalization
 from cnn_jax.errors import UsageError
+from cnn_jax.records import confusion as matrices
 from cnn_jax.trial import ModelConfig
 
 RNG = np.random.default_rng(0)
@@ -411,7 +412,7 @@ def test_the_maximised_input_excites_more_than_any_image(name: str, shape: tuple
 def test_confusion_matrix_and_mistakes_by_hand() -> None:
     labels = np.array([0, 0, 1, 2, 2])
     logits = np.array([[2.0, 0, 0], [0, 1, 0], [0, 3, 0], [5, 0, 0], [0, 0.5, 0]], np.float32)
-    matrix = confusion.confusion_matrix(labels, logits.argmax(-1), 3)
+    matrix = matrices.matrix(labels, logits.argmax(-1), 3)
     np.testing.assert_array_equal(matrix, [[1, 1, 0], [0, 1, 0], [1, 1, 0]])
     found = confusion.mistakes(logits, labels)
     assert [(m.image, m.label, m.answer) for m in found] == [(3, 2, 0), (1, 0, 1), (4, 2, 1)]

@@ -16,6 +16,7 @@ from cnn_jax.cli.request import defaults_of, read_defaults
 from cnn_jax.description import describe
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes.published import RECIPES, merged
+from cnn_jax.records import confusion
 from cnn_jax.sweep import product
 from cnn_jax.trial import ModelConfig, TrainConfig, Trial
 
@@ -161,6 +162,7 @@ def test_one_file_of_a_fork_adds_every_component(tmp_path: Path) -> None:
     source = page.split("# mylab/recipe.py\n")[1].split("```")[0].replace("mylab.recipe", "mine")
     (tmp_path / "mine.py").write_text(source)
     args = ["--recipe=mine:RECIPE", "--filters=4", "--kernel_size=3", "--padding=valid", "--seeds=1", "--epochs=2", "--out=out"]
+    args += ["--precision=bfloat16"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "launch.py"), *args], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
@@ -172,6 +174,8 @@ def test_one_file_of_a_fork_adds_every_component(tmp_path: Path) -> None:
     (lines,) = (path.read_text() for path in (tmp_path / "out" / "records").iterdir())
     record = json.loads(lines.splitlines()[-1].split("	")[-1])
     assert record["metrics"]["val_worst_class"] is not None
+    assert record["precision"] == "bfloat16"
+    assert confusion.decode(record["confusion"]).sum() == record["test_examples"]
 
 
 def test_added_options_leave_the_ids_of_trials_alone() -> None:

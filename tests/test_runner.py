@@ -241,7 +241,7 @@ def test_a_worker_that_is_told_to_go_hands_back_its_task_and_that_is_no_death(tm
         times += 1
         if times > 2 * DEATHS:
             return backend.train(message)
-        return [messages.Checkpointed(slot=message.slot), messages.Lost(how="told to go")]
+        return [messages.Checkpointed(slot=message.slot), messages.Lost(how="told to stop")]
 
     master, backend = scheduler(tmp_path, act)
     master.run()

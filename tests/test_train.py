@@ -45,8 +45,16 @@ def seeds(trial: Trial, *values: int) -> list[Trial]:
     return [dataclasses.replace(trial, seed=seed) for seed in values]
 
 
-def run(program: Program, trials: list[Trial], on_device: DeviceData, most_steps: int = 10**9) -> Position:
-    position = start(program, trials, on_device)
+def run(
+    program: Program,
+    trials: list[Trial],
+    on_device: DeviceData,
+    most_steps: int = 10**9,
+    *,
+    position: Position | None = None,
+) -> Position:
+    """Train to the end, from the start or from a position, at most `most_steps` steps at a time."""
+    position = position or start(program, trials, on_device)
     while not finished(trials, position):
         position = advance(program, trials, on_device, position, most_steps)
     return position

@@ -5,12 +5,6 @@ import dataclasses
 import numpy as np
 
 
-def confusion_matrix(labels_N: np.ndarray, answers_N: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count images by label (rows) and answer (columns): int (K, K)."""
-    counts = np.bincount(labels_N.astype(np.int64) * num_classes + answers_N, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
-
-
 @dataclasses.dataclass(frozen=True)
 class Mistake:
     """A wrong answer: index of the image, its label, the answer, and the probabilities of both."""

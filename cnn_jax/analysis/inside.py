@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn_jax.analysis import excitation
 from cnn_jax.analysis.attributions import Attribution, attributions
-from cnn_jax.analysis.confusion import Mistake, confusion_matrix, mistakes
+from cnn_jax.analysis.confusion import Mistake, mistakes
 from cnn_jax.analysis.excitation import Responses, Top
 from cnn_jax.analysis.kernels import Kernels, first_kernels
 from cnn_jax.analysis.maximise import STEPS, Maximised, maximise
@@ -19,6 +19,7 @@ from cnn_jax.analysis.patches import Patch, ReceptiveField, cut
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import flat, layer_table
+from cnn_jax.records import confusion
 
 LAYERS = 4  # that are shown by default
 EXAMPLES = 4  # test images whose maps and attributions are shown
@@ -39,7 +40,7 @@ class Choice:
     image: int | None = None
 
     def check(self, network: TrainedNetwork, images: int) -> None:
-        """Raises UsageError with the flag and its legal values if there is no such layer, channel or test image."""
+        """Raise UsageError with the flag and its legal values if there is no such layer, channel or test image."""
         if not network.layers:
             raise UsageError(f"{network.label} returns no features: there is no layer to look into")
         if self.layer is not None:
@@ -175,7 +176,7 @@ def look_inside(
     maps = network.features(images[shown], [choice.layer] if choice.layer else _spatial(network, names))
     cam = choice.layer if choice.layer and len(network.feature_shapes[choice.layer]) > 1 else None
     pictures = attributions(network, images[chosen], answers_N[chosen], cam, tell=tell)
-    matrix_KK = confusion_matrix(labels, answers_N, network.num_classes)
+    matrix_KK = confusion.matrix(labels, answers_N, network.num_classes)
     return Inside(
         network, dataset, first_kernels(network), views, logits_NK, matrix_KK, wrong, shown, maps, pictures
     )  # fmt: skip

@@ -80,12 +80,14 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     finished: list[tuple[str, list[Value], similarity.Grams]] = []
     most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # of networks of ten layers
     compared = {record["trial"] for record in done[:most_grams]} if "cka" in functions else set()
-    stop = threading.Event()
+    stop, opening = threading.Event(), threading.Lock()
 
     def measure_group(records: list[stats.Record]) -> None:
         for record in records:
-            network = open_trial(dir, record["trial"])
-            dataset = network.dataset()
+            # Headers of .npy files are parsed by `ast`, whose parser in CPython 3.11 is not safe in two threads at once.
+            with opening:
+                network = open_trial(dir, record["trial"])
+                dataset = network.dataset()
             values: list[Value] = []
             for name, function in functions.items():
                 if stop.is_set():

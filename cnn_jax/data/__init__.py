@@ -64,7 +64,7 @@ def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
 def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> list[str]:
     """Warnings: a sentence for each valid but suspicious property of the data, and for skipped files.
 
-    Complete after `prepare`. Before that, a folder is judged by its first images, and a TFDS set not at all. Raises
+    Complete after `prepare`. Before that, a folder is checked by its first images, and a TFDS set not at all. Raises
     UsageError as `info` does.
     """
     source = _source(config)

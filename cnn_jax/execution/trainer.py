@@ -114,7 +114,7 @@ class Trainer:
         epochs = position.step / steps_per_epoch(len(dataset.train_labels), trials[0].train.batch_size)
         images_per_second = epochs * len(dataset.train_labels) / position.train_seconds  # of each trial
         for trial, outcome in zip(trials, outcomes, strict=True):
-            record = success(trial, outcome, dataset, self.config.provenance, self._device(), self._precision())
+            record = success(trial, outcome, dataset, self.config.provenance, self._device(), self._precision(trial))
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
             record |= {"convolution": made_with["convolution"], "images_per_second": images_per_second}
             self.keep(slot, record, outcome.variables if self.config.keep_params else None)
@@ -125,10 +125,11 @@ class Trainer:
         times = f" x{len(self.devices)}" if len(self.devices) > 1 else ""
         return f"{self.devices[0].platform}: {self.devices[0].device_kind}{times}"
 
-    def _precision(self) -> str:
-        """Values are float32 everywhere; accelerators multiply less exactly, unless jax_default_matmul_precision says so."""
+    def _precision(self, trial: Trial) -> str:
+        """Type that a trial computes in; accelerators multiply less exactly, unless jax_default_matmul_precision says so."""
         products = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
-        return "float32" if self.devices[0].platform == "cpu" else f"float32, products {products}"
+        computed = trial.train.precision
+        return computed if self.devices[0].platform == "cpu" else f"{computed}, products {products}"
 
     def _dataset(self, trial: Trial) -> tuple[Any, Any]:
         with self.loading:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cnn_jax import schema
+from cnn_jax.records import confusion
 from cnn_jax.trial import TRIAL_PARTS, Trial
 
 SCHEMA = 1
@@ -76,7 +77,7 @@ class Record:
     test_examples: int | None = None
     selected_epoch: int | None = None  # whose parameters were kept and measured
     metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)  # as val_nll, test_nll
-    confusion: str | None = None  # of the test images: base64 of zlib of 32-bit counts, a row per true class
+    confusion: str | None = None  # of the test images, as text: see `confusion`
     train_seconds: float | None = None
     compile_seconds: float | None = None
     images_per_second: float | None = None
@@ -130,6 +131,9 @@ class Record:
             _require(bool(self.test_examples), "done, but without test images")
         if self.data and self.test_examples is not None:
             _require(self.test_examples == self.data.test, "two numbers of test images")
+        if self.confusion is not None:
+            images = int(confusion.decode(self.confusion).sum())
+            _require(images == self.test_examples, "the confusion matrix is not of the test images")
         _check_bits(self.test_correct, self.test_examples)
         _check_bits(self.val_correct, self.data.validation if self.data else None)
 

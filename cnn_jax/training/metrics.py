@@ -3,8 +3,6 @@
 A metric is a function (logits_NK, labels_N) -> number, of NumPy arrays. A fork's `package.module:attribute` has the same form.
 """
 
-import base64
-import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,7 +13,6 @@ from cnn_jax.recipes.names import is_attribute
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 BINS = 15  # of the calibration error, as in Guo et al. 2017
-MOST_CLASSES = 256  # of a confusion matrix that is kept
 
 
 def log_softmax(logits_NK: np.ndarray) -> np.ndarray:
@@ -96,16 +93,3 @@ def check_metrics(names: Sequence[str], num_classes: int) -> None:
         if np.ndim(value) or not np.isrealobj(value) or not np.issubdtype(np.asarray(value).dtype, np.number):
             kind = f"array of shape {np.shape(value)}" if np.ndim(value) else type(value).__name__
             raise UsageError(f"{what} must return a number for logits (N, K) and labels (N,): {short} gave a {kind}")
-
-
-def confusion(logits_NK: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
-    """(K, K) int: images of each true class (rows) that were given each answer (columns)."""
-    classes = logits_NK.shape[1]
-    return np.bincount(labels_N.astype(np.int64) * classes + logits_NK.argmax(-1), minlength=classes**2).reshape(classes, -1)
-
-
-def encode_confusion(matrix_KK: np.ndarray) -> str | None:
-    """A confusion matrix as text: base64 of zlib of little-endian 32-bit counts; None for more classes than MOST_CLASSES."""
-    if len(matrix_KK) > MOST_CLASSES:
-        return None
-    return base64.b64encode(zlib.compress(matrix_KK.astype("<u4").tobytes(), 9)).decode()

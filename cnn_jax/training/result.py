@@ -10,6 +10,7 @@ import numpy as np
 
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
+from cnn_jax.records import confusion
 from cnn_jax.training import metrics
 from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import steps_per_epoch
@@ -32,7 +33,7 @@ class Result:
       test_correct: bool per test image.
       val_correct: bool per validation image; None without validation images.
       metrics: by name, as 'val_nll' and 'test_nll'.
-      confusion: matrix of the test images as text, see `metrics.encode_confusion`.
+      confusion: matrix of the test images as text, see `records.confusion`.
       variables: kept values by path, 'params/conv1/kernel'.
     """
 
@@ -87,7 +88,7 @@ def results(program: Program, trials: Sequence[Trial], data: DeviceData, positio
                 answers.right_TN[t],
                 selection.right_TV[t] if data.validation else None,
                 found,
-                metrics.encode_confusion(metrics.confusion(logits_NK, labels_N)),
+                confusion.encode(confusion.matrix(labels_N, logits_NK.argmax(-1), data.num_classes)),
             )
         )
     return out

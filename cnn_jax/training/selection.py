@@ -1,6 +1,6 @@
 """Which epoch's parameters of a trial are kept and reported (--select), and when its training stops (--patience).
 
-Epochs are judged on the validation images alone. Shapes: T trials, V validation images.
+Epochs are compared on the validation images alone. Shapes: T trials, V validation images.
 """
 
 import dataclasses
