@@ -4,12 +4,15 @@
     xla      plain convolutions in place of XLA's slow gradients (`xla`): on CPU for the rest, and without a C compiler
     lax      `lax.conv_general_dilated` as it is: on accelerators, in other precisions, with groups
 
+What is traced is the same on every machine with a C compiler; native and xla become lax where the program is lowered for another
+platform than CPU. So `jax.export` for a GPU gives on a machine without one the program that a machine with one runs.
 Padding modes are handled in nn/padding.py. docs/decisions 0001 and 0006 have the measurements. Letters: N images, S spatial
 axes, C channels, F filters, K kernel axes.
 """
 
 import contextlib
 import contextvars
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -43,17 +46,21 @@ def at_most(implementation: str) -> Iterator[None]:
         _most.reset(token)
 
 
-def implementation() -> str:
-    """The implementation of a float32 convolution over images, in this context."""
-    if jax.default_backend() != "cpu" or _most.get() == "lax":
-        return "lax"
-    return "native" if _most.get() == "native" and ffi.available() else "xla"
+def implementation(platform: str | None = None) -> str:
+    """Return the implementation of a float32 convolution over images, in this context, on `platform`; None: JAX's default."""
+    return _traced() if (platform or jax.default_backend()) == "cpu" else "lax"
+
+
+def _traced() -> str:
+    """The implementation for CPU. Elsewhere nothing depends on a C compiler, and none is looked for."""
+    most = _most.get()
+    return "xla" if most == "native" and jax.default_backend() == "cpu" and not ffi.available() else most
 
 
 def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups: int) -> str:
     if groups > 1 or not x.dtype == kernel.dtype == jnp.float32:
         return "lax"
-    found = implementation()
+    found = _traced()
     if found == "native" and (x.ndim != 4 or set(dilation) != {1} or 0 in x.shape):
         return "xla"
     return found
@@ -80,7 +87,9 @@ def conv_valid(
     The result and its gradients are those of `lax.conv_general_dilated`, up to the order of summation.
     """
     x, kernel, bias = canonical(x), canonical(kernel), None if bias is None else canonical(bias)
-    how = xla.How(strides, dilation, tuple((low, high) for low, high in zeros or [(0, 0)] * len(strides)))
+    # The gradient is traced when jax.default_matmul_precision is no longer in force.
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    how = xla.How(strides, dilation, tuple((low, high) for low, high in zeros or [(0, 0)] * len(strides)), precision)
     by = _implementation_for(x, kernel, dilation, groups)
     if by == "native":
         spatial = [
@@ -91,14 +100,15 @@ def conv_valid(
             seen = x[:, : kernel.shape[0], : kernel.shape[1]].reshape(len(x), -1)
             y = dense(seen, kernel.reshape(-1, kernel.shape[-1]), _or_zeros(bias, kernel))[:, None, None]
             return jax.nn.relu(y) if relu else y
-        native = ffi.How(strides, how.zeros, relu=relu, bias=bias is not None)  # type: ignore[arg-type]
+        native = ffi.How(strides, how.zeros, relu=relu, bias=bias is not None, precision=precision)  # type: ignore[arg-type]
         return ffi.conv(native, x, kernel, _or_zeros(bias, kernel))
     if by == "xla":
-        # The gradient is traced when jax.default_matmul_precision is no longer in force.
-        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-        y = xla.conv(how._replace(precision=precision), x, kernel)
-    elif implementation() != "lax" and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
-        y = xla.depthwise(x, kernel, strides, dilation, how.zeros)
+        y = xla.conv(how, x, kernel)
+    elif _traced() != "lax" and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
+        channelwise = functools.partial(xla.depthwise, strides=strides, dilation=dilation, zeros=how.zeros)
+        y = jax.lax.platform_dependent(
+            x, kernel, cpu=channelwise, default=functools.partial(xla.as_written, how=how, groups=groups)
+        )
     else:
         y = xla.as_written(x, kernel, how, groups)
     y = y if bias is None else add_bias(y, bias)
@@ -137,7 +147,8 @@ def conv_max_pool(
     x, kernel = canonical(x), canonical(kernel)
     if by == "native" and window == ffi.WINDOW and min(_sizes(x, kernel, strides, zeros)) >= 2:
         both = tuple((low, high) for low, high in zeros)
-        y = ffi.conv(ffi.How(strides, both, relu=relu, pool=True), x, kernel, bias)  # type: ignore[arg-type]
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+        y = ffi.conv(ffi.How(strides, both, relu=relu, pool=True, precision=precision), x, kernel, bias)  # type: ignore[arg-type]
         return y if relu else activation(y)
     if by == "xla" and x.ndim == 4 and set(strides) == set(dilation) == {1}:
         x = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
@@ -149,7 +160,7 @@ def conv_max_pool(
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x (N, D), kernel (D, U), bias (U,) -> x @ kernel + bias (N, U)."""
-    by = implementation() if x.dtype == jnp.float32 else "lax"
+    by = _traced() if x.dtype == jnp.float32 else "lax"
     x, kernel, bias = canonical(x), canonical(kernel), canonical(bias)
     if by == "native":
         return ffi.dense(x, kernel, bias)

@@ -6,12 +6,13 @@ linear in each of their arrays but for relu and pool, whose choices are an array
 each is made of the others, forward and reverse, of any order.
 
 C is called in programs for this machine's CPU. The same operation lowered for another platform, or exported, is made of XLA's
-own operations: a program that leaves the process cannot count on our library where it will run.
+own operations: a program that leaves the process cannot count on our library where it will run. A batch is one call of C after
+the other on CPU, and one batched operation elsewhere; so it, too, is decided when the platform is known.
 """
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jax.extend import core
 from jax.interpreters import batching, mlir
 
 from cnn_jax.ops import native, xla
-from cnn_jax.ops.linear import Arrays, Rule, linear
+from cnn_jax.ops.linear import Arrays, Levels, Rule, batched, leading, linear, sizes_of
 
 _OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
 DEAD = 255  # in `seen` of a pool: relu let none of the window through
@@ -36,6 +37,7 @@ class How(NamedTuple):
     relu: bool = False
     pool: bool = False
     bias: bool = True  # False: nobody asks for its gradient
+    precision: str | None = None  # of products on other platforms; C multiplies in float32
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,6 +61,7 @@ def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Arra
 
 
 _Size = tuple[tuple[int, ...], tuple[int, ...]]  # of image and kernel
+_Results = tuple[jax.ShapeDtypeStruct, ...]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -175,18 +178,18 @@ def _results(how: How, x: jax.Array, kernel: jax.Array) -> list[jax.ShapeDtypeSt
 
 
 def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays: jax.Array) -> list[jax.Array]:
-    return _call_p.bind(*arrays, name=name, how=how, results=tuple(results))
+    return _call_p.bind(*arrays, name=name, how=how, results=tuple(results), levels=())
 
 
-def _in_c(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDtypeStruct, ...]) -> list[jax.Array]:
+def _in_c(*arrays: jax.Array, name: str, how: How, results: _Results) -> list[jax.Array]:
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
     return list(jax.ffi.ffi_call(name, results)(*arrays, how=numbers))
 
 
-def _by_xla(*arrays: jax.Array, name: str, how: How, results: tuple[jax.ShapeDtypeStruct, ...]) -> list[jax.Array]:
+def _by_xla(*arrays: jax.Array, name: str, how: How, results: _Results) -> list[jax.Array]:
     """What the C function `name` returns, by XLA's own operations."""
-    plain = xla.How(how.strides, (1, 1), how.zeros)
+    plain = xla.How(how.strides, (1, 1), how.zeros, how.precision)
     if name == "cnn_jax_conv":
         x, kernel, bias = arrays
         y = xla.as_written(x, kernel, plain) + bias
@@ -220,28 +223,50 @@ def _pool(y: jax.Array) -> list[jax.Array]:
     return [best, winner]
 
 
-def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, **params: Any) -> Any:
-    function = _by_xla if context.module_context.lowering_parameters.for_export else _in_c
-    return mlir.lower_fun(function, multiple_results=True)(context, *arrays, **params)
+def _one_by_one(function: Callable[..., list[jax.Array]], levels: Levels) -> Callable[..., list[jax.Array]]:
+    """`function` over the leading axes of `levels`, in a loop: C works through a batch by itself."""
+    for mapped in reversed(levels):
+        function = functools.partial(_loop, function, mapped)
+    return function
 
 
-def _batch(arrays: Arrays, axes: Sequence[int | None], **params: Any) -> tuple[list[jax.Array], list[int]]:
-    """One after the other: C works through a batch by itself."""
-    mapped = {i: jnp.moveaxis(a, axis, 0) for i, (a, axis) in enumerate(zip(arrays, axes, strict=True)) if axis is not None}
-
+def _loop(function: Callable[..., list[jax.Array]], mapped: tuple[bool, ...], *arrays: jax.Array) -> list[jax.Array]:
     def one(given: dict[int, jax.Array]) -> list[jax.Array]:
-        return _call_p.bind(*(given.get(i, array) for i, array in enumerate(arrays)), **params)
+        return function(*(given.get(i, array) for i, array in enumerate(arrays)))
 
-    outputs = jax.lax.map(one, mapped)
+    return jax.lax.map(one, {i: array for i, array in enumerate(arrays) if mapped[i]})
+
+
+def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
+    exported = context.module_context.lowering_parameters.for_export
+    if exported or not available():
+        return _lower(context, *arrays, levels=levels, **params)
+    function = _one_by_one(functools.partial(_in_c, **params), levels)
+    return mlir.lower_fun(function, multiple_results=True)(context, *arrays)
+
+
+def _lower(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
+    function = batched(functools.partial(_by_xla, **params), levels)
+    return mlir.lower_fun(function, multiple_results=True)(context, *arrays)
+
+
+def _batch(arrays: Arrays, axes: Sequence[int | None], *, levels: Levels, **params: Any) -> tuple[list[jax.Array], list[int]]:
+    moved, level = leading(arrays, axes)
+    outputs = _call_p.bind(*moved, levels=(level, *levels), **params)
     return outputs, [0] * len(outputs)
+
+
+def _result_types(*arrays: Any, results: _Results, levels: Levels, **_: Any) -> list[Any]:
+    sizes = sizes_of(levels, arrays)
+    return [jax.core.ShapedArray((*sizes, *result.shape), result.dtype) for result in results]
 
 
 _call_p = core.Primitive("cnn_jax_conv")
 _call_p.multiple_results = True
-_call_p.def_impl(jax.jit(_call_p.bind, static_argnames=("name", "how", "results")))
-_call_p.def_abstract_eval(lambda *_, results, **__: [jax.core.ShapedArray(r.shape, r.dtype) for r in results])
+_call_p.def_impl(jax.jit(_call_p.bind, static_argnames=("name", "how", "results", "levels")))
+_call_p.def_abstract_eval(_result_types)
 batching.primitive_batchers[_call_p] = _batch
-mlir.register_lowering(_call_p, mlir.lower_fun(_by_xla, multiple_results=True))
+mlir.register_lowering(_call_p, _lower)
 mlir.register_lowering(_call_p, _lower_for_cpu, platform="cpu")
 
 
@@ -261,9 +286,13 @@ def _dense_tangent(_: None, residuals: Arrays, arguments: Arrays) -> Arrays:
 
 def _dense_transpose(_: None, residuals: Arrays, cotangents: Arrays) -> Arrays:
     (x, kernel), (gradient,) = residuals, cotangents
-    # Behind a barrier: otherwise XLA takes the transposition into the product, which is then four times slower.
-    kernel_gradient = jax.lax.optimization_barrier(gradient.T @ x).T
+    kernel_gradient = jax.lax.platform_dependent(x, gradient, cpu=_images_first, default=lambda x, gradient: x.T @ gradient)
     return [gradient @ kernel.T, kernel_gradient, gradient.sum(0)]
+
+
+def _images_first(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    # Behind a barrier: otherwise XLA takes the transposition into the product, which is then four times slower.
+    return jax.lax.optimization_barrier(gradient.T @ x).T
 
 
 _DENSE = Rule(_dense_tangent, _dense_transpose)

@@ -50,26 +50,39 @@ def canonical(x: jax.Array) -> jax.Array:
 
 
 # A level is a vmap around the function, outermost first: whether each array has that leading axis.
-_Levels = tuple[tuple[bool, ...], ...]
+Levels = tuple[tuple[bool, ...], ...]
 
 
-def _batched(function: Callable[..., Arrays], levels: _Levels) -> Callable[..., Arrays]:
+def batched(function: Callable[..., Any], levels: Levels) -> Callable[..., Any]:
+    """Return `function` under the vmaps of `levels`."""
     for mapped in reversed(levels):
         function = jax.vmap(function, in_axes=tuple(0 if is_mapped else None for is_mapped in mapped))
     return function
 
 
-def _evaluate(*arrays: jax.Array, rule: Rule, static: Hashable, count: int, levels: _Levels, results: Any) -> Arrays:
+def _evaluate(*arrays: jax.Array, rule: Rule, static: Hashable, count: int, levels: Levels, results: Any) -> Arrays:
     del results
-    return _batched(lambda *a: rule.function(static, a[:count], a[count:]), levels)(*arrays)
+    return batched(lambda *a: rule.function(static, a[:count], a[count:]), levels)(*arrays)
 
 
-def _result_types(*arrays: Any, levels: _Levels, results: Any, **_: Any) -> list[Any]:
+def sizes_of(levels: Levels, arrays: Sequence[Any]) -> list[int]:
+    """Return the size of each level's axis, of arrays that have them."""
     sizes, axes = [], [0] * len(arrays)
     for mapped in levels:
         first = mapped.index(True)
         sizes.append(arrays[first].shape[axes[first]])
         axes = [axis + is_mapped for axis, is_mapped in zip(axes, mapped, strict=True)]
+    return sizes
+
+
+def leading(arrays: Arrays, axes: Sequence[int | None]) -> tuple[list[jax.Array], tuple[bool, ...]]:
+    """Return the arrays with their batch axes in front, and the level that these make."""
+    moved = [array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in zip(arrays, axes, strict=True)]
+    return moved, tuple(axis is not None for axis in axes)
+
+
+def _result_types(*arrays: Any, levels: Levels, results: Any, **_: Any) -> list[Any]:
+    sizes = sizes_of(levels, arrays)
     return [result.update(shape=(*sizes, *result.shape)) if sizes else result for result in results]
 
 
@@ -94,11 +107,11 @@ def _jvp(primals: Arrays, tangents: Arrays, *, count: int, **params: Any) -> tup
 
 
 def _transpose(
-    cotangents: Arrays, *arrays: Any, rule: Rule, static: Hashable, count: int, levels: _Levels, results: Any
+    cotangents: Arrays, *arrays: Any, rule: Rule, static: Hashable, count: int, levels: Levels, results: Any
 ) -> list[Any]:
     del results
     given = tuple(mapped[:count] + (True,) * len(cotangents) for mapped in levels)
-    transpose = _batched(lambda *a: rule.transpose(static, a[:count], a[count:]), given)
+    transpose = batched(lambda *a: rule.transpose(static, a[:count], a[count:]), given)
     found = transpose(*arrays[:count], *map(ad.instantiate_zeros, cotangents))
     out: list[Any] = [None] * count
     for i, cotangent in enumerate(found, count):
@@ -107,9 +120,9 @@ def _transpose(
     return out
 
 
-def _batch(arrays: Arrays, axes: Sequence[int | None], *, levels: _Levels, **params: Any) -> tuple[Arrays, list[int]]:
-    moved = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)]
-    outputs = _linear_p.bind(*moved, levels=(tuple(axis is not None for axis in axes), *levels), **params)
+def _batch(arrays: Arrays, axes: Sequence[int | None], *, levels: Levels, **params: Any) -> tuple[Arrays, list[int]]:
+    moved, level = leading(arrays, axes)
+    outputs = _linear_p.bind(*moved, levels=(level, *levels), **params)
     return outputs, [0] * len(outputs)
 
 

@@ -113,7 +113,23 @@ def _tangent(how: How, residuals: Arrays, arguments: Arrays) -> Arrays:
 
 def _transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
     (x, kernel), (gradient,) = residuals, cotangents
-    return [_input_gradient(gradient, kernel, x.shape, how), _kernel_gradient(x, gradient, kernel.shape, how)]
+    of_x = functools.partial(_input_gradient, shape=x.shape, how=how)
+    of_kernel = functools.partial(_kernel_gradient, shape=kernel.shape, how=how)
+    return [
+        lax.platform_dependent(gradient, kernel, cpu=of_x, default=functools.partial(_plain_input_gradient, how, x.shape)),
+        lax.platform_dependent(x, gradient, cpu=of_kernel, default=functools.partial(_plain_kernel_gradient, how, kernel.shape)),
+    ]
+
+
+def _plain_input_gradient(how: How, shape: Sequence[int], gradient: jax.Array, kernel: jax.Array) -> jax.Array:
+    """As XLA's own transposition rule writes it, for platforms on which it is fast."""
+    x = jax.ShapeDtypeStruct(tuple(shape), kernel.dtype)
+    return jax.linear_transpose(lambda x: as_written(x, kernel, how), x)(gradient)[0]
+
+
+def _plain_kernel_gradient(how: How, shape: Sequence[int], x: jax.Array, gradient: jax.Array) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct(tuple(shape), x.dtype)
+    return jax.linear_transpose(lambda kernel: as_written(x, kernel, how), kernel)(gradient)[0]
 
 
 _CONV = Rule(_tangent, _transpose)
@@ -198,13 +214,8 @@ def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax
     # As a matrix, and behind a barrier: otherwise XLA transposes anew for each product, one image at a time.
     x_HWCN = lax.optimization_barrier(x.reshape(x.shape[0], -1).T).reshape(*x.shape[1:], x.shape[0])
     rows, columns = ((size - k + 1) // w for size, k, w in zip(x.shape[1:3], kernel.shape, window, strict=False))
-    values = []
-    for p, q in np.ndindex(*window):
-        seen = (
-            x_HWCN[p + i :: window[0], q + j :: window[1], c][:rows, :columns] for i, j, c in np.ndindex(*kernel.shape[:-1])
-        )
-        weights = (kernel[tap][:, None] for tap in np.ndindex(*kernel.shape[:-1]))
-        values.append(functools.reduce(jnp.add, (w * s[:, :, None] for w, s in zip(weights, seen, strict=True))))
+    of_window = (functools.partial(by, window, (rows, columns)) for by in (_by_shifts, _by_convolution))
+    values = lax.platform_dependent(x_HWCN, kernel, cpu=next(of_window), default=next(of_window))
     best, winner = values[0], jnp.uint8(0)
     for number, value in enumerate(values[1:], 1):
         winner = jnp.where(value > best, jnp.uint8(number), winner)
@@ -216,6 +227,25 @@ def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax
     # Through two axes, so that XLA sees a transposed matrix where a dense layer follows.
     y_NHWF = y.reshape(-1, x.shape[0]).T.reshape(x.shape[0], *y.shape[:-1])
     return y_NHWF, x_HWCN, winner
+
+
+def _by_shifts(window: Axes, size: Axes, x_HWCN: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """The convolution at each position of the windows, (H', W', F, N), as shifted images times weights."""
+    rows, columns = size
+    values = []
+    for p, q in np.ndindex(*window):
+        seen = (
+            x_HWCN[p + i :: window[0], q + j :: window[1], c][:rows, :columns] for i, j, c in np.ndindex(*kernel.shape[:-1])
+        )
+        weights = (kernel[tap][:, None] for tap in np.ndindex(*kernel.shape[:-1]))
+        values.append(functools.reduce(jnp.add, (w * s[:, :, None] for w, s in zip(weights, seen, strict=True))))
+    return values
+
+
+def _by_convolution(window: Axes, size: Axes, x_HWCN: jax.Array, kernel: jax.Array) -> list[jax.Array]:
+    """The same as one convolution, for platforms on which that is fast."""
+    y_HWFN = jnp.moveaxis(as_written(jnp.moveaxis(x_HWCN, -1, 0), kernel, _UNPADDED), 0, -1)
+    return [y_HWFN[p :: window[0], q :: window[1]][: size[0], : size[1]] for p, q in np.ndindex(*window)]
 
 
 def _pooled_tangent(static: tuple[Axes, bool], residuals: Arrays, arguments: Arrays) -> Arrays:
@@ -233,11 +263,20 @@ def _pooled_transpose(static: tuple[Axes, bool], residuals: Arrays, cotangents: 
     gradient_HWFN = gradient.reshape(images, -1).T.reshape(winner_HWFN.shape)
     if relu:
         gradient_HWFN = jnp.where(winner_HWFN == _DEAD, 0, gradient_HWFN)
-    kernel_gradient = _winners_kernel_gradient(x_HWCN, gradient_HWFN, winner_HWFN, kernel.shape, window)
     # The pooled gradient put back where it came from; what no window covers gets none.
     one_hot = winner_HWFN == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
     spread = jnp.where(one_hot, gradient_HWFN, 0).transpose(5, 2, 0, 3, 1, 4)
     spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
+
+    def by_convolution(x_HWCN: jax.Array, spread: jax.Array, *_: jax.Array) -> jax.Array:
+        seen = slice(rows * window[0] + kernel.shape[0] - 1), slice(columns * window[1] + kernel.shape[1] - 1)
+        return _plain_kernel_gradient(_UNPADDED, kernel.shape, jnp.moveaxis(x_HWCN[seen], -1, 0), spread)
+
+    def at_winners(x_HWCN: jax.Array, _: jax.Array, *of_windows: jax.Array) -> jax.Array:
+        return _winners_kernel_gradient(x_HWCN, *of_windows, kernel.shape, window)
+
+    arrays = x_HWCN, spread, gradient_HWFN, winner_HWFN
+    kernel_gradient = lax.platform_dependent(*arrays, cpu=at_winners, default=by_convolution)
     x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), _UNPADDED)
     return [x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))]
 

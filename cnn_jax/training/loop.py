@@ -40,10 +40,12 @@ def train_steps(
     first: jax.Array,
     last: jax.Array,
     normalization: Normalization = UNIT,
+    unit: int = 1,
 ) -> tuple[TrainState, jax.Array]:
     """Steps `first` to `last` (exclusive) of an epoch. `sums_2S` takes each step's sums of loss and right answers.
 
     The bounds are data, so that an epoch may be walked in pieces of any length by one program, with the same result.
+    `unit` steps are a loop of known length; what is left over is done step by step.
     """
     examples, batch = labels_N.shape[0], order_SB.shape[1]
 
@@ -56,7 +58,16 @@ def train_steps(
         state, sums_2 = train_step(model, setup, state, hyper, images_BHWC, labels_B, count, normalization)
         return state, jax.lax.dynamic_update_index_in_dim(sums_2S, sums_2, unsigned, axis=1)
 
-    return jax.lax.fori_loop(first, last, body, (state, sums_2S))
+    carry = (state, sums_2S)
+    if unit > 1:
+
+        def known_length(u: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
+            return jax.lax.fori_loop(0, unit, lambda i, carry: body(first + u * unit + i, carry), carry)
+
+        units = (last - first) // unit
+        carry = jax.lax.fori_loop(0, units, known_length, carry)
+        first = first + units * unit
+    return jax.lax.fori_loop(first, last, body, carry)
 
 
 def _at(values_N: jax.Array, indices_B: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Progress of some trials through training: a `Position` that `advance` moves forward.
 
 The position is data, so it can be checkpointed and resumed anywhere. Shapes: T trials of a bucket, V validation images, S steps
-of an epoch, K classes.
+of an epoch, B images of a batch, K classes.
 """
 
 import dataclasses
@@ -36,6 +36,7 @@ class Position:
       diverged: step whose loss was not finite, of each trial.
       train_seconds: spent in `advance`.
       selection: the epoch of each trial whose parameters are kept.
+      order_TSB: batches of the epoch under way; None: not drawn yet. A function of seeds and epoch, so no checkpoint has it.
     """
 
     state: TrainState
@@ -45,6 +46,7 @@ class Position:
     diverged: tuple[int | None, ...]
     train_seconds: float
     selection: Selection
+    order_TSB: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it as named arrays, for a checkpoint."""
@@ -108,17 +110,23 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
     epoch, first = divmod(position.step, per_epoch)
     last = min(first + most_steps, per_epoch)
     filled = _filled(program, trials)
-    order = np.stack([epoch_order(trial.seed, epoch, examples, train.batch_size) for trial in filled])
+
+    def drawn(epoch: int) -> np.ndarray:
+        return np.stack([epoch_order(trial.seed, epoch, examples, train.batch_size) for trial in filled])
+
+    order_TSB = drawn(epoch) if position.order_TSB is None else position.order_TSB
     state, sums_T2S = program.train(
         position.state,
         hyper_of(filled),
         position.sums_T2S,
         data.train_images,
         data.train_labels,
-        data.divided(order),
+        data.divided(order_TSB),
         np.int32(first),
         np.int32(last),
     )
+    if last == per_epoch:  # for the next epoch, while the device computes
+        order_TSB = drawn(epoch + 1) if epoch + 1 < train.epochs else None
     loss_TS, right_TS = np.asarray(sums_T2S, np.float64).transpose(1, 0, 2)[:, : len(trials)]
     diverged = tuple(
         known if known is not None else _first_not_finite(loss_TS[t, first:last], position.step)
@@ -132,7 +140,7 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         history = (*history, _row(loss_TS.sum(1) / examples, right_TS.sum(1) / examples, answers, data.validation))
         measured = None if answers.logits_TNK is None else _metrics(train, answers.logits_TNK[: len(trials)], data)
         selection = selection.after(train, history, answers.right_TN[: len(trials)], measured, variables_of(state))
-    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection)
+    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection, order_TSB)
 
 
 def _row(loss_T: np.ndarray, accuracy_T: np.ndarray, answers: Answers, validation: int) -> Row:

@@ -23,6 +23,9 @@ from cnn_jax.trial import Trial
 from cnn_jax.zoo.build import build
 
 EVAL_BATCH = 128
+# Steps in a loop of known length, by platform. On a GPU each iteration of any other loop copies its condition to the host and
+# waits for it; the steps left over, at most one less, are done that way.
+LOOP_UNIT = {"gpu": 16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +67,12 @@ class DeviceData:
             data.normalization,
         )
 
+    @property
+    def platform(self) -> str:
+        """'cpu', 'gpu' or 'tpu'."""
+        sharding = self.train_images.sharding
+        return jax.default_backend() if sharding is None else next(iter(sharding.device_set)).platform
+
     def divided(self, indices: np.ndarray) -> Any:
         """Indices (..., B) as the programs take them: the batch axis divided over the devices."""
         return indices if self.mesh is None else _spread(indices, _division(self.mesh, indices.shape))
@@ -92,15 +101,30 @@ class Program:
     compile_seconds: float
 
 
-def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
-    """Compiles what all trials with the `static` of `trial` share. Raises UsageError if batch or model do not fit the data."""
-    start = time.perf_counter()
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A bucket's programs before they are lowered for a platform and compiled."""
+
+    model: nn.Module
+    setup: Components
+    train: jax.stages.Traced
+    evaluate: jax.stages.Traced
+    eval_batches: int
+
+
+def trace_program(trial: Trial, lanes: int, data: DeviceData) -> Traced:
+    """Trace what all trials with the `static` of `trial` share. Raises UsageError if batch or model do not fit the data.
+
+    Of the arrays of `data` only shapes, types and shardings are used, so `jax.ShapeDtypeStruct` will do.
+    """
     model = build(trial.model, data.input_shape, data.num_classes, trial.train.precision)
     batch = trial.train.batch_size
     steps = steps_per_epoch(len(data.train_labels), batch)
     setup = components(trial.train, steps * trial.train.epochs, data.num_classes)
-    states = stack_states([create_train_state(model, data.input_shape, setup, trial.dynamic)] * lanes)
+    state = create_train_state(model, data.input_shape, setup, trial.dynamic)
+    states = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape), leaf.dtype), state)
     hyper = hyper_of([trial] * lanes)
+    unit = LOOP_UNIT.get(data.platform, 1)
     sums = jax.ShapeDtypeStruct((lanes, 2, steps), jnp.float32)
     order = jax.ShapeDtypeStruct((lanes, steps, batch), jnp.int32)
     index = jax.ShapeDtypeStruct((), jnp.int32)
@@ -109,7 +133,7 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     pieces = jax.ShapeDtypeStruct((min(16, -(-most // EVAL_BATCH)), EVAL_BATCH), jnp.int32)
 
     def train(state, hyper, sums, images, labels, order, first, last):  # type: ignore[no-untyped-def]
-        return train_steps(model, setup, state, hyper, sums, images, labels, order, first, last, data.normalization)
+        return train_steps(model, setup, state, hyper, sums, images, labels, order, first, last, data.normalization, unit)
 
     def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
         return eval_batches(model, setup, variables, images, labels, indices, data.normalization)
@@ -124,13 +148,23 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
         )
     trained = jax.jit(over_lanes(train, lanes, (0, 0, 0, None, None, 0, None, None)), donate_argnums=(0, 2), **placed[0])
     evaluated = jax.jit(over_lanes(evaluate, lanes, (0, None, None, None)), **placed[1])
-    with ops.at_most(implementation(data)):
-        lowered = (
-            trained.lower(states, hyper, sums, data.train_images, data.train_labels, order, index, index),
-            evaluated.lower(variables_of(states), data.eval_images, data.eval_labels, pieces),
+    with ops.at_most(_most(data)):
+        return Traced(
+            model,
+            setup,
+            trained.trace(states, hyper, sums, data.train_images, data.train_labels, order, index, index),
+            evaluated.trace(variables_of(states), data.eval_images, data.eval_labels, pieces),
+            pieces.shape[0],
         )
-    train_program, eval_program = (_compile(program, _compiler_options(trial, data)) for program in lowered)
-    return Program(model, setup, lanes, train_program, eval_program, pieces.shape[0], time.perf_counter() - start)
+
+
+def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
+    """Trace and compile, for the devices of `data`."""
+    start = time.perf_counter()
+    traced = trace_program(trial, lanes, data)
+    options = _compiler_options(trial, data)
+    train, evaluate = (_compile(program.lower(), options) for program in (traced.train, traced.evaluate))
+    return Program(traced.model, traced.setup, lanes, train, evaluate, traced.eval_batches, time.perf_counter() - start)
 
 
 # Multiply-accumulates of training, forward only, below which a program is compiled quickly: some seconds of one core.
@@ -160,8 +194,13 @@ def _compile(lowered: jax.stages.Lowered, options: dict[str, Any]) -> Callable:
 
 def implementation(data: DeviceData) -> str:
     """How convolutions of programs for `data` are done: one of `ops.IMPLEMENTATIONS`."""
-    with ops.at_most("native" if data.mesh is None else "xla"):
-        return ops.implementation()
+    with ops.at_most(_most(data)):
+        return ops.implementation(data.platform)
+
+
+def _most(data: DeviceData) -> str:
+    """The first implementation that programs for `data` may use; several devices cannot share a call of ours."""
+    return "native" if data.mesh is None else "xla"
 
 
 def stack_states(states: Sequence[Any]) -> Any:
