@@ -4,8 +4,8 @@
     xla      plain convolutions in place of XLA's slow gradients (`xla`): on CPU for the rest, and without a C compiler
     lax      `lax.conv_general_dilated` as it is: on accelerators, in other precisions, with groups
 
-What is traced is the same on every machine with a C compiler; native and xla become lax where the program is lowered for another
-platform than CPU. So `jax.export` for a GPU gives on a machine without one the program that a machine with one runs.
+What is traced is the same on every machine with a C compiler; native and xla become operations of XLA (`accelerator`) where
+the program is lowered for another platform than CPU. So a machine without a GPU lowers the program that a GPU runs.
 Padding modes are handled in nn/padding.py. docs/decisions 0001 and 0006 have the measurements. Letters: N images, S spatial
 axes, C channels, F filters, K kernel axes.
 """

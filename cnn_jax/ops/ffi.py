@@ -13,7 +13,7 @@ the other on CPU, and one batched operation elsewhere; so it, too, is decided wh
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,23 +21,11 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters import batching, mlir
 
-from cnn_jax.ops import native, xla
-from cnn_jax.ops.linear import Arrays, Levels, Rule, batched, leading, linear, sizes_of
+from cnn_jax.ops import accelerator, native
+from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
+from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of
 
 _OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
-DEAD = 255  # in `seen` of a pool: relu let none of the window through
-WINDOW = (2, 2)  # of the pool
-
-
-class How(NamedTuple):
-    """What a convolution is, besides its arrays. `zeros` before and after the image, rows and columns."""
-
-    strides: tuple[int, int]
-    zeros: tuple[tuple[int, int], tuple[int, int]]
-    relu: bool = False
-    pool: bool = False
-    bias: bool = True  # False: nobody asks for its gradient
-    precision: str | None = None  # of products on other platforms; C multiplies in float32
 
 
 @functools.lru_cache(maxsize=1)
@@ -61,7 +49,6 @@ def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Arra
 
 
 _Size = tuple[tuple[int, ...], tuple[int, ...]]  # of image and kernel
-_Results = tuple[jax.ShapeDtypeStruct, ...]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -90,7 +77,7 @@ def _input_gradient(how: How, size: _Size, gradient: jax.Array, kernel: jax.Arra
 def _conv_tangent(how: How, residuals: Arrays, arguments: Arrays) -> Arrays:
     (x, kernel, seen), (dx, dkernel, dbias) = residuals, arguments
     none = jnp.zeros_like(dbias)
-    return [_passed(how, _plain(how, dx, kernel, none) + _plain(how, x, dkernel, dbias), seen)]
+    return [passed(how, _plain(how, dx, kernel, none) + _plain(how, x, dkernel, dbias), seen)]
 
 
 def _conv_transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
@@ -109,7 +96,7 @@ def _kernel_gradient_tangent(static: tuple[How, _Size], residuals: Arrays, argum
 def _kernel_gradient_transpose(static: tuple[How, _Size], residuals: Arrays, cotangents: Arrays) -> Arrays:
     (x, gradient, seen), (kernel, bias) = residuals, cotangents
     how, _ = static
-    return [_input_gradient(*static, gradient, kernel, seen), _passed(how, _plain(how, x, kernel, bias), seen)]
+    return [_input_gradient(*static, gradient, kernel, seen), passed(how, _plain(how, x, kernel, bias), seen)]
 
 
 def _input_gradient_tangent(static: tuple[How, _Size], residuals: Arrays, arguments: Arrays) -> Arrays:
@@ -121,7 +108,7 @@ def _input_gradient_transpose(static: tuple[How, _Size], residuals: Arrays, cota
     (gradient, kernel, seen), (x,) = residuals, cotangents
     how, _ = static
     none = jnp.zeros(kernel.shape[-1:], kernel.dtype)
-    return [_passed(how, _plain(how, x, kernel, none), seen), _kernel_gradient(*static, x, gradient, seen)[0]]
+    return [passed(how, _plain(how, x, kernel, none), seen), _kernel_gradient(*static, x, gradient, seen)[0]]
 
 
 _CONV = Rule(_conv_tangent, _conv_transpose)
@@ -156,15 +143,6 @@ def _plain(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Ar
     return conv(how._replace(relu=False, pool=False, bias=True), x, kernel, bias)
 
 
-def _passed(how: How, y: jax.Array, seen: jax.Array) -> jax.Array:
-    """As much of a convolution's outputs as relu and pool let through when `seen` was recorded."""
-    if how.pool:
-        rows, columns = seen.shape[1:3]
-        places = [y[:, i : 2 * rows : 2, j : 2 * columns : 2] for i, j in np.ndindex(*WINDOW)]
-        return jnp.select([seen == place for place in range(4)], places, jnp.zeros((), y.dtype))
-    return jnp.where(seen > 0, y, 0) if how.relu else y
-
-
 def _results(how: How, x: jax.Array, kernel: jax.Array) -> list[jax.ShapeDtypeStruct]:
     spatial = [
         ((n + sum(zeros) - k) // s + 1) // (w if how.pool else 1)
@@ -181,46 +159,10 @@ def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays:
     return _call_p.bind(*arrays, name=name, how=how, results=tuple(results), levels=())
 
 
-def _in_c(*arrays: jax.Array, name: str, how: How, results: _Results) -> list[jax.Array]:
+def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax.Array]:
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
     return list(jax.ffi.ffi_call(name, results)(*arrays, how=numbers))
-
-
-def _by_xla(*arrays: jax.Array, name: str, how: How, results: _Results) -> list[jax.Array]:
-    """What the C function `name` returns, by XLA's own operations."""
-    plain = xla.How(how.strides, (1, 1), how.zeros, how.precision)
-    if name == "cnn_jax_conv":
-        x, kernel, bias = arrays
-        y = xla.as_written(x, kernel, plain) + bias
-        y, *winners = _pool(y) if how.pool else [y]
-        if not how.relu:
-            return [y, *winners]
-        return [jax.nn.relu(y), *(jnp.where(y <= 0, jnp.uint8(DEAD), winner) for winner in winners)]
-    seen = arrays[2]
-    if name == "cnn_jax_conv_kernel_gradient":
-        x, gradient, _ = arrays
-
-        def tangent(*given: jax.Array) -> jax.Array:
-            return _passed(how, xla.as_written(x, given[0], plain) + given[1], seen)
-    else:
-        gradient, kernel, _ = arrays
-
-        def tangent(*given: jax.Array) -> jax.Array:
-            return _passed(how, xla.as_written(given[0], kernel, plain), seen)
-
-    return list(jax.linear_transpose(tangent, *results)(gradient))
-
-
-def _pool(y: jax.Array) -> list[jax.Array]:
-    """Maximum of 2x2 windows, and which of the four it was: the first of equal values; NaN before all."""
-    rows, columns = (size // 2 for size in y.shape[1:3])
-    places = [y[:, i : 2 * rows : 2, j : 2 * columns : 2] for i, j in np.ndindex(*WINDOW)]
-    best, winner = places[0], jnp.zeros(places[0].shape, jnp.uint8)
-    for number, place in enumerate(places[1:], 1):
-        wins = (place > best) | ((place != place) & (best == best))
-        best, winner = jnp.where(wins, place, best), jnp.where(wins, jnp.uint8(number), winner)
-    return [best, winner]
 
 
 def _one_by_one(function: Callable[..., list[jax.Array]], levels: Levels) -> Callable[..., list[jax.Array]]:
@@ -237,16 +179,15 @@ def _loop(function: Callable[..., list[jax.Array]], mapped: tuple[bool, ...], *a
     return jax.lax.map(one, {i: array for i, array in enumerate(arrays) if mapped[i]})
 
 
+def _lower(context: mlir.LoweringRuleContext, *arrays: Any, platform: str = "", **params: Any) -> Any:
+    return mlir.lower_fun(accelerator.function(**params, platform=platform), multiple_results=True)(context, *arrays)
+
+
 def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
     exported = context.module_context.lowering_parameters.for_export
-    if exported or not available():
+    if exported or not available() or context.avals_in[0].dtype != np.float32:
         return _lower(context, *arrays, levels=levels, **params)
     function = _one_by_one(functools.partial(_in_c, **params), levels)
-    return mlir.lower_fun(function, multiple_results=True)(context, *arrays)
-
-
-def _lower(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
-    function = batched(functools.partial(_by_xla, **params), levels)
     return mlir.lower_fun(function, multiple_results=True)(context, *arrays)
 
 
@@ -256,7 +197,7 @@ def _batch(arrays: Arrays, axes: Sequence[int | None], *, levels: Levels, **para
     return outputs, [0] * len(outputs)
 
 
-def _result_types(*arrays: Any, results: _Results, levels: Levels, **_: Any) -> list[Any]:
+def _result_types(*arrays: Any, results: Results, levels: Levels, **_: Any) -> list[Any]:
     sizes = sizes_of(levels, arrays)
     return [jax.core.ShapedArray((*sizes, *result.shape), result.dtype) for result in results]
 
@@ -268,6 +209,8 @@ _call_p.def_abstract_eval(_result_types)
 batching.primitive_batchers[_call_p] = _batch
 mlir.register_lowering(_call_p, _lower)
 mlir.register_lowering(_call_p, _lower_for_cpu, platform="cpu")
+for _platform in ("cuda", "rocm"):
+    mlir.register_lowering(_call_p, functools.partial(_lower, platform="gpu"), platform=_platform)
 
 
 # ------------------------------------------------------------------------------------------------------- dense layers

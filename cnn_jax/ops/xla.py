@@ -20,6 +20,7 @@ from cnn_jax.ops.linear import Arrays, Rule, linear
 
 Axes = tuple[int, ...]  # an int per spatial axis
 Zeros = tuple[tuple[int, int], ...]  # before and after the image, per spatial axis
+Shaped = jax.Array | jax.ShapeDtypeStruct
 
 # A piece of the batch and its gradient stay in a core's second-level cache.
 _PIECE_IMAGES = 16
@@ -115,9 +116,11 @@ def _transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
     (x, kernel), (gradient,) = residuals, cotangents
     of_x = functools.partial(_input_gradient, shape=x.shape, how=how)
     of_kernel = functools.partial(_kernel_gradient, shape=kernel.shape, how=how)
+    plain_of_x = functools.partial(_plain_input_gradient, how, x.shape)
+    plain_of_kernel = functools.partial(_plain_kernel_gradient, how, kernel.shape)
     return [
-        lax.platform_dependent(gradient, kernel, cpu=of_x, default=functools.partial(_plain_input_gradient, how, x.shape)),
-        lax.platform_dependent(x, gradient, cpu=of_kernel, default=functools.partial(_plain_kernel_gradient, how, kernel.shape)),
+        lax.platform_dependent(gradient, kernel, cpu=of_x, default=plain_of_x),
+        lax.platform_dependent(x, gradient, cpu=of_kernel, default=plain_of_kernel),
     ]
 
 

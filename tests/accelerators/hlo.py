@@ -1,8 +1,8 @@
 """What a step of training does, counted in the text of an optimized HLO module.
 
 A kernel is an instruction of the loop's body that runs on its own: a fusion, a convolution, a copy. Its bytes are those of its
-operands and results in the device's main memory; of an operand that a fusion only slices or gathers from, what is taken. So bytes
-are exact for the program, and an upper bound for the memory bus where a cache holds an operand.
+operands and results in the device's main memory; of an operand that a fusion only slices or gathers from, what is taken. So
+bytes are exact for the program, and an upper bound for the memory bus where a cache holds an operand.
 """
 
 import collections
