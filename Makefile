@@ -2,21 +2,22 @@
 # make check   lint, types and format                           make bench   ours against PyTorch, Keras and a plain Flax loop
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
 # make package   the wheel, tried in a new environment          make notebooks   top to bottom, in new environments
+# make accelerators   lowers and compiles training for GPU and TPU, without one
 # make test-sanitizers   the C with checks of memory accesses and of undefined behaviour
 PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean accelerators accelerators-golden
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not trackers" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not trackers and not accelerators" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook and not trackers" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook and not trackers and not accelerators" $(ARGS)
 
 # Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
 chaos: $(VENV)/.ready-dev
@@ -33,7 +34,7 @@ test-trackers: .venv-trackers/.ready
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
 WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks package notebooks
 test-colab: .venv-colab/.ready
-	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle" \
+	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not accelerators" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)
 
 # The C of convolution under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc. Python itself is not instrumented, so both
@@ -44,6 +45,14 @@ test-sanitizers: $(VENV)/.ready-dev
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 CC="$(CC)" CNN_JAX_CFLAGS="$(SANITIZE)" \
 		$(VENV)/bin/python -m pytest -s tests/test_native.py tests/test_convolution.py \
 		-k "random_shapes or (native and (at_once or e1_ or values_and or nothing or diverged))" $(ARGS)
+
+# Training programs lowered and compiled for an H100 and a TPU v5e, neither of which need be here; and the command that writes
+# down what a step of them costs (tests/accelerators/golden.json). See docs/accelerators.md.
+accelerators: .venv-accelerators/.ready
+	.venv-accelerators/bin/python -m pytest -n 2 --dist worksteal --durations=5 -m accelerators tests/accelerators $(ARGS)
+
+accelerators-golden: .venv-accelerators/.ready
+	PYTHONPATH=. .venv-accelerators/bin/python tests/accelerators/golden.py
 
 # Convolution, pooling and gradients against PyTorch and Keras; textbook designs against statsmodels.
 oracle: .venv-oracle/.ready
@@ -99,6 +108,12 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-oracle) -r requirements-dev.txt -r requirements-oracle.txt -c constraints-oracle.txt
 	touch $@
 
+# The compilers alone: without NVIDIA's libraries, which only a GPU needs.
+.venv-accelerators/.ready: requirements.txt requirements-dev.txt requirements-accelerators.txt constraints-accelerators.txt
+	$(PYTHON) -m venv .venv-accelerators
+	$(call PIP,.venv-accelerators) -r requirements-dev.txt -r requirements-accelerators.txt -c constraints-accelerators.txt
+	touch $@
+
 .venv-bench/.ready: requirements-bench.txt constraints-bench.txt
 	$(PYTHON) -m venv .venv-bench
 	$(call PIP,.venv-bench) -r requirements-bench.txt -c constraints-bench.txt
@@ -118,4 +133,4 @@ pictures: $(VENV)/.ready
 	$(VENV)/bin/python docs/screenshots.py $(or $(OUT),runs/grid)/report.html docs/pictures
 
 clean:
-	rm -rf .venv .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab
+	rm -rf .venv .venv-accelerators .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab

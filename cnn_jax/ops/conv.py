@@ -109,10 +109,16 @@ def conv_valid(
         y = jax.lax.platform_dependent(
             x, kernel, cpu=channelwise, default=functools.partial(xla.as_written, how=how, groups=groups)
         )
+    elif _traced() != "lax" and _is_half(x, kernel) and x.ndim == 4 and groups == 1 and set(dilation) == {1}:
+        y = ffi.conv_alone(ffi.How(strides, how.zeros, bias=False, precision=precision), x, kernel)  # type: ignore[arg-type]
     else:
         y = xla.as_written(x, kernel, how, groups)
     y = y if bias is None else add_bias(y, bias)
     return jax.nn.relu(y) if relu else y
+
+
+def _is_half(x: jax.Array, kernel: jax.Array) -> bool:
+    return x.dtype == kernel.dtype and x.dtype in (jnp.bfloat16, jnp.float16)
 
 
 def _sizes(x: jax.Array, kernel: jax.Array, strides: Axes, zeros: Sequence[tuple[int, int]]) -> list[int]:

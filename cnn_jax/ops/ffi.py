@@ -21,7 +21,7 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters import batching, mlir
 
-from cnn_jax.ops import accelerator, native
+from cnn_jax.ops import accelerator, native, xla
 from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
 from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of
 
@@ -46,6 +46,12 @@ def available() -> bool:
 def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x (N, H, W, C), kernel (*K, C, F), bias (F,) -> (N, H', W', F). A NaN goes through relu and wins its window."""
     return _conv(how, x, kernel, bias)[0]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def conv_alone(how: How, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution without bias, relu and pool, by XLA in any precision; its kernel's gradient is decided by platform."""
+    return xla.as_written(x, kernel, how.plain)
 
 
 _Size = tuple[tuple[int, ...], tuple[int, ...]]  # of image and kernel
@@ -111,6 +117,18 @@ def _input_gradient_transpose(static: tuple[How, _Size], residuals: Arrays, cota
     return [passed(how, _plain(how, x, kernel, none), seen), _kernel_gradient(*static, x, gradient, seen)[0]]
 
 
+def _alone_tangent(how: How, residuals: Arrays, arguments: Arrays) -> Arrays:
+    (x, kernel), (dx, dkernel) = residuals, arguments
+    return [conv_alone(how, dx, kernel) + conv_alone(how, x, dkernel)]
+
+
+def _alone_transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    (x, kernel), (gradient,) = residuals, cotangents
+    (of_x,) = jax.linear_transpose(lambda x: xla.as_written(x, kernel, how.plain), x)(gradient)
+    return [of_x, _kernel_gradient(how, (x.shape[1:3], kernel.shape[:2]), x, gradient, kernel)[0]]
+
+
+_CONV_ALONE = Rule(_alone_tangent, _alone_transpose)
 _CONV = Rule(_conv_tangent, _conv_transpose)
 _KERNEL_GRADIENT = Rule(_kernel_gradient_tangent, _kernel_gradient_transpose)
 _INPUT_GRADIENT = Rule(_input_gradient_tangent, _input_gradient_transpose)
@@ -124,6 +142,12 @@ def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Arr
     seen = outputs[-1] if how.pool or how.relu else bias
     winners = [np.zeros(choice.shape, jax.dtypes.float0) for choice in outputs[1:]]
     return outputs, linear(_CONV, how, (x, kernel, seen), tangents, outputs[:1]) + winners
+
+
+@conv_alone.defjvp
+def _conv_alone_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
+    y = conv_alone(how, *primals)
+    return y, linear(_CONV_ALONE, how, primals, tangents, [y])[0]
 
 
 @_kernel_gradient.defjvp

@@ -1,6 +1,5 @@
-"""Programs of trials traced for a device that is not here, and compiled for it."""
+"""Programs of trials, traced without data and compiled for devices that are not in this machine."""
 
-import contextlib
 import functools
 import os
 from pathlib import Path
@@ -11,16 +10,25 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from cnn_jax.training.program import DeviceData, Traced, trace_program
+from cnn_jax.training.program import DeviceData, trace_program
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
-H100 = Path(__file__).with_name("h100.textproto")
-TARGETS = {
-    "h100": ("cuda", {"target_config": H100.read_text(), "topology": "1x1x1"}),
+_ENVIRONMENT = {
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # versions of libraries that only a GPU needs
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TPU_SKIP_MDS_QUERY": "1",  # no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two test processes; no device is opened
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+# Platform of the lowering, and the topology's description.
+TARGETS: dict[str, tuple[str, dict[str, str]]] = {
+    "h100": ("cuda", {"target_config": Path(__file__).with_name("h100.textproto").read_text(), "topology": "1x1x1"}),
     "v5e": ("tpu", {"topology_name": "v5e:2x2"}),
 }
 
-# Shape, training images and model of each representative network. Enough images that a data set does not fit a cache.
+# Image shape, training images and model of each representative network.
 NETS: dict[str, tuple[tuple[int, ...], int, ModelConfig]] = {
     "chapter": ((28, 28, 1), 54_000, ModelConfig("cnn", filters=(32,))),
     "simple_convnet": ((28, 28, 1), 54_000, ModelConfig("simple_convnet")),
@@ -31,14 +39,14 @@ NETS: dict[str, tuple[tuple[int, ...], int, ModelConfig]] = {
 
 @functools.cache
 def device(target: str) -> Sharding:
-    """One device of `target`, which need not be in this machine."""
-    os.environ.update(JAX_SKIP_CUDA_CONSTRAINTS_CHECK="1", CUDA_VISIBLE_DEVICES="-1", TPU_SKIP_MDS_QUERY="1")
+    """Return one device of `target`, for arrays to be placed on."""
+    os.environ.update(_ENVIRONMENT)
     platform, settings = TARGETS[target]
     return SingleDeviceSharding(topologies.get_topology_desc(platform=platform, **settings).devices[0])
 
 
 def shapes(shape: tuple[int, ...], classes: int, examples: int, sharding: Sharding | None = None) -> DeviceData:
-    """A data set without arrays, a tenth of it to validate on and a tenth to test on."""
+    """Return a data set without arrays; a tenth of its images more to validate on, and a tenth to test on."""
 
     def array(*size: int, dtype: Any = np.uint8) -> Any:
         return jax.ShapeDtypeStruct(size, dtype, sharding=sharding)
@@ -49,24 +57,9 @@ def shapes(shape: tuple[int, ...], classes: int, examples: int, sharding: Shardi
     return DeviceData(*train, *evaluated, tenth, shape, classes, np.zeros(2 * tenth, np.int32))
 
 
-def traced(net: str, lanes: int, precision: str = "float32", sharding: Sharding | None = None) -> Traced:
-    """The programs of one of NETS, batches of 128, Adam."""
+def compiled(net: str, lanes: int, precision: str, target: str) -> jax.stages.Compiled:
+    """Compile the training program of one of NETS, by Adam in batches of 128, for one device of `target`."""
     shape, examples, model = NETS[net]
     train = TrainConfig(batch_size=128, epochs=1, precision=precision)
-    return trace_program(Trial(model, DataConfig("mnist"), train), lanes, shapes(shape, 10, examples, sharding))
-
-
-def compiled(net: str, lanes: int, precision: str, target: str) -> jax.stages.Compiled:
-    """The training program, compiled for one device of `target`."""
-    program = traced(net, lanes, precision, device(target)).train
-    return program.lower(lowering_platforms=(TARGETS[target][0],)).compile()
-
-
-def available(target: str) -> str:
-    """Why programs cannot be compiled for `target`; empty if they can."""
-    with contextlib.suppress(StopIteration):
-        try:
-            device(target)
-        except Exception as error:  # whatever a plugin raises
-            return f"{type(error).__name__}: {error}"
-    return ""
+    traced = trace_program(Trial(model, DataConfig("mnist"), train), lanes, shapes(shape, 10, examples, device(target)))
+    return traced.train.lower(lowering_platforms=(TARGETS[target][0],)).compile()
