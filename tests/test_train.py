@@ -12,6 +12,8 @@ from cnn_jax import data
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.nn.network import CNN
 from cnn_jax.ops import conv as ops
+from cnn_jax.training import position as position_module
+from cnn_jax.training import program as program_module
 from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import epoch_order
 from cnn_jax.training.loss import cross_entropy_of_labels as cross_entropy
@@ -166,6 +168,22 @@ def test_optimizers_do_what_optax_does_and_start_from_zeros(name: str) -> None:
 @pytest.mark.parametrize("most_steps", [1, 3])
 def test_walking_in_pieces_changes_no_bit(trial: Trial, program, on_device, most_steps: int) -> None:  # type: ignore[no-untyped-def]
     assert same(run(program, [trial], on_device), run(program, [trial], on_device, most_steps))
+
+
+def test_steps_in_loops_of_known_length_change_no_bit(trial: Trial, program, on_device, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """As on a GPU: an epoch of four steps is one loop of three and a step left over; in pieces of two no loop is full."""
+    monkeypatch.setitem(program_module.LOOP_UNIT, on_device.platform, 3)
+    in_units = compile_program(trial, 1, on_device)
+    expected = run(program, [trial], on_device)
+    assert same(run(in_units, [trial], on_device), expected)
+    assert same(run(in_units, [trial], on_device, 2), expected)
+
+
+def test_batches_are_drawn_once_for_each_epoch(trial: Trial, program, on_device, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    drawn = []
+    monkeypatch.setattr(position_module, "epoch_order", lambda *args: drawn.append(args[:2]) or epoch_order(*args))
+    run(program, [trial], on_device, 1)
+    assert drawn == [(trial.seed, 0), (trial.seed, 1)]
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
