@@ -82,21 +82,25 @@ def _at(seen: jax.Array, places: Sequence[jax.Array], other: jax.Array) -> jax.A
 
 
 def _conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
-    y = xla.as_written(x, kernel, how.plain) + bias
+    y = xla.as_written(x, kernel, how.plain)
     if how.pool:
-        return _choose(how, _places(y, [size // 2 for size in y.shape[1:3]]))
-    return [jax.nn.relu(y) if how.relu else y]
+        return _choose(how, _places(y, [size // 2 for size in y.shape[1:3]]), bias)
+    return [jax.nn.relu(y + bias) if how.relu else y + bias]
 
 
-def _choose(how: How, places: Sequence[jax.Array]) -> list[jax.Array]:
-    """Maximum of the windows, and which of the four it was: the first of equal values; NaN before all."""
+def _choose(how: How, places: Sequence[jax.Array], bias: jax.Array) -> list[jax.Array]:
+    """Maximum of the windows, and which of the four it was: the first of equal values; NaN before all.
+
+    Bias and relu come after it, on a quarter of the values: neither decreases.
+    """
     best, winner = places[0], jnp.zeros(places[0].shape, jnp.uint8)
     for number, place in enumerate(places[1:], 1):
         wins = (place > best) | ((place != place) & (best == best))
         best, winner = jnp.where(wins, place, best), jnp.where(wins, jnp.uint8(number), winner)
+    y = best + bias
     if not how.relu:
-        return [best, winner]
-    y = jax.nn.relu(best)
+        return [y, winner]
+    y = jax.nn.relu(y)
     return [y, jnp.where(y <= 0, jnp.uint8(DEAD), winner)]
 
 

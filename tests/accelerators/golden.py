@@ -1,11 +1,11 @@
-"""What a training step may cost on each device: `golden.json`, which this command writes anew.
+"""What a training step may cost on each device: `golden.json`, which `make accelerators-golden` writes anew.
 
-make accelerators-golden
+golden.py [WORD ...]     only the cells whose names have all the words, as h100 or resnet20
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,23 @@ def name(net: str, lanes: int, precision: str, target: str) -> str:
     return f"{target} {net} {lanes} {precision}"
 
 
-def recorded() -> Mapping[str, Mapping[str, Any]]:
-    return json.loads(FILE.read_text())
+def recorded() -> dict[str, dict[str, Any]]:
+    return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
-def main() -> None:
-    rows = {}
+def main(words: list[str]) -> None:
     for cell in CELLS:
-        step = Module(programs.compiled(*cell).as_text()).step()
-        rows[name(*cell)] = dataclasses.asdict(step)
-        print(name(*cell), step, flush=True)
-    lines = (f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in rows.items())
+        if set(words) <= set(name(*cell).split()):
+            step = Module(programs.compiled(*cell).as_text()).step()
+            print(name(*cell), step, flush=True)
+            _write(recorded() | {name(*cell): dataclasses.asdict(step)})
+
+
+def _write(rows: dict[str, dict[str, Any]]) -> None:
+    """A line for each cell, so that a change is read in a diff."""
+    lines = (f"  {json.dumps(key)}: {json.dumps(rows[key])}" for key in (name(*cell) for cell in CELLS) if key in rows)
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

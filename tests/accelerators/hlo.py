@@ -57,6 +57,13 @@ def size(shape: str) -> int:
     return sum(_SIZES.get(kind, 4) * math.prod(sizes) for kind, sizes, main in arrays(shape) if main)
 
 
+# Of an H100 SXM, what programs reach: bytes/s from main memory, and from the cache where a kernel's bytes fit in it; operations/s
+# of TF32 and of bfloat16 tensor cores; seconds from the start of a kernel to that of the next in a CUDA graph.
+_MEMORY, _CACHE, _CACHE_BYTES, _START = 2.9e12, 5.5e12, 40e6, 1.5e-6
+_FLOPS = {"f32": 350e12, "bf16": 700e12}
+_TPU_HERTZ = 1.5e9  # v5e
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """A step of training: what runs in the body of the loop over steps.
@@ -68,6 +75,8 @@ class Step:
       products: matrix products, by type.
       scatters: scatter instructions, inside of fusions too.
       cycles: estimated by libtpu; 0 on a GPU.
+      microseconds: a model, not a measurement. Of a TPU its cycles; of an H100 each kernel takes the longest of its bytes, its
+        products and its start.
     """
 
     kernels: int
@@ -76,6 +85,7 @@ class Step:
     products: dict[str, int]
     scatters: int
     cycles: int
+    microseconds: float
 
 
 class Module:
@@ -99,19 +109,24 @@ class Module:
 
     def step(self) -> Step:
         """Counts of the loop's body."""
-        kernels, total, cycles = 0, 0, 0
+        kernels, total, cycles, seconds = 0, 0, 0, 0.0
         kinds: dict[str, collections.Counter[str]] = {"convolution": collections.Counter(), "dot": collections.Counter()}
         scatters = 0
         for times, scope, instruction in self._run(self.loop.attribute("body")):
             kernels += times
-            total += times * self._bytes(scope, instruction)
+            moved, computing = self._bytes(scope, instruction), 0.0
+            total += times * moved
             cycles += times * instruction.cycles
             for inner_scope, inner in self._inside(scope, instruction):
                 scatters += inner.opcode == "scatter"
                 if kind := _kind(inner):
-                    kinds[kind][arrays(inner_scope[inner.operands[0]].shape)[0][0]] += 1
+                    dtype = arrays(inner_scope[inner.operands[0]].shape)[0][0]
+                    kinds[kind][dtype] += 1
+                    computing += _flops(inner, inner_scope) / _FLOPS.get(dtype, _FLOPS["f32"])
+            seconds += times * max(moved / (_CACHE if moved < _CACHE_BYTES else _MEMORY), computing, _START)
         found = {name: dict(sorted(counts.items())) for name, counts in kinds.items()}
-        return Step(kernels, round(total / 1e6, 2), found["convolution"], found["dot"], scatters, cycles)
+        microseconds = round((cycles / _TPU_HERTZ if cycles else seconds) * 1e6, 1)
+        return Step(kernels, round(total / 1e6, 2), found["convolution"], found["dot"], scatters, cycles, microseconds)
 
     def _run(self, name: str, times: int = 1) -> Iterator[tuple[int, dict[str, Instruction], Instruction]]:
         """Instructions that run on their own, with how often, and what stands beside them."""
@@ -178,6 +193,29 @@ def _kind(instruction: Instruction) -> str:
     if instruction.opcode == "convolution" or "cudnn$conv" in target:
         return "convolution"
     return "dot" if instruction.opcode == "dot" or "gemm" in target or "matmul" in target else ""
+
+
+def _flops(instruction: Instruction, scope: dict[str, Instruction]) -> float:
+    """Twice the products of a convolution or matrix product; 0 for a matrix product of a library."""
+    left, right, out = (
+        arrays(shape)[0][1] for shape in (*(scope[name].shape for name in instruction.operands[:2]), instruction.shape)
+    )
+    if instruction.opcode == "dot":
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]+)\}", instruction.attributes)
+        return 2 * math.prod(out) * math.prod(left[int(i)] for i in contracted[1].split(",")) if contracted else 0
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    if not labels:
+        return 0
+    window = re.search(r"size=([\dx]+)", instruction.attributes)
+    taps = math.prod(int(n) for n in window[1].split("x")) if window else 1
+    target = instruction.attribute("custom_call_target")
+    if "BackwardFilter" in target:  # the image, the gradient of the output -> the kernel
+        groups = re.search(r"feature_group_count=(\d+)", instruction.attributes)
+        return 2 * math.prod(right) * taps * left[labels[1].index("f")] / (int(groups[1]) if groups else 1)
+    if "BackwardInput" in target:  # the gradient of the output, the kernel -> the image
+        groups = re.search(r"feature_group_count=(\d+)", instruction.attributes)
+        return 2 * math.prod(left) * taps * out[labels[3].index("f")] / (int(groups[1]) if groups else 1)
+    return 2 * math.prod(out) * taps * right[labels[2].index("i")]
 
 
 def _instruction(found: re.Match[str]) -> Instruction:

@@ -64,13 +64,10 @@ def chapters_net(lanes: int) -> Traced:
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_lanes_of_the_chapters_net_are_one_operation(platform):
-    train, evaluation = check_both(chapters_net(3), platform)
-    # On a GPU nine taps are sums, fused with the pool; elsewhere the lanes are one grouped convolution, and one its gradient.
-    assert train.count("stablehlo.convolution") == (0 if platform == "cuda" else 2)
-    assert evaluation.count("stablehlo.convolution") == (0 if platform == "cuda" else 1)
-    assert train.count("stablehlo.while") == 1  # over the steps; none over the lanes
-    assert "stablehlo.case" not in train
+def test_lanes_are_batched_not_looped_over(platform):
+    train, _ = check_both(chapters_net(3), platform)
+    assert train.count("stablehlo.while") == 1  # over the steps
+    assert "stablehlo.case" not in train  # the platform is known
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
