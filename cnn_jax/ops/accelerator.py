@@ -49,9 +49,10 @@ def function(name: str, how: How, results: Results, levels: Levels, platform: st
         "cnn_jax_conv_kernel_gradient": functools.partial(_kernel_gradient, how, results),
         "cnn_jax_conv_input_gradient": functools.partial(_input_gradient, how, results),
     }
-    if platform == "gpu" and name == "cnn_jax_conv" and how.pool:
+    lanes_on_gpu = platform == "gpu" and len(levels) > 0  # one lane fits the cache, and has fewer kernels as it is
+    if lanes_on_gpu and name == "cnn_jax_conv" and how.pool:
         made[name] = functools.partial(_conv_by_shifts, how)
-    if platform == "gpu" and name == "cnn_jax_conv_kernel_gradient":
+    if lanes_on_gpu and name == "cnn_jax_conv_kernel_gradient":
         if how.pool:
             made[name] = functools.partial(_kernel_gradient_at_winners, how, results)
         elif len(levels) == 1 and all(levels[0][:2]):
@@ -181,12 +182,9 @@ def _conv_by_shifts(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) 
     y = jax.eval_shape(lambda x, kernel: xla.as_written(x, kernel, how.plain), x, kernel)
     size = [n // 2 for n in y.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *how.zeros, (0, 0)))
-    places = [
-        functools.reduce(jnp.add, (_seen_by(how, x, tap, place, size) * kernel[tap] for tap in np.ndindex(*kernel.shape[:-1])))
-        + bias
-        for place in PLACES
-    ]
-    return _choose(how, places)
+    taps = list(np.ndindex(*kernel.shape[:-1]))
+    places = [functools.reduce(jnp.add, (_seen_by(how, x, tap, place, size) * kernel[tap] for tap in taps)) for place in PLACES]
+    return _choose(how, places, bias)
 
 
 def _kernel_gradient_at_winners(

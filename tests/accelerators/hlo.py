@@ -57,8 +57,8 @@ def size(shape: str) -> int:
     return sum(_SIZES.get(kind, 4) * math.prod(sizes) for kind, sizes, main in arrays(shape) if main)
 
 
-# Of an H100 SXM, what programs reach: bytes/s from main memory, and from the cache where a kernel's bytes fit in it; operations/s
-# of TF32 and of bfloat16 tensor cores; seconds from the start of a kernel to that of the next in a CUDA graph.
+# Of an H100 SXM, what programs reach: bytes/s from main memory, and from the cache where a kernel's bytes fit in it;
+# operations/s of TF32 and of bfloat16 tensor cores; seconds from the start of a kernel to that of the next in a CUDA graph.
 _MEMORY, _CACHE, _CACHE_BYTES, _START = 2.9e12, 5.5e12, 40e6, 1.5e-6
 _FLOPS = {"f32": 350e12, "bf16": 700e12}
 _TPU_HERTZ = 1.5e9  # v5e
