@@ -67,7 +67,6 @@ def chapters_net(lanes: int) -> Traced:
 def test_lanes_are_batched_not_looped_over(platform):
     train, _ = check_both(chapters_net(3), platform)
     assert train.count("stablehlo.while") == 1  # over the steps
-    assert "stablehlo.case" not in train  # the platform is known
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
