@@ -1,6 +1,5 @@
 """Compiled programs of a bucket of trials, and the data set in the device's memory."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from cnn_jax import zoo
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.description import describe
 from cnn_jax.ops import conv as ops
+from cnn_jax.training.compilation import Options, compile_once, options_for
 from cnn_jax.training.components import Components, components
 from cnn_jax.training.loop import eval_batches, over_lanes, steps_per_epoch, train_steps
 from cnn_jax.training.step import create_train_state, variables_of
@@ -162,34 +162,21 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
     """Trace and compile, for the devices of `data`."""
     start = time.perf_counter()
     traced = trace_program(trial, lanes, data)
-    options = _compiler_options(trial, data)
-    train, evaluate = (_compile(program.lower(), options) for program in (traced.train, traced.evaluate))
+    lowered = {"train": traced.train.lower(), "evaluate": traced.evaluate.lower()}
+    name = repr((trial.static, lanes, data.input_shape, len(data.train_labels)))
+    compiled = compile_once(lowered, _compiler_options(trial, data), name)
+    train, evaluate = compiled["train"], compiled["evaluate"]
     return Program(traced.model, traced.setup, lanes, train, evaluate, traced.eval_batches, time.perf_counter() - start)
 
 
-# Multiply-accumulates of training, forward only, below which a program is compiled quickly: some seconds of one core.
-_SHORT = 1e11
-
-
-def _compiler_options(trial: Trial, data: DeviceData) -> dict[str, Any]:
-    """Settings of XLA for a program. A function of the trial alone, so that its numbers are too.
-
-    Without its MLIR emitters XLA's CPU compiler takes half the time, 0.8 s in place of 1.4, and its own code runs
-    slower. That is worth it for a short training of a network whose layers are all in C: 0 to 9 % of its time.
-    """
+def _compiler_options(trial: Trial, data: DeviceData) -> Options:
+    """Settings of XLA for the programs of a trial."""
     spec = zoo.spec(trial.model, data.input_shape, data.num_classes)
-    if implementation(data) != "native" or not isinstance(spec, tuple) or not all(layer.compiled_in_c for layer in spec):
+    in_c = isinstance(spec, tuple) and all(layer.compiled_in_c for layer in spec)
+    if implementation(data) != "native" or not in_c:
         return {}
-    work = describe(trial.model, data.input_shape, data.num_classes).macs * len(data.train_labels) * trial.train.epochs
-    return {"xla_cpu_use_fusion_emitters": False} if work < _SHORT else {}
-
-
-def _compile(lowered: jax.stages.Lowered, options: dict[str, Any]) -> Callable:
-    """Compiles with those options, or without them under an XLA that does not know them."""
-    if options:
-        with contextlib.suppress(RuntimeError):
-            return lowered.compile(compiler_options=options)
-    return lowered.compile()
+    macs = describe(trial.model, data.input_shape, data.num_classes).macs
+    return options_for(macs * len(data.train_labels) * trial.train.epochs)
 
 
 def implementation(data: DeviceData) -> str:
