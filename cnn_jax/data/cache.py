@@ -5,7 +5,6 @@ CACHE/NAME-HASH.lock                     held by the process that is writing it
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnn_jax import cache_folder
+from cnn_jax import cache_folder, locks
 from cnn_jax.errors import UsageError
 
 FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone
@@ -46,10 +45,8 @@ def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, 
         return found
     with _writing(folder):
         cache_folder.create(folder)
-        lock = os.open(home.with_name(home.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        with _writing(folder):
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process dies
+        lock = locks.acquire(home.with_name(home.name + ".lock"))
+    with contextlib.closing(lock):
         if found := _open(home, verify):  # made by another process while this one waited
             return found
         made = make()
@@ -58,8 +55,6 @@ def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, 
         if found := _open(home, verify=False):
             return found
         raise UsageError(f"the image cache {home} was damaged while it was written: set CNN_JAX_CACHE to another folder")
-    finally:
-        os.close(lock)
 
 
 def find(folder: Path, label: str, identity: Any) -> Entry | None:

@@ -7,13 +7,14 @@ trials have devices. Runs that see different folders of temporary files (contain
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
+
+from cnn_jax import locks
 
 SHARERS = 4  # runs on one core that are counted; further ones share it uncounted
 
@@ -70,7 +71,7 @@ _claims = Claims()  # of a process that has no parent to share out the cores
 class _Core:
     number: int
     holders: int  # others
-    lock: IO[str] | None  # ours; None where files cannot be locked, or too many hold the core
+    lock: BinaryIO | None  # ours; None where files cannot be locked, or too many hold the core
 
     def release(self) -> None:
         if self.lock:
@@ -82,14 +83,10 @@ def _probe(number: int) -> _Core:
     core = _Core(number, 0, None)
     for place in range(SHARERS):
         with contextlib.suppress(OSError):
-            file = open(_folder() / f"core-{number}-{place}", "a")  # noqa: SIM115 (closing it releases the lock)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            file = locks.acquire(_folder() / f"core-{number}-{place}", wait=False)
+            if file is None:
                 core.holders += 1
-                file.close()
-                continue
-            if core.lock:
+            elif core.lock:
                 file.close()
             else:
                 core.lock = file
@@ -99,14 +96,9 @@ def _probe(number: int) -> _Core:
 @contextlib.contextmanager
 def _probing() -> Iterator[None]:
     """Lets one process at a time probe: it holds every core for a moment."""
-    try:
-        file = open(_folder() / "probing", "a")  # noqa: SIM115
-    except OSError:
-        yield
-        return
-    with file:
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.enter_context(contextlib.closing(locks.acquire(_folder() / "probing")))
         yield
 
 

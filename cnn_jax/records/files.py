@@ -8,7 +8,9 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
+from cnn_jax import locks
 from cnn_jax.errors import UsageError
 
 
@@ -107,20 +109,19 @@ def locked(dir: Path) -> Iterator[None]:
     if not is_local(dir):
         yield
         return
-    import fcntl
-
+    path = dir / "lock"
     with reporting(dir):
         dir.mkdir(parents=True, exist_ok=True)
-        file = open(dir / "lock", "ab+", buffering=0)  # noqa: SIM115 (closed below, which lets go of the lock)
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = " ".join(file.read(200).decode(errors="replace").split())
-            raise UsageError(f"--out: {dir} is in use by {holder or 'another process'}: wait, or name another folder") from None
-        except OSError:
-            pass
+            file = locks.acquire(path, wait=False, mode=0o666)
+        except OSError as error:
+            if error.errno not in locks.UNSUPPORTED:
+                raise
+            file = cast(BinaryIO, path.open("ab+", buffering=0))
+        if file is None:
+            holder = " ".join(path.read_bytes()[:200].decode(errors="replace").split())
+            raise UsageError(f"--out: {dir} is in use by {holder or 'another process'}: wait, or name another folder")
+    with file:
         with reporting(dir):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())

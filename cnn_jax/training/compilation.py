@@ -1,15 +1,15 @@
 """Compilation of the programs of a bucket: settings of XLA, and one compilation per program and machine."""
 
 import contextlib
-import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
 
-Options = Mapping[str, bool | int | str]
+from cnn_jax import locks
+
+Options = Mapping[str, str | bool]
 
 # Multiply-accumulates of training, forward only, below which a program is compiled quickly: some seconds of one core.
 _SHORT = 1e11
@@ -67,24 +67,12 @@ def _locked(name: str, wait: bool) -> Iterator[bool]:
         return
     number = int(hashlib.sha256(name.encode()).hexdigest(), 16) % _LOCKS
     try:
-        file = os.open(folder / f"compiling-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = locks.acquire(folder / f"compiling-{number}.lock", wait=wait)
     except OSError:
         yield True
         return
-    try:
-        yield _flock(file, wait)
-    finally:
-        os.close(file)  # which releases the lock
-
-
-def _flock(file: int, wait: bool) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # some mounted folders have no locks
-        return True
-    return True
+    with file or contextlib.nullcontext():
+        yield file is not None
 
 
 def _cache_folder() -> Path | None:

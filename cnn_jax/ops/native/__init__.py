@@ -15,7 +15,6 @@ Environment:
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -29,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cnn_jax import cache_folder
+from cnn_jax import cache_folder, locks
 
 _SOURCES = ("conv.c", "lanes.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
@@ -105,8 +104,7 @@ def _processor() -> str:
 @contextlib.contextmanager
 def _locked(folder: Path, key: str) -> Iterator[None]:
     cache_folder.create(folder)
-    with open(folder / f"{key}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process dies
+    with contextlib.closing(locks.acquire(folder / f"{key}.lock")):
         yield
 
 

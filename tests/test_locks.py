@@ -1,0 +1,27 @@
+"""Locks between processes (cnn_jax/locks.py)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cnn_jax import locks
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    with locks.acquire(tmp_path / "lock"):
+        assert locks.acquire(tmp_path / "lock", wait=False) is None
+    again = locks.acquire(tmp_path / "lock", wait=False)
+    assert again is not None
+    again.close()
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    code = "import sys, time; from pathlib import Path; from cnn_jax import locks; file = locks.acquire(Path(sys.argv[1]));"
+    code += "print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert locks.acquire(tmp_path / "lock", wait=False) is None
+        process.kill()
+    with locks.acquire(tmp_path / "lock"):
+        pass
