@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cnn_jax import report, stats
+from cnn_jax import cli, report, stats
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
-from cnn_jax.report import answer, plots, svg, table, tensorboard
+from cnn_jax.report import answer, plots, svg, table
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from tests import synthetic
 
@@ -314,36 +314,32 @@ def test_a12_trials_that_both_folders_hold_count_once(tmp_path):
     assert {r["test_loss"] for r in sweep.records} == {0.12}
 
 
-def test_checksum_of_event_files():
-    assert tensorboard.crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
-    assert tensorboard.crc32c(bytes(32)) == 0x8A9136AA  # RFC 3720, B.4
-
-
-def test_masked_checksum_of_event_files():
-    masked = struct.unpack("<I", tensorboard._masked(b"123456789"))[0]
-    rotated = (masked - 0xA282EAD8) % 2**32  # unmasking as LevelDB's crc32c.h has it
-    assert (rotated >> 17 | rotated << 15) % 2**32 == 0xE3069283
-
-
 def test_event_files_hold_the_history(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
     record = synthetic.sweep(filters=(8,), kernels=(3,), seeds=1)[0]
     record["history"] = [{"epoch": 300, "val_accuracy": 0.5, "val_loss": None}]
     folder = report.write_tensorboard(synthetic.folder(tmp_path, [record]))
     (path,) = folder.rglob("events.out.tfevents.*")
-    data = path.read_bytes()
-    frames = []
-    while data:
+    data, events = path.read_bytes(), []
+    while data:  # TFRecords: length, checksum of it, the event, checksum of that
         (length,) = struct.unpack("<Q", data[:8])
-        assert data[8:12] == tensorboard._masked(data[:8])
-        frames.append(data[12 : 12 + length])
-        assert data[12 + length : 16 + length] == tensorboard._masked(frames[-1])
+        events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
-    head, scalar = frames
-    assert head[9:] == b"\x1a\x0dbrain.Event:2"
-    # step 300 as a varint; then a summary of one value: its tag and a 32-bit float.
-    assert scalar[9:] == b"\x10\xac\x02" + b"\x2a\x15" + b"\x0a\x13" + b"\x0a\x0cval_accuracy" + b"\x15" + struct.pack(
-        "<f", 0.5
-    )
+    head, scalar = events
+    assert head.file_version == "brain.Event:2"
+    assert (scalar.step, len(scalar.summary.value)) == (300, 1)
+    assert (scalar.summary.value[0].tag, scalar.summary.value[0].simple_value) == ("val_accuracy", 0.5)
+
+
+def test_tensorboard_without_tensorboardx_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert cli.launch(["launch.py", "--tensorboard", "--out=out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--tensorboard: tensorboardX is not available" in line
+    assert line.endswith("pip install tensorboardX")
+    assert not list(tmp_path.iterdir())
 
 
 def test_pareto_front_by_hand():

@@ -14,6 +14,7 @@ from cnn_jax.console import Console
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes import names
 from cnn_jax.records import store
+from cnn_jax.report import tensorboard
 from cnn_jax.sweep import plan
 from cnn_jax.trial import Trial
 
@@ -87,6 +88,9 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
     max_seeds = flags.one(values, "max_seeds", sweep.positive_int, 30)
     if resolve is None and values.max_seeds is not None:
         raise UsageError("--max_seeds: is where --resolve stops, which is not given")
+
+    if values.tensorboard:
+        tensorboard.check_available()
 
     trials = experiments.trials(experiment, request)
     if iso:

@@ -150,7 +150,12 @@ def compare(a: str | Path, b: str | Path, console: Console | None = None) -> Non
 
 
 def write_tensorboard(dir: str | Path) -> Path:
-    """Write every trial's learning curve as TensorBoard event files under DIR/tensorboard, and return that folder."""
+    """Write every trial's learning curve as TensorBoard event files under DIR/tensorboard, and return that folder.
+
+    Raises:
+      UsageError: tensorboardX is not installed.
+    """
+    tensorboard.check_available()
     out = store.folder(dir) / "tensorboard"
     tensorboard.write(store.read(dir), out)
     return out
