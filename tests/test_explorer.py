@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from cnn_jax import nn, report
+from cnn_jax import lowering, nn, report
 from cnn_jax.data.normalization import Normalization
 from cnn_jax.nn.network import CNN
 from cnn_jax.records import store
 from cnn_jax.report import explorer
-from cnn_jax.report.explorer import forward, lowering, packing
+from cnn_jax.report.explorer import forward, packing
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.models import PUBLISHED_FOR
 from cnn_jax.zoo.resolve import spec as network_of
@@ -66,6 +66,10 @@ def trained(spec, shape, seed=0):
     return flat
 
 
+def lowered(spec, shape, variables):
+    return lowering.fold(lowering.lower(spec, shape, variables))
+
+
 def logits_and_features(spec, variables, images):
     logits, features = CNN(spec).apply(traverse_util.unflatten_dict(variables, sep="/"), jnp.asarray(images))
     return np.asarray(logits), {name: np.asarray(value) for name, value in features.items()}
@@ -75,7 +79,7 @@ def in_page(cases, tmp_path, bytes=4):
     """(logits, features) of each case (spec, variables, image) by the page's own forward pass."""
     data = []
     for spec, variables, image in cases:
-        packed = packing.pack(lowering.lower(spec, image.shape, variables), bytes)
+        packed = packing.pack(lowered(spec, image.shape, variables), bytes)
         data.append({"steps": packed.steps, "parameters": packed.parameters, "shape": image.shape, "x": image.ravel().tolist()})
     script = """
     const out = CASES.map(({ steps, parameters, shape, x }) => {
@@ -93,7 +97,7 @@ def in_page(cases, tmp_path, bytes=4):
 def check(cases, tmp_path, tolerance=1e-4):
     for spec, variables, image in cases:  # the report's own forward pass
         right = logits_and_features(spec, variables, image[None])[0]
-        found = forward.run(lowering.lower(spec, image.shape, variables), image[None])
+        found = forward.run(lowered(spec, image.shape, variables), image[None])
         np.testing.assert_allclose(found, right, atol=tolerance * max(1.0, float(np.abs(right).max())), rtol=0)
     for (spec, variables, image), (logits, features) in zip(cases, in_page(cases, tmp_path), strict=True):
         right, named = logits_and_features(spec, variables, image[None])
@@ -361,7 +365,7 @@ def test_half_precision_is_used_where_room_is_short_and_no_answer_changes(tmp_pa
     short = cells()
     assert [cell["bytes"] for cell in short.values()] == [2, 2, 2]
     for trial in trials:
-        ops = lowering.lower(found[trial.id][0], SHAPE, found[trial.id][1])
+        ops = lowered(found[trial.id][0], SHAPE, found[trial.id][1])
         assert short[trial.id]["parameters"] == packing.pack(ops, 2).parameters
     # A network whose answers change keeps single precision, or has no place.
     monkeypatch.setattr(explorer, "_same_answers", lambda *arguments: False)
@@ -372,10 +376,10 @@ def test_half_precision_is_used_where_room_is_short_and_no_answer_changes(tmp_pa
 def test_a_network_on_the_edge_between_two_answers_is_not_halved():
     spec = (nn.Flatten(), nn.Dense(2, use_bias=False))
     kernel = np.array([[1.0, 1.0002]], np.float32)  # both are 1.0 in half precision
-    ops = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": kernel})
+    ops = lowered(spec, (1, 1, 1), {"params/dense1/kernel": kernel})
     record = {"data": {}, "config": {"data": {}}}
     assert not explorer._same_answers(ops, record, np.full((1, 1, 1, 1), 255, np.uint8))
-    clear = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": np.array([[1.0, 1.3]], np.float32)})
+    clear = lowered(spec, (1, 1, 1), {"params/dense1/kernel": np.array([[1.0, 1.3]], np.float32)})
     assert explorer._same_answers(clear, record, np.full((1, 1, 1, 1), 255, np.uint8))
 
 
