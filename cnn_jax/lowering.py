@@ -27,8 +27,7 @@ class Op:
     """An operation of a forward pass.
 
     Attributes:
-        kind: One of 'conv', 'conv_transpose', 'dense', 'max_pool', 'avg_pool', 'global_max', 'global_avg', 'batch_norm', 'norm',
-            'activation', 'dropout', 'flatten', 'residual', 'branch', 'pad_channels', 'subsample', 'rbf'; after `fold` 'affine'.
+        kind: What is computed; `_MAKERS` says which layers are of which kind. 'affine' comes from `fold` alone.
         name: Of the layer, as its features are called.
         shape: Of the output for one image.
         settings: What the operation needs besides arrays.
@@ -80,7 +79,9 @@ def fold(ops: Sequence[Op]) -> tuple[Op, ...]:
 def _affine(op: Op) -> dict[str, np.ndarray]:
     """Factor and shift per channel of a batch norm with its running statistics."""
     mean, var = op.arrays["mean"], op.arrays["var"]
-    slope = op.arrays.get("scale", np.ones_like(var)).astype(np.float64) / np.sqrt(var.astype(np.float64) + op.settings["epsilon"])
+    slope = op.arrays.get("scale", np.ones_like(var)).astype(np.float64) / np.sqrt(
+        var.astype(np.float64) + op.settings["epsilon"]
+    )
     shift = op.arrays.get("bias", np.zeros_like(mean)) - mean * slope
     return {"slope": slope.astype(np.float32), "shift": shift.astype(np.float32)}
 

@@ -79,7 +79,12 @@ def test_one_list_of_requirements_and_one_version() -> None:
     assert set(project["project"]["dynamic"]) == {"version", "dependencies", "optional-dependencies"}
     hook = project["tool"]["hatch"]["metadata"]["hooks"]["requirements_txt"]
     assert hook["files"] == ["requirements.txt"]
-    features = {"ray", "slurm", "imports"}  # what an optional requirement serves; the other files are for tests and benchmarks
+    features = {
+        "ray",
+        "slurm",
+        "imports",
+        "export",
+    }  # what an optional requirement serves; the other files are for tests and benchmarks
     assert hook["optional-dependencies"] == {name: [f"requirements-{name}.txt"] for name in features}
     places = [text, *(path.read_text() for path in (ROOT / "cnn_jax").rglob("*.py")), (ROOT / "CITATION.cff").read_text()]
     assert sum(place.count(f'"{cnn_jax.__version__}"') for place in places) == 1
@@ -87,7 +92,7 @@ def test_one_list_of_requirements_and_one_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-ray.txt", "requirements-slurm.txt", "requirements-imports.txt"]
+    "name", ["requirements.txt", *(f"requirements-{name}.txt" for name in ("ray", "slurm", "imports", "export"))]
 )
 def test_requirements_are_lower_bounds(name: str) -> None:
     lines = [line.partition("#")[0].partition(";")[0].strip() for line in (ROOT / name).read_text().splitlines()]

@@ -13,10 +13,10 @@ import numpy as np
 from cnn_jax import stats, zoo
 from cnn_jax.data.normalization import Normalization
 from cnn_jax.errors import UsageError
+from cnn_jax.lowering import NotLowered, Op, fold, lower
 from cnn_jax.records import store
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.explorer import forward, static
-from cnn_jax.lowering import NotLowered, Op, fold, lower
 from cnn_jax.report.explorer.packing import halved, pack, values
 from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import MODELS
