@@ -16,6 +16,7 @@ import numpy as np
 from cnn_jax import data
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.errors import UsageError
+from cnn_jax.export import formats
 from cnn_jax.export.exportable import Exportable
 from cnn_jax.export.write import Exported, export
 from cnn_jax.nn.init import initial_variables
@@ -129,8 +130,17 @@ class TrainedNetwork:
 
     def export(self, path: str | os.PathLike, format: str | None = None) -> Exported:
         """Write the network as a file for another program; arguments and errors as in `cnn_jax.export.write.export`."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(Exportable)}
-        return export(Exportable(**fields), path, format)
+        network = self
+        if formats.format_of(format, path) != "jax_export" and isinstance(self.model, CNN) and self.model.dtype is not None:
+            # Other programs compute in float32, whatever the training computed in.
+            network = TrainedNetwork(
+                self.model.clone(dtype=None), self.variables, self.input_shape, self.num_classes, self.normalization
+            )
+        exportable = Exportable(
+            self.model, self.variables, self.input_shape, self.num_classes, self.normalization, network.logits,
+            self.class_names, self.trial, self.record,
+        )  # fmt: skip
+        return export(exportable, path, format)
 
     def inputs(self, images: Any) -> Any:
         """Convert images to inputs of the network.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -33,6 +33,7 @@ class Exportable:
       input_shape: (*S, C) of an image.
       num_classes: K.
       normalization: what converts uint8 images to inputs.
+      logits: computes logits (N, K) of uint8 images (N, *S, C), as a file must.
       class_names: of the logits; empty where they are not known.
       trial: the trial that was trained, if it was one.
       record: its record.
@@ -43,6 +44,7 @@ class Exportable:
     input_shape: tuple[int, ...]
     num_classes: int
     normalization: Normalization
+    logits: Callable[[np.ndarray], np.ndarray]
     class_names: tuple[str, ...] = ()
     trial: Trial | None = None
     record: Record | None = None
@@ -51,11 +53,6 @@ class Exportable:
     def spec(self) -> Spec | None:
         """Layer specs with their names; None for a linen module that is not a `CNN`."""
         return named(self.model.spec) if isinstance(self.model, CNN) else None
-
-    @property
-    def float32_model(self) -> nn.Module:
-        """The module computing in float32, as exported operations do whatever the training computed in."""
-        return self.model.clone(dtype=None) if isinstance(self.model, CNN) else self.model
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
