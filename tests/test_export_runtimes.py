@@ -3,7 +3,11 @@
 Files are read as their users read them, and none of the code that wrote them runs.
 """
 
+import dataclasses
 import importlib.util
+import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +19,7 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Normalization
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import PADDINGS
-from cnn_jax.trial import ModelConfig
+from cnn_jax.trial import ModelConfig, Trial
 from cnn_jax.zoo.models import MODELS
 from cnn_jax.zoo.resolve import options
 from cnn_jax.zoo.resolve import spec as spec_of_model
@@ -167,3 +171,90 @@ def test_no_padding_mode_of_the_zoo_is_left_out():
     assert {padding for _, padding in ZOO} == {*PADDINGS, None}
     assert {name for name, _ in ZOO} == set(MODELS)
     assert len(ZOO) > 100
+
+
+# ------------------------------------------------------------------------------------------------------------------- Keras
+
+
+KERAS_HAS = {
+    nn.Conv, nn.DepthwiseConv, nn.SeparableConv, nn.ConvTranspose, nn.MaxPool, nn.AvgPool, nn.GlobalMaxPool, nn.GlobalAvgPool,
+    nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Activation, nn.Dropout, nn.Flatten, nn.Dense, nn.Residual, nn.Branch,
+    nn.PadChannels,
+}  # fmt: skip
+
+
+def test_keras_has_every_kind_of_layer_but_those_of_lenet(tmp_path):
+    cases = every_kind_of_layer()
+    kinds = [{type(layer) for layer in nn.flat(spec)} for spec, _ in cases]
+    plain = [
+        (spec, shape)
+        for (spec, shape), kind in zip(cases, kinds, strict=True)
+        if kind <= KERAS_HAS and all(getattr(layer, "padding_mode", "zeros") == "zeros" for layer in nn.flat(spec))
+    ]
+    refused = (nn.ConvTranspose(6, (3, 2), 2, "same", groups=2, activation="relu"), nn.MaxPool(3, 2, "same", 2))
+    plain = [(spec, shape) for spec, shape in plain if not set(spec) & set(refused)]
+    check(side_by_side(plain), tmp_path, [".keras"])
+    shown = {type(layer) for spec, _ in plain for layer in nn.flat(spec)} | {nn.DepthwiseConv, nn.SeparableConv}
+    assert shown == KERAS_HAS
+    more = [(nn.DepthwiseConv(3, 2, 2, "same"),), (nn.SeparableConv(6, 3, 2, 1, "full", activation="tanh"),)]
+    check(side_by_side([((*head, nn.Flatten(), nn.Dense(4)), (8, 8, 2)) for head in more]), tmp_path, [".keras"])
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        *((nn.Conv(4, 3, padding="same", padding_mode=mode), f"padding mode '{mode}'") for mode in nn.PADDING_MODES[1:]),
+        (nn.Conv(4, 3, 2, dilation=2), "convolution with strides and dilation"),
+        (nn.ConvTranspose(4, 3, groups=2), "transposed convolution with groups"),
+        (nn.MaxPool(2, dilation=2), "pooling with dilation"),
+        (nn.MaxPool(3, padding=1), "pooling with padding"),
+        (nn.Subsample(2), "layer of kind subsample"),
+    ],
+)
+def test_keras_refuses_what_it_does_not_have(layer, what, tmp_path):
+    with pytest.raises(UsageError, match=rf"^--format=keras: model CNN: layer '\w+': Keras has no {what}"):
+        network_of((layer, nn.Flatten(), nn.Dense(3)), (9, 9, 2)).export(tmp_path / "network.keras")
+    assert not list(tmp_path.iterdir())
+
+
+# The same zeros on both sides, in Keras a layer of zeros before the convolution; asymmetric ones are Keras's own 'same'.
+@pytest.mark.parametrize("name", ["simple_convnet", "lenet5_dense", "resnet20", "nin", "convmixer", "mnist_m3"])
+def test_models_of_the_zoo_in_keras(name, tmp_path):
+    check(network_of(*spec_of(name, None)), tmp_path, [".keras"])
+
+
+# ----------------------------------------------------------------------------------------------------------- documentation
+
+
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (Path(__file__).resolve().parents[1] / "docs" / "export.md").read_text()
+    examples = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    trial = Trial(ModelConfig("cnn", (4,), (3,), (1,), "valid", "relu"))
+    network = network_of(spec_of_model(trial.model, (8, 8, 1), 10), (8, 8, 1))
+    network = dataclasses.replace(network, trial=trial, class_names=tuple("0123456789"))
+    for suffix in (*RUNTIMES, ".jax", ".safetensors"):
+        network.export(f"network{suffix}")
+    images = images_of(network)
+    for example in examples:
+        exec(compile(example, "export.md", "exec"), {"images": images})
+    assert len(examples) == 5
+    assert capsys.readouterr().out.count("4, 10") == 5
+
+
+def test_metadata_say_what_the_network_is(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    names = ('it"s', "a\\b\n", "ü", *"3456789")
+    trial = Trial(ModelConfig("cnn", (4,), (3,), (1,), "valid", "relu"))
+    network = network_of(spec_of_model(trial.model, (8, 8, 1), 10), (8, 8, 1))
+    network = dataclasses.replace(network, trial=trial, class_names=names)
+    graph = onnx.load(network.export(tmp_path / "network.onnx").paths[-1])
+    found = {entry.key: entry.value for entry in graph.metadata_props}
+    about = imported(network.export(tmp_path / "network.py").paths[-1]).ABOUT
+    for metadata in (found, about):
+        assert (metadata["trial"], metadata["model"], metadata["dataset"]) == (trial.id, "cnn", "digits")
+        assert Trial.from_json(metadata["settings"]) == trial
+        assert "uint8 0 to 255" in metadata["input"]
+    assert tuple(json.loads(found["class_names"])) == tuple(about["class_names"]) == names
+    assert {opset.version for opset in graph.opset_import} == {17}
