@@ -50,8 +50,9 @@ def export(words: Sequence[str]) -> int:
     with store.reporting(out.parent):
         written = network.export(out, format)
     console = Console()
-    listed = ", ".join(f"{path} ({path.stat().st_size / 1e6:.2f} MB)" for path in reversed(written.paths))
-    console.print(f"trial {network.trial.id}: {listed}", soft_wrap=True)
+    console.print(f"trial {network.trial.id}:", soft_wrap=True)
+    for path in reversed(written.paths):
+        console.print(f"{path} ({path.stat().st_size / 1e3:,.0f} kB)", soft_wrap=True)
     if written.difference is not None:
         console.print(f"run and compared: logits differ from JAX's by {written.difference:.0e} at most")
     elif format == "onnx":
