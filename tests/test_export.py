@@ -161,7 +161,7 @@ class Linen(flax.linen.Module):
     @flax.linen.compact
     def __call__(self, x, train=False):
         if self.whole_batches:
-            assert len(x) % 2 == 0
+            x = x / len(x)  # which has no value for a symbolic size
         return flax.linen.Dense(3)(x.reshape(x.shape[0], -1)), {}
 
 
@@ -194,7 +194,7 @@ class Doubled(nn.Layer):
 @pytest.mark.parametrize("name", ["network.onnx", "network.py", "network.keras"])
 def test_a_layer_of_a_fork_is_refused_with_its_name(name: str, tmp_path: Path, monkeypatch) -> None:
     for package in ("onnx", "torch", "keras"):
-        monkeypatch.setitem(sys.modules, package, sys)  # there, and not used
+        monkeypatch.setitem(sys.modules, package, None)  # not looked for
     network = TrainedNetwork.from_model((nn.Flatten(), Doubled(), nn.Dense(3)), (4, 4, 1), 3)
     with pytest.raises(
         UsageError, match="layer 'doubled1': Doubled is not one of this package's layers: use format safetensors"
@@ -208,7 +208,7 @@ def test_a_layer_of_a_fork_is_refused_with_its_name(name: str, tmp_path: Path, m
 
 def test_the_command_writes_into_the_folder_of_the_sweep(sweep: Path, network: TrainedNetwork) -> None:
     pytest.importorskip("safetensors", reason="NO SAFETENSORS: pip install safetensors")
-    status, out, err = launch(["export", str(sweep), network.trial.id[:20], "--format=safetensors"])
+    status, out, err = launch(["export", str(sweep), network.trial.id, "--format=safetensors"])
     path = sweep / "export" / f"{network.trial.id}.safetensors"
     assert (status, err) == (0, "")
     assert str(path) in out

@@ -20,10 +20,10 @@ OPSET, IR_VERSION = 17, 8
 
 def files(network: Exportable) -> Files:
     """A graph from 'image', uint8 (batch, H, W, C), to 'logits', float32 (batch, K). It passes the checker of onnx."""
-    onnx = require("onnx", FORMAT)
+    ops, onnx = network.ops, require("onnx", FORMAT)
     graph = Graph(onnx)
     x = _input(graph, network.normalization, network.input_shape)
-    x, _ = emit(graph, network.ops, x, network.input_shape)
+    x, _ = emit(graph, ops, x, network.input_shape)
     graph.nodes.append(onnx.helper.make_node("Identity", [x], ["logits"], name="logits"))
     types = onnx.TensorProto
     image = onnx.helper.make_tensor_value_info("image", types.UINT8, ["batch", *network.input_shape])

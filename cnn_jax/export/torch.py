@@ -62,9 +62,9 @@ def load(weights=Path(__file__).with_suffix(".pt")):
 
 def files(network: Exportable) -> Files:
     """Weights, and the code of a module from images, uint8 (N, C, H, W), to logits (N, K)."""
-    torch = require("torch", FORMAT)
     code = Code()
     emit(code, network.ops, "x", network.input_shape)
+    torch = require("torch", FORMAT)
     height, width, channels = network.input_shape
     about = network.about(network.input_text(channels, height, width))
     decoded = about | {name: json.loads(about[name]) for name in ("class_names", "normalization", "input_shape")}
