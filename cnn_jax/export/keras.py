@@ -91,7 +91,7 @@ class _Build:
 
     def run(self, ops: Sequence[Op], x: Any, shape: Shape) -> tuple[Any, Shape]:
         for op in ops:
-            x = _MAKERS[op.kind](self, op, x, shape) if op.kind in _MAKERS else self.refuse(op, f"a layer of kind {op.kind}")
+            x = _MAKERS[op.kind](self, op, x, shape) if op.kind in _MAKERS else self.refuse(op, f"layer of kind {op.kind}")
             shape = op.shape
         return x, shape
 
