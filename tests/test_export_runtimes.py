@@ -191,7 +191,11 @@ def test_keras_has_every_kind_of_layer_but_those_of_lenet(tmp_path):
         for (spec, shape), kind in zip(cases, kinds, strict=True)
         if kind <= KERAS_HAS and all(getattr(layer, "padding_mode", "zeros") == "zeros" for layer in nn.flat(spec))
     ]
-    refused = (nn.ConvTranspose(6, (3, 2), 2, "same", groups=2, activation="relu"), nn.MaxPool(3, 2, "same", 2))
+    refused = (
+        nn.ConvTranspose(6, (3, 2), 2, "same", groups=2, activation="relu"),
+        nn.ConvTranspose(6, 3, 2, "valid", 1),
+        nn.MaxPool(3, 2, "same", 2),
+    )
     plain = [(spec, shape) for spec, shape in plain if not set(spec) & set(refused)]
     check(side_by_side(plain), tmp_path, [".keras"])
     shown = {type(layer) for spec, _ in plain for layer in nn.flat(spec)} | {nn.DepthwiseConv, nn.SeparableConv}
@@ -206,6 +210,7 @@ def test_keras_has_every_kind_of_layer_but_those_of_lenet(tmp_path):
         *((nn.Conv(4, 3, padding="same", padding_mode=mode), f"padding mode '{mode}'") for mode in nn.PADDING_MODES[1:]),
         (nn.Conv(4, 3, 2, dilation=2), "convolution with strides and dilation"),
         (nn.ConvTranspose(4, 3, groups=2), "transposed convolution with groups"),
+        (nn.ConvTranspose(4, 3, 2, output_padding=1), "transposed convolution with this output padding"),
         (nn.MaxPool(2, dilation=2), "pooling with dilation"),
         (nn.MaxPool(3, padding=1), "pooling with padding"),
         (nn.Subsample(2), "layer of kind subsample"),
