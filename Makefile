@@ -1,5 +1,6 @@
 # make sweep   the default sweep, on scikit-learn's digits      make test    the quick tests
 # make check   lint, types and format                           make bench   ours against PyTorch, Keras and a plain Flax loop
+# make test-export   exported files in onnxruntime, PyTorch and Keras
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
 # make package   the wheel, tried in a new environment          make notebooks   top to bottom, in new environments
 # make accelerators   lowers and compiles training for GPU and TPU, without one
@@ -8,16 +9,16 @@ PYTHON ?= python3
 VENV := .venv
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean accelerators accelerators-golden
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean accelerators accelerators-golden test-export
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not trackers and not accelerators" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not trackers and not accelerators and not export" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook and not trackers and not accelerators" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook and not trackers and not accelerators and not export" $(ARGS)
 
 # Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
 chaos: $(VENV)/.ready-dev
@@ -31,10 +32,14 @@ test-ray: .venv-ray/.ready
 test-trackers: .venv-trackers/.ready
 	.venv-trackers/bin/python -m pytest -m trackers tests/test_trackers.py $(ARGS)
 
+# Exported networks, run by onnxruntime, PyTorch, Keras and jax.export: logits equal those of JAX.
+test-export: .venv-export/.ready
+	.venv-export/bin/python -m pytest -n auto --dist worksteal -m "export or not slow" tests/test_export.py tests/test_export_runtimes.py $(ARGS)
+
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
 WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks package notebooks
 test-colab: .venv-colab/.ready
-	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not accelerators" \
+	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not accelerators and not export" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)
 
 # The C of convolution under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc. Python itself is not instrumented, so both
@@ -98,6 +103,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-trackers) -r requirements-trackers.txt
 	touch $@
 
+.venv-export/.ready: requirements.txt requirements-dev.txt requirements-export.txt constraints-oracle.txt
+	$(PYTHON) -m venv .venv-export
+	$(call PIP,.venv-export) -r requirements-dev.txt -r requirements-export.txt -c constraints-oracle.txt
+	touch $@
+
 .venv-ray/.ready: requirements.txt requirements-dev.txt requirements-ray.txt
 	$(PYTHON) -m venv .venv-ray
 	$(call PIP,.venv-ray) -r requirements-dev.txt -r requirements-ray.txt
@@ -133,4 +143,4 @@ pictures: $(VENV)/.ready
 	$(VENV)/bin/python docs/screenshots.py $(or $(OUT),runs/grid)/report.html docs/pictures
 
 clean:
-	rm -rf .venv .venv-accelerators .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab
+	rm -rf .venv .venv-accelerators .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab .venv-export

@@ -1,29 +1,28 @@
 """The network that runs in the page gives the logits that Python gives."""
 
 import base64
-import itertools
 import json
 import re
 import shutil
 import subprocess
 from importlib import resources
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from cnn_jax import nn, report
+from cnn_jax import lowering, nn, report
 from cnn_jax.data.normalization import Normalization
 from cnn_jax.nn.network import CNN
 from cnn_jax.records import store
 from cnn_jax.report import explorer
-from cnn_jax.report.explorer import forward, lowering, packing
+from cnn_jax.report.explorer import forward, packing
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.models import PUBLISHED_FOR
 from cnn_jax.zoo.resolve import spec as network_of
-from tests import synthetic
+from tests import random_networks, synthetic
+from tests.random_networks import trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(
@@ -52,18 +51,8 @@ def output(text):
     return json.loads(re.search(r'<pre id="out">(.*?)</pre>', text, re.S)[1])
 
 
-def trained(spec, shape, seed=0):
-    """Variables as after some training: norms have statistics, and no bias is zero."""
-    rng = np.random.default_rng(seed)
-    variables = CNN(spec).init(jax.random.key(seed), jnp.zeros((1, *shape)))
-    flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(variables, sep="/").items()}
-    for path, value in flat.items():
-        noise = rng.normal(size=value.shape).astype(np.float32)
-        if path.endswith(("bias", "mean")):
-            flat[path] = value + 0.1 * noise
-        elif path.endswith(("scale", "var")):
-            flat[path] = value * np.exp(0.2 * noise)
-    return flat
+def lowered(spec, shape, variables):
+    return lowering.fold(lowering.lower(spec, shape, variables))
 
 
 def logits_and_features(spec, variables, images):
@@ -75,7 +64,7 @@ def in_page(cases, tmp_path, bytes=4):
     """(logits, features) of each case (spec, variables, image) by the page's own forward pass."""
     data = []
     for spec, variables, image in cases:
-        packed = packing.pack(lowering.lower(spec, image.shape, variables), bytes)
+        packed = packing.pack(lowered(spec, image.shape, variables), bytes)
         data.append({"steps": packed.steps, "parameters": packed.parameters, "shape": image.shape, "x": image.ravel().tolist()})
     script = """
     const out = CASES.map(({ steps, parameters, shape, x }) => {
@@ -93,7 +82,7 @@ def in_page(cases, tmp_path, bytes=4):
 def check(cases, tmp_path, tolerance=1e-4):
     for spec, variables, image in cases:  # the report's own forward pass
         right = logits_and_features(spec, variables, image[None])[0]
-        found = forward.run(lowering.lower(spec, image.shape, variables), image[None])
+        found = forward.run(lowered(spec, image.shape, variables), image[None])
         np.testing.assert_allclose(found, right, atol=tolerance * max(1.0, float(np.abs(right).max())), rtol=0)
     for (spec, variables, image), (logits, features) in zip(cases, in_page(cases, tmp_path), strict=True):
         right, named = logits_and_features(spec, variables, image[None])
@@ -112,47 +101,14 @@ def case(spec, shape, seed=0):
 
 @needs_chromium
 def test_every_padding_stride_dilation_and_group(tmp_path):
-    cases = []
-    for (padding, mode), strides, dilation in itertools.product(nn.PADDINGS.values(), (1, 2, (2, 3)), (1, 2)):
-        spec = (nn.Conv(4, (3, 2), strides, padding, mode, dilation, 2, activation="relu"), nn.Flatten(), nn.Dense(5))
-        cases.append(case(spec, (9, 8, 2)))
-    for padding in ("same_lower", 2, ((0, 3), (1, 0))):
-        cases.append(case((nn.Conv(4, 4, 2, padding), nn.Flatten(), nn.Dense(5)), (9, 8, 2)))
-    check(cases, tmp_path)
+    check([case(spec, shape) for spec, shape in random_networks.every_padding()], tmp_path)
 
 
 @needs_chromium
 def test_every_kind_of_layer(tmp_path):
-    tail = (nn.Flatten(), nn.Dense(4))
-    heads = [
-        (nn.DepthwiseConv(3, 2, 2, "same", "circular"),),
-        (nn.SeparableConv(6, 3, 2, 1, "same", "reflect", activation="tanh"),),
-        (nn.Conv(4), nn.ConvTranspose(6, (3, 2), 2, "same", groups=2, activation="relu")),
-        (nn.ConvTranspose(6, 3, 2, "valid", 1),),
-        (nn.ConvTranspose(4, 3, 1, 1, dilation=2),),
-        (nn.MaxPool(3, 2, "same", 2),),
-        (nn.MaxPool((2, 3)),),
-        (nn.AvgPool(3, 2, "same"),),
-        (nn.AvgPool(3, 2, "same", True),),
-        (nn.Conv(4, 3), nn.BatchNorm(), nn.Activation("silu")),
-        (nn.Conv(4, 3), nn.BatchNorm(use_scale=False, use_bias=False)),
-        (nn.Conv(8, 3), nn.GroupNorm(4)),
-        (nn.Conv(8, 3), nn.LayerNorm()),
-        (nn.Conv(4, 3, padding="same"), nn.Residual((nn.Conv(4, 3, padding="same"),), ())),
-        (nn.Residual((nn.Conv(6, 3, 2, "same"), nn.BatchNorm()), (nn.PadChannels(6, 2),), "gelu"),),
-        (nn.Branch(((nn.Conv(2, 1),), (nn.Conv(3, 3, padding="same"),))), nn.Dropout(0.5)),
-        (nn.Branch(((nn.Conv(3, 1),), (nn.Conv(3, 3, padding="same"),)), "add"),),
-        (nn.Subsample(2, "scaled_tanh"),),
-        (nn.Dense(3, activation="relu"),),
-        (nn.Conv(3, 3, connections=((0,), (0, 1), (1,))),),
-    ]
-    cases = [case((*head, *tail), (8, 8, 2), seed) for seed, head in enumerate(heads)]
-    cases += [case((nn.Conv(5, 3), pool()), (8, 8, 2)) for pool in (nn.GlobalMaxPool, nn.GlobalAvgPool)]
-    codes = tuple(tuple(int(v) for v in row) for row in np.sign(np.random.default_rng(0).normal(size=(3, 4))))
-    cases.append(case((nn.Flatten(), nn.Dense(4), nn.RBF(codes)), (4, 4, 1)))
-    cases += [case((nn.Conv(4, 3, activation=name), *tail), (8, 8, 2)) for name in nn.ACTIVATIONS]
-    check(cases, tmp_path)
-    shown = {type(layer) for spec, _, _ in cases for layer in nn.flat(spec)}
+    found = random_networks.every_kind_of_layer()
+    check([case(spec, shape, seed) for seed, (spec, shape) in enumerate(found)], tmp_path)
+    shown = {type(layer) for spec, _ in found for layer in nn.flat(spec)}
     assert shown >= set(lowering._MAKERS)  # each kind that is lowered is tested here
 
 
@@ -361,7 +317,7 @@ def test_half_precision_is_used_where_room_is_short_and_no_answer_changes(tmp_pa
     short = cells()
     assert [cell["bytes"] for cell in short.values()] == [2, 2, 2]
     for trial in trials:
-        ops = lowering.lower(found[trial.id][0], SHAPE, found[trial.id][1])
+        ops = lowered(found[trial.id][0], SHAPE, found[trial.id][1])
         assert short[trial.id]["parameters"] == packing.pack(ops, 2).parameters
     # A network whose answers change keeps single precision, or has no place.
     monkeypatch.setattr(explorer, "_same_answers", lambda *arguments: False)
@@ -372,10 +328,10 @@ def test_half_precision_is_used_where_room_is_short_and_no_answer_changes(tmp_pa
 def test_a_network_on_the_edge_between_two_answers_is_not_halved():
     spec = (nn.Flatten(), nn.Dense(2, use_bias=False))
     kernel = np.array([[1.0, 1.0002]], np.float32)  # both are 1.0 in half precision
-    ops = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": kernel})
+    ops = lowered(spec, (1, 1, 1), {"params/dense1/kernel": kernel})
     record = {"data": {}, "config": {"data": {}}}
     assert not explorer._same_answers(ops, record, np.full((1, 1, 1, 1), 255, np.uint8))
-    clear = lowering.lower(spec, (1, 1, 1), {"params/dense1/kernel": np.array([[1.0, 1.3]], np.float32)})
+    clear = lowered(spec, (1, 1, 1), {"params/dense1/kernel": np.array([[1.0, 1.3]], np.float32)})
     assert explorer._same_answers(clear, record, np.full((1, 1, 1, 1), 255, np.uint8))
 
 

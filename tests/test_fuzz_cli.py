@@ -67,7 +67,7 @@ SWITCHES = st.sampled_from(
     ["--keep_params", "--nokeep_params", "--dry_run=maybe", "--nosuch", "--", "-x", "--help", "--tensorboard"]
 )
 EXPERIMENTS = st.sampled_from(
-    ["grid", "filters", "kernel_size", "padding", "describe", "report", "compare", "gird", "os", "os.path"]
+    ["grid", "filters", "kernel_size", "padding", "describe", "report", "compare", "export", "gird", "os", "os.path"]
 )
 
 
@@ -85,7 +85,7 @@ def launch(words: list[str]) -> tuple[int, str, str]:
     before, path = flags.FLAGS, list(sys.path)
     flags.FLAGS = flags.FlagValues()
     first = words[:1] if words and not words[0].startswith("-") else []
-    whole = first in (["describe"], ["report"], ["compare"], ["doctor"], ["inspect"], ["measure"], ["card"])
+    whole = first in (["describe"], ["report"], ["compare"], ["doctor"], ["inspect"], ["measure"], ["card"], ["export"])
     planned = words if whole else [*first, "--dry_run", *words[len(first) :]]
     out, err = io.StringIO(), io.StringIO()
     try:

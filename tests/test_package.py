@@ -84,6 +84,7 @@ def test_one_list_of_requirements_and_one_version() -> None:
         "slurm",
         "imports",
         "tensorboard",
+        "export",
     }  # what an optional requirement serves; the other files are for tests and benchmarks
     assert hook["optional-dependencies"] == {name: [f"requirements-{name}.txt"] for name in features}
     places = [text, *(path.read_text() for path in (ROOT / "cnn_jax").rglob("*.py")), (ROOT / "CITATION.cff").read_text()]
@@ -92,14 +93,7 @@ def test_one_list_of_requirements_and_one_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "requirements.txt",
-        "requirements-ray.txt",
-        "requirements-slurm.txt",
-        "requirements-imports.txt",
-        "requirements-tensorboard.txt",
-    ],
+    "name", ["requirements.txt", *(f"requirements-{name}.txt" for name in ("ray", "slurm", "imports", "export", "tensorboard"))]
 )
 def test_requirements_are_lower_bounds(name: str) -> None:
     lines = [line.partition("#")[0].partition(";")[0].strip() for line in (ROOT / name).read_text().splitlines()]

@@ -53,6 +53,7 @@ def commands(text: str) -> list[str]:
 
 
 LISTINGS, COMMANDS = listings(TEXT), commands(TEXT)
+NEEDS = {"onnx": "onnx", "torch": "torch", "keras": "keras", "jax_export": "flatbuffers", "safetensors": "safetensors"}
 NEEDS_OPTUNA = "python launch.py report study.db --study=NAME"  # read by tests/test_trackers.py
 
 
@@ -128,7 +129,10 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
         return
     if program == "-m":
         words[0] = pkgutil.resolve_name(words[0]).__name__.removeprefix("experiments.")
-    folders = iter(["runs/grid"] if words[:1] in (["inspect"], ["measure"]) else ["one", "two"])
+    if words[:1] == ["export"]:
+        (format,) = re.findall(r"--format=(\w+)", command)
+        pytest.importorskip(NEEDS[format], reason=f"requirements-export.txt: {NEEDS[format]} is not installed")
+    folders = iter(["runs/grid"] if words[:1] in (["inspect"], ["measure"], ["export"]) else ["one", "two"])
     words = [next(folders) if word == "DIR" else word for word in words]
     status, out, err = launch(words)
     assert (status, err) == (0, "")
@@ -183,7 +187,7 @@ def test_b4_flags_exist() -> None:
         set(values)
         | {f"no{name}" for name in values}
         | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "panel", "measures", "factor", "quick"}
-        | {"seed", "factors", "study", "lower_is_better", "metric"}
+        | {"seed", "factors", "study", "lower_is_better", "metric", "format"}
     )
     parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     known |= set(re.findall(r'"--(\w+)"', parsers)) | set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', parsers))

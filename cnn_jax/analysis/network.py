@@ -5,6 +5,7 @@ N images, *S spatial axes, C channels, K classes.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ import numpy as np
 from cnn_jax import data
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.errors import UsageError
+from cnn_jax.export import formats
+from cnn_jax.export.exportable import Exportable
+from cnn_jax.export.write import Exported, export
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.nn.network import CNN
 from cnn_jax.nn.spec import Spec, named
@@ -44,6 +48,7 @@ class TrainedNetwork:
         static argument are compiled once.
       trial: the trial that was trained; None for a network made by `from_model`.
       record: its record; likewise.
+      class_names: names of the classes; empty for a network made by `from_model`.
     """
 
     model: nn.Module
@@ -53,6 +58,7 @@ class TrainedNetwork:
     normalization: Normalization = UNIT
     trial: Trial | None = None
     record: Record | None = None
+    class_names: tuple[str, ...] = ()
     apply: Apply = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -121,6 +127,20 @@ class TrainedNetwork:
         dataset = data.load(self.trial.data)
         check_data(dataset, self.trial, self.record)
         return dataset
+
+    def export(self, path: str | os.PathLike, format: str | None = None) -> Exported:
+        """Write the network as a file for another program; arguments and errors as in `cnn_jax.export.write.export`."""
+        network = self
+        if formats.format_of(format, path) != "jax_export" and isinstance(self.model, CNN) and self.model.dtype is not None:
+            # Other programs compute in float32, whatever the training computed in.
+            network = TrainedNetwork(
+                self.model.clone(dtype=None), self.variables, self.input_shape, self.num_classes, self.normalization
+            )
+        exportable = Exportable(
+            self.model, self.variables, self.input_shape, self.num_classes, self.normalization, network.logits,
+            self.class_names, self.trial, self.record,
+        )  # fmt: skip
+        return export(exportable, path, format)
 
     def inputs(self, images: Any) -> Any:
         """Convert images to inputs of the network.

@@ -7,6 +7,7 @@ from absl import flags as absl_flags
 
 from cnn_jax import sweep
 from cnn_jax.cli import doctor, flags, imported
+from cnn_jax.cli.export import export
 from cnn_jax.cli.inspect import inspect
 from cnn_jax.cli.measure import measure
 from cnn_jax.cli.paper import paper
@@ -151,6 +152,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "measure": measure,
     "paper": paper,
     "card": card,
+    "export": export,
     "doctor": doctor.doctor,
 }
 

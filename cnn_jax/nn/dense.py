@@ -21,7 +21,7 @@ class Flatten(Layer):
         return Step(Signal((math.prod(x.shape),)))
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
-        return x.reshape(len(x), math.prod(x.shape[1:]))
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # not len(x): the size may be a symbol
 
     @property
     def compiled_in_c(self) -> bool:

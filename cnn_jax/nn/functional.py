@@ -100,7 +100,7 @@ def conv_transpose(
     convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
     # Not linear_transpose: conv_valid may define its own gradient, which only vjp can use.
     with jax.named_scope(TRANSPOSED_SCOPE):
-        _, gradient = jax.vjp(convolve, jnp.zeros((len(x), *whole_S, kernel.shape[-2] * groups), x.dtype))
+        _, gradient = jax.vjp(convolve, jnp.zeros((x.shape[0], *whole_S, kernel.shape[-2] * groups), x.dtype))
         (y,) = gradient(x)
     # What the pads of the convolution were is cut off; where the output reaches beyond the last window, zeros are added.
     edges = ((-low, out + low - whole, 0) for whole, out, (low, _) in zip(whole_S, out_S, pads, strict=True))

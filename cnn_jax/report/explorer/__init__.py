@@ -13,10 +13,10 @@ import numpy as np
 from cnn_jax import stats, zoo
 from cnn_jax.data.normalization import Normalization
 from cnn_jax.errors import UsageError
+from cnn_jax.lowering import NotLowered, Op, fold, lower
 from cnn_jax.records import store
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.explorer import forward, static
-from cnn_jax.report.explorer.lowering import NotLowered, Op, lower
 from cnn_jax.report.explorer.packing import halved, pack, values
 from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import MODELS
@@ -138,7 +138,7 @@ def _network(
         try:
             variables = store.load_params(folder, record["trial"])
             spec = zoo.spec(ModelConfig(**fields), tuple(shape), classes)
-            return Network(cell, record, lower(spec, tuple(shape), variables))
+            return Network(cell, record, fold(lower(spec, tuple(shape), variables)))
         except (OSError, ValueError, TypeError, NotLowered, UsageError):
             continue
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from cnn_jax.report.explorer.lowering import Op
+from cnn_jax.lowering import Op
 
 Function = Callable[[np.ndarray], np.ndarray]
 

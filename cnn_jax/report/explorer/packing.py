@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax.report.explorer.lowering import Op
+from cnn_jax.lowering import Op
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cnn_jax.lowering import Op
 from cnn_jax.report import svg
-from cnn_jax.report.explorer.lowering import Op
 
 KERNELS = 32  # that are drawn
 SIDE = 56

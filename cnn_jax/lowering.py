@@ -1,7 +1,7 @@
-"""A trained network as steps that the page's forward pass knows: integers and arrays alone. No JAX.
+"""A trained network as a flat list of operations: integers and arrays alone. No JAX.
 
-Padding amounts are resolved, depthwise and separable convolutions are grouped ones, batch norms are a factor and a shift per
-channel, and sparse kernels are dense ones with zeros.
+The page and the exported files are made of it. Padding amounts are resolved, depthwise and separable convolutions are grouped
+ones, and sparse kernels are dense ones with zeros. `fold` then leaves out what evaluation does not need.
 """
 
 import dataclasses
@@ -19,20 +19,20 @@ Variables = Mapping[str, np.ndarray]
 
 
 class NotLowered(ValueError):
-    """The page has no forward pass for a layer, or the parameters are not those of the network."""
+    """A layer is none of this package's, or the parameters are not those of the network."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """A step of a forward pass.
+    """An operation of a forward pass.
 
     Attributes:
-        kind: Name of the function in engine.js.
+        kind: What is computed; `_MAKERS` says which layers are of which kind. 'affine' comes from `fold` alone.
         name: Of the layer, as its features are called.
         shape: Of the output for one image.
-        settings: What the function needs besides arrays.
-        arrays: Parameters by the function's names for them.
-        paths: Steps of the branches of a residual block or a branch.
+        settings: What the operation needs besides arrays.
+        arrays: Parameters; no 'bias' or 'scale' where the layer has none.
+        paths: Operations of the branches of a residual block or a branch.
         fields: Receptive field (start, size, jump) along height and width; None where there is none.
     """
 
@@ -46,7 +46,7 @@ class Op:
 
 
 def lower(spec: Sequence[nn.Layer], input_shape: tuple[int, ...], variables: Variables) -> tuple[Op, ...]:
-    """The steps of a network for images (H, W, C).
+    """Lower a network for images (H, W, C) to operations, in order.
 
     Args:
         spec: The network.
@@ -57,9 +57,33 @@ def lower(spec: Sequence[nn.Layer], input_shape: tuple[int, ...], variables: Var
         NotLowered: A layer is none of this package's, or an array is missing or has another shape.
     """
     if len(input_shape) != 3:
-        raise NotLowered("images have two spatial axes here")
+        raise NotLowered(f"images of shape {input_shape}: must be (height, width, channels)")
     ops, _ = _run(nn.named(tuple(spec)), Signal(input_shape, (Field(), Field())), variables)
     return ops
+
+
+def fold(ops: Sequence[Op]) -> tuple[Op, ...]:
+    """Return the operations for evaluation alone: batch norms are 'affine', dropout is left out, and every bias is there."""
+    folded = []
+    for op in ops:
+        if op.kind == "dropout":
+            continue
+        if op.kind == "batch_norm":
+            op = dataclasses.replace(op, kind="affine", settings={}, arrays=_affine(op))
+        elif op.kind in ("conv", "conv_transpose", "dense") and "bias" not in op.arrays:
+            op = dataclasses.replace(op, arrays=op.arrays | {"bias": np.zeros(op.shape[-1], np.float32)})
+        folded.append(dataclasses.replace(op, paths=tuple(fold(path) for path in op.paths)))
+    return tuple(folded)
+
+
+def _affine(op: Op) -> dict[str, np.ndarray]:
+    """Factor and shift per channel of a batch norm with its running statistics."""
+    mean, var = op.arrays["mean"], op.arrays["var"]
+    slope = op.arrays.get("scale", np.ones_like(var)).astype(np.float64) / np.sqrt(
+        var.astype(np.float64) + op.settings["epsilon"]
+    )
+    shift = op.arrays.get("bias", np.zeros_like(mean)) - mean * slope
+    return {"slope": slope.astype(np.float32), "shift": shift.astype(np.float32)}
 
 
 def _run(layers: Sequence[nn.Layer], x: Signal, variables: Variables) -> tuple[tuple[Op, ...], Signal]:
@@ -67,7 +91,7 @@ def _run(layers: Sequence[nn.Layer], x: Signal, variables: Variables) -> tuple[t
     for layer in layers:
         make = _MAKERS.get(type(layer))
         if make is None:
-            raise NotLowered(f"{layer.name}: {type(layer).__name__} has no forward pass in the page")
+            raise NotLowered(f"layer {layer.name!r}: {type(layer).__name__} is not one of this package's layers")
         get = functools.partial(_array, variables, layer.name)
         if layer.nested:
             found = [_run(part, x, variables) for part in layer.nested]
@@ -103,8 +127,8 @@ def _sliding(layer: Any, x: Signal) -> dict[str, Any]:
     return {"size": k, "strides": s, "dilation": d, "pads": pads, "mode": layer.padding_mode, "activation": layer.activation}
 
 
-def _bias(layer: Any, get: Get, filters: int) -> np.ndarray:
-    return get("bias", (filters,)) if layer.use_bias else np.zeros(filters, np.float32)
+def _bias(layer: Any, get: Get, filters: int) -> dict[str, np.ndarray]:
+    return {"bias": get("bias", (filters,))} if layer.use_bias else {}
 
 
 def _conv(layer: nn.Conv, x: Signal, get: Get) -> list[Op]:
@@ -117,7 +141,7 @@ def _conv(layer: nn.Conv, x: Signal, get: Get) -> list[Op]:
         kernel = np.zeros((*settings["size"], x.channels, layer.filters), np.float32)
         channels_I, filters_I = _connections(layer)
         kernel[..., channels_I, filters_I] = packed
-    return [_op("conv", settings, kernel=kernel, bias=_bias(layer, get, layer.filters))]
+    return [_op("conv", settings, kernel=kernel, **_bias(layer, get, layer.filters))]
 
 
 def _connections(layer: nn.Conv) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +154,7 @@ def _connections(layer: nn.Conv) -> tuple[np.ndarray, np.ndarray]:
 def _depthwise(layer: nn.DepthwiseConv, x: Signal, get: Get) -> list[Op]:
     settings, filters = _sliding(layer, x), x.channels * layer.multiplier
     kernel = get("kernel", (*settings["size"], 1, filters))
-    return [_op("conv", settings | {"groups": x.channels}, kernel=kernel, bias=_bias(layer, get, filters))]
+    return [_op("conv", settings | {"groups": x.channels}, kernel=kernel, **_bias(layer, get, filters))]
 
 
 def _separable(layer: nn.SeparableConv, x: Signal, get: Get) -> list[Op]:
@@ -140,8 +164,8 @@ def _separable(layer: nn.SeparableConv, x: Signal, get: Get) -> list[Op]:
     out = layer.geometry(x).out
     first = settings | {"groups": x.channels, "activation": "linear"}
     second = {"size": (1, 1), "strides": (1, 1), "dilation": (1, 1), "pads": ((0, 0), (0, 0)), "mode": "zeros", "groups": 1}
-    one = _op("conv", first, kernel=depthwise, bias=np.zeros(between, np.float32))
-    two = _op("conv", second | {"activation": layer.activation}, kernel=pointwise, bias=_bias(layer, get, layer.filters))
+    one = _op("conv", first, kernel=depthwise)
+    two = _op("conv", second | {"activation": layer.activation}, kernel=pointwise, **_bias(layer, get, layer.filters))
     named = dataclasses.replace(one, name=f"{layer.name} (depthwise)", shape=(*out.spatial, between))
     return [named, two]
 
@@ -151,7 +175,7 @@ def _conv_transpose(layer: nn.ConvTranspose, x: Signal, get: Get) -> list[Op]:
     pads, _ = transpose_geometry(x.spatial, k, s, d, layer.padding, layer.output_padding)
     settings = {"size": k, "strides": s, "dilation": d, "pads": pads, "groups": layer.groups, "activation": layer.activation}
     kernel = get("kernel", (*k, layer.filters // layer.groups, x.channels))
-    return [_op("conv_transpose", settings, kernel=kernel, bias=_bias(layer, get, layer.filters))]
+    return [_op("conv_transpose", settings, kernel=kernel, **_bias(layer, get, layer.filters))]
 
 
 def _pool(kind: str) -> Callable[[Any, Signal, Get], list[Op]]:
@@ -167,12 +191,9 @@ def _pool(kind: str) -> Callable[[Any, Signal, Get], list[Op]]:
 
 def _batch_norm(layer: nn.BatchNorm, x: Signal, get: Get) -> list[Op]:
     shape = (x.channels,)
-    mean, var = get("mean", shape, "batch_stats"), get("var", shape, "batch_stats")
-    scale = get("scale", shape) if layer.use_scale else np.ones(shape, np.float32)
-    bias = get("bias", shape) if layer.use_bias else np.zeros(shape, np.float32)
-    slope = scale.astype(np.float64) / np.sqrt(var.astype(np.float64) + layer.epsilon)
-    shift = bias - mean * slope
-    return [_op("affine", slope=slope.astype(np.float32), shift=shift.astype(np.float32))]
+    arrays = {name: get(name, shape, "batch_stats") for name in ("mean", "var")}
+    arrays |= {name: get(name, shape) for name, used in (("scale", layer.use_scale), ("bias", layer.use_bias)) if used}
+    return [_op("batch_norm", {"epsilon": layer.epsilon, "momentum": layer.momentum}, **arrays)]
 
 
 def _norm(layer: Any, x: Signal, get: Get) -> list[Op]:
@@ -183,7 +204,7 @@ def _norm(layer: Any, x: Signal, get: Get) -> list[Op]:
 
 def _dense(layer: nn.Dense, x: Signal, get: Get) -> list[Op]:
     kernel = get("kernel", (x.channels, layer.units))
-    return [_op("dense", {"activation": layer.activation}, kernel=kernel, bias=_bias(layer, get, layer.units))]
+    return [_op("dense", {"activation": layer.activation}, kernel=kernel, **_bias(layer, get, layer.units))]
 
 
 def _subsample(layer: nn.Subsample, x: Signal, get: Get) -> list[Op]:
@@ -208,7 +229,7 @@ _MAKERS: dict[type, Callable[[Any, Signal, Get], list[Op]]] = {
     nn.GroupNorm: _norm,
     nn.LayerNorm: _norm,
     nn.Activation: lambda layer, x, get: [_op("activation", {"activation": layer.activation})],
-    nn.Dropout: lambda layer, x, get: [],
+    nn.Dropout: lambda layer, x, get: [_op("dropout", {"rate": layer.rate})],
     nn.Flatten: lambda layer, x, get: [_op("flatten")],
     nn.Dense: _dense,
     nn.Residual: lambda layer, x, get: [_op("residual", {"activation": layer.activation})],
