@@ -19,14 +19,15 @@ exclude_patterns: list[str] = []
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-default_role = "code"
 highlight_language = "none"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
+
+# A short name in a signature, such as Images, may have several homes: it is then not a link.
+suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = f"cnn_jax {version}"
@@ -72,10 +73,25 @@ def add_navigation(app: Any, name: str, source: list[str]) -> None:
 
 
 def as_restructured_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text with code in single backquotes: a star such as that of (N, *S, C) is no markup."""
-    for i, line in enumerate(lines):
-        parts = re.split(r"(`[^`]*`)", line)
-        lines[i] = "".join(part if part.startswith("`") else re.sub(r"([*|]|_\b)", r"\\\1", part) for part in parts)
+    """Docstrings are plain text with code in single backquotes, and in indented paragraphs of modules."""
+    paragraphs = "\n".join(lines).split("\n\n")
+    lines[:] = "\n\n".join(_literal(text) if what == "module" else _escaped(text) for text in paragraphs).split("\n")
+
+
+def _literal(paragraph: str) -> str:
+    indented = all(line.startswith("    ") for line in paragraph.split("\n"))
+    return f"::\n\n{paragraph}" if indented else _escaped(paragraph)
+
+
+def _escaped(text: str) -> str:
+    """A star such as that of (N, *S, C) is no markup, and a letter may follow code, as in `Trial`s."""
+    parts = re.split(r"(`[^`]*`)", text)
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = f"`{part}`" + ("\\ " if parts[i + 1][:1].isalnum() else "")
+        else:
+            parts[i] = re.sub(r"([*|]|_\b)", r"\\\1", part)
+    return "".join(parts)
 
 
 def setup(app: Any) -> None:

@@ -26,8 +26,10 @@ from cnn_jax.report import table
 from cnn_jax.training import metrics
 
 CONFIGS = {"model": trial.ModelConfig, "data": trial.DataConfig, "train": trial.TrainConfig}
-# Packages whose modules have a page; the others are the command line and the execution of a sweep.
+# Packages that have a page; the others are the command line and the execution of a sweep. A package with __all__ shows these
+# names, and one without shows all of its modules.
 PACKAGES = ("nn", "zoo", "data", "training", "sweep", "search", "records", "stats", "analysis", "report")
+FURTHER = {"nn": ("functional", "network", "init")}  # modules that a fork uses beside the names of __all__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +89,13 @@ def option(program: str, flag: absl_flags.Flag) -> str:
     return f":::{{option}} {name}\n{text}\n:::"
 
 
-def options(program: str, values: absl_flags.FlagValues, skip: Iterable[str] = ()) -> Iterator[str]:
+def options(program: str, values: absl_flags.FlagValues) -> Iterator[str]:
     """All flags of a command under the titles of their groups."""
     yield f":::{{program}} {program}\n:::"
     for title, found in help.grouped(values).items():
-        shown = [flag for flag in found if flag.name not in skip]
-        if shown and "seeds" in values:
-            yield f"## {title[:1].upper()}{title[1:]}"
-        yield from (option(program, flag) for flag in shown)
+        if "seeds" in values:
+            yield f"## {title[:1].upper()}{title[1:].partition(';')[0]}"
+        yield from (option(program, flag) for flag in found)
 
 
 def flags_page() -> str:
@@ -128,14 +129,11 @@ def commands_page() -> str:
     parts = ["# Commands"]
     for name, command in commands.COMMANDS.items():
         asked = help_of(command)
-        is_sweep = "seeds" in asked.values
         parts += [f"## {name}", f"```\n{help.fitted(asked.usage).strip()}\n```"]
-        if is_sweep:
+        if "seeds" in asked.values:
             parts.append("All [flags of a sweep](flags.md), and")
-            values = absl_flags.FlagValues()
-            for flag in (flag for _, flag in help.defined(asked.values) if flag.name not in swept):
-                values[flag.name] = flag
-            parts += [f":::{{program}} launch.py {name}\n:::", *(option(name, values[flag]) for flag in values)]
+            own = [flag for _, flag in help.defined(asked.values) if flag.name not in swept]
+            parts += [f":::{{program}} launch.py {name}\n:::", *(option(name, flag) for flag in own)]
         else:
             parts += options(f"launch.py {name}", asked.values)
     return "\n\n".join(parts)
@@ -171,13 +169,12 @@ def fields_table(cls: type) -> str:
 
 def results_page() -> str:
     """The columns of results.csv, and the schema of a record and of a sweep's header."""
-    own = [name for name in columns() if name]
     parts = [
         "# Results and records",
         "## Columns of results.csv",
         "A row per trial. Cells that do not apply are empty; stacks and sizes are joined by `-`. Options of a model, and metrics of a "
         "fork, are further columns under their names.",
-        as_table(("column", "meaning"), ((code(name), columns()[name]) for name in own)),
+        as_table(("column", "meaning"), ((code(name), text) for name, text in columns().items())),
         "## A record",
         f"A line of `records/*.jsonl`, schema {record.SCHEMA}: a JSON object and its checksum. {first(record.Record)}",
         fields_table(record.Record),
@@ -246,9 +243,13 @@ def python_page() -> str:
 
 
 def modules(package: str) -> Iterator[ModuleType]:
-    """A package and its modules, in order, but private ones."""
+    """A package, and those of its modules that are shown, in order."""
     root = importlib.import_module(f"cnn_jax.{package}")
     yield root
+    if hasattr(root, "__all__"):
+        for name in FURTHER.get(package, ()):
+            yield importlib.import_module(f"{root.__name__}.{name}")
+        return
     for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
         if not any(part.startswith("_") for part in found.name.split(".")):
             yield importlib.import_module(found.name)
