@@ -60,11 +60,9 @@ def sections() -> dict[str, list[str]]:
 
 
 def navigation() -> str:
-    """The tables of contents of the first page."""
-    trees = [":::{toctree}", ":hidden:", ":caption: "]
-    return "\n\n".join(
-        "\n".join([*trees[:2], trees[2] + title, "", *pages, ":::"]) for title, pages in sections().items() if pages
-    )
+    """The tables of contents of the first page, which are those of the sidebar too."""
+    head = ":::{toctree}\n:maxdepth: 1\n:caption: "
+    return "\n\n".join("\n".join([head + title, "", *pages, ":::"]) for title, pages in sections().items() if pages)
 
 
 def add_navigation(app: Any, name: str, source: list[str]) -> None:

@@ -29,7 +29,7 @@ CONFIGS = {"model": trial.ModelConfig, "data": trial.DataConfig, "train": trial.
 # Packages that have a page; the others are the command line and the execution of a sweep. A package with __all__ shows these
 # names, and one without shows all of its modules.
 PACKAGES = ("nn", "zoo", "data", "training", "sweep", "search", "records", "stats", "analysis", "report")
-FURTHER = {"nn": ("functional", "network", "init")}  # modules that a fork uses beside the names of __all__
+FURTHER = {"nn": ("spec", "functional", "network", "init")}  # modules that a fork uses beside the names of __all__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +225,7 @@ def models_page() -> str:
 
 
 def directive(kind: str, name: str, *settings: str) -> str:
-    return "\n".join(["```{eval-rst}", f".. {kind}:: {name}", *(f"   :{setting}:" for setting in settings), "```"])
+    return "\n".join(["```{eval-rst}", f".. {kind}:: {name}", *(f"   :{setting}" for setting in settings), "```"])
 
 
 def kind_of(obj: object) -> str:
@@ -258,9 +258,13 @@ def modules(package: str) -> Iterator[ModuleType]:
 def package_page(package: str) -> str:
     """The documented functions and classes of the modules of a package."""
     parts = [f"# cnn_jax.{package}"]
-    for module in modules(package):
-        parts += [f"## {module.__name__}"] if module.__name__ != f"cnn_jax.{package}" else []
-        parts.append(directive("automodule", module.__name__))
+    root, *rest = modules(package)
+    parts.append(directive("automodule", root.__name__))
+    for module in rest:
+        # A function of the package may have the name of a module.
+        hidden = ["no-index:"] if inspect.isfunction(getattr(root, module.__name__.rpartition(".")[2], None)) else []
+        shown = [f"exclude-members: {', '.join(root.__all__)}"] if hasattr(root, "__all__") else []
+        parts += [f"## {module.__name__}", directive("automodule", module.__name__, *hidden, *shown)]
     return "\n\n".join(parts)
 
 
