@@ -107,8 +107,8 @@ def flags_page() -> str:
 
     python launch.py [EXPERIMENT] [--flags]
 
-A comma makes a sweep, a range too: `--filters=8..64:log2`, `--kernel_size=1..7:2`, `--learning_rate=0.001..0.1:log10`. On `digits` the
-default of `--batch_size` is {own.batch_size} and of `--epochs` {own.epochs}."""
+A comma makes a sweep, a range too: `--filters=8..64:log2`, `--kernel_size=1..7:2`, `--learning_rate=0.001..0.1:log10`.
+On `digits` the default of `--batch_size` is {own.batch_size} and of `--epochs` {own.epochs}."""
     known = as_table(("experiment", "question"), ((code(name), question) for name, question in experiments.known().items()))
     return "\n\n".join([text, *options("launch.py", values), "## Experiments", known])
 
@@ -148,7 +148,8 @@ def columns() -> dict[str, str]:
     of_code = {name: f"{member.comment}" for name, member in members(record.Code).items()}
     of_data = {f"data_{name}": member.comment for name, member in members(record.Images).items()}
     texts = {
-        name: inspect.cleandoc(metric.__doc__ or "").split("\n")[0].rstrip(".:") for name, metric in metrics.built_in(10).items()
+        name: inspect.cleandoc(metric.__doc__ or "").split("\n")[0].rstrip(".:")
+        for name, metric in metrics.built_in(10).items()
     }
     of_metrics = {
         f"{part}_{name}": f"{text}; {images} images"
@@ -172,8 +173,8 @@ def results_page() -> str:
     parts = [
         "# Results and records",
         "## Columns of results.csv",
-        "A row per trial. Cells that do not apply are empty; stacks and sizes are joined by `-`. Options of a model, and metrics of a "
-        "fork, are further columns under their names.",
+        "A row per trial. Cells that do not apply are empty; stacks and sizes are joined by `-`. Options of a model, and metrics "
+        "of a fork, are further columns under their names.",
         as_table(("column", "meaning"), ((code(name), text) for name, text in columns().items())),
         "## A record",
         f"A line of `records/*.jsonl`, schema {record.SCHEMA}: a JSON object and its checksum. {first(record.Record)}",

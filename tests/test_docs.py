@@ -12,7 +12,6 @@ from types import ModuleType
 
 import pytest
 import synthetic
-from absl import flags as absl_flags
 from test_fuzz_cli import launch
 from test_readme import code_lines, listings
 

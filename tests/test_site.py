@@ -1,4 +1,4 @@
-"""The built site: every flag and name has its place, links lead somewhere, and no page asks for anything outside. `make docs` runs it."""
+"""The built site (`make docs`): every flag and name has its place, links lead somewhere, nothing is fetched from outside."""
 
 import shutil
 import sys
