@@ -173,8 +173,8 @@ def results_page() -> str:
     parts = [
         "# Results and records",
         "## Columns of results.csv",
-        "A row per trial. Cells that do not apply are empty; stacks and sizes are joined by `-`. Options of a model, and metrics "
-        "of a fork, are further columns under their names.",
+        "A row per trial. Cells that do not apply are empty; stacks and sizes are joined by `-`. Options of a model, and "
+        "metrics of a fork, are further columns under their names.",
         as_table(("column", "meaning"), ((code(name), text) for name, text in columns().items())),
         "## A record",
         f"A line of `records/*.jsonl`, schema {record.SCHEMA}: a JSON object and its checksum. {first(record.Record)}",
