@@ -20,6 +20,7 @@ exclude_patterns: list[str] = []
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 highlight_language = "none"
+smartquotes = False  # --flag is no dash, and S' no quotation
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
