@@ -4,21 +4,24 @@
 # make chaos   kills, damage and nonsense, at random            make test-ray    a sweep over a cluster that loses a machine
 # make package   the wheel, tried in a new environment          make notebooks   top to bottom, in new environments
 # make accelerators   lowers and compiles training for GPU and TPU, without one
+# make docs    the site of docs/, in the folder site; its warnings are errors
 # make test-sanitizers   the C with checks of memory accesses and of undefined behaviour
 PYTHON ?= python3
 VENV := .venv
+# Tests that need no environment of their own.
+HERE := not oracle and not trackers and not export and not accelerators and not docs
 PIP = $(1)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean accelerators accelerators-golden test-export
+.PHONY: sweep test test-all test-colab check oracle bench chaos test-ray test-sanitizers test-trackers package notebooks pictures clean accelerators accelerators-golden test-export docs tutorial-pictures
 
 sweep: $(VENV)/.ready
 	$(VENV)/bin/python launch.py $(ARGS)
 
 test: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not trackers and not accelerators and not export" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal -m "not slow and $(HERE)" $(ARGS)
 
 test-all: $(VENV)/.ready-dev
-	$(VENV)/bin/python -m pytest -m "not oracle and not chaos and not ray and not notebook and not trackers and not accelerators and not export" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "not chaos and not ray and not notebook and $(HERE)" $(ARGS)
 
 # Random kills, damage and faults; random command lines. CHAOS_EVENTS, CHAOS_SEED and CHAOS_LINES say how many, and which.
 chaos: $(VENV)/.ready-dev
@@ -39,7 +42,7 @@ test-export: .venv-export/.ready
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
 WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks package notebooks
 test-colab: .venv-colab/.ready
-	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and not oracle and not accelerators and not export" \
+	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and $(HERE)" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)
 
 # The C of convolution under AddressSanitizer and UndefinedBehaviorSanitizer, by gcc. Python itself is not instrumented, so both
@@ -98,6 +101,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 	$(call PIP,.venv-notebooks-colab) -r requirements-notebooks.txt -c constraints-colab.txt
 	touch $@
 
+.venv-docs/.ready: requirements.txt requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	$(call PIP,.venv-docs) -r requirements-docs.txt
+	touch $@
+
 .venv-trackers/.ready: requirements.txt requirements-imports.txt requirements-trackers.txt
 	$(PYTHON) -m venv .venv-trackers
 	$(call PIP,.venv-trackers) -r requirements-trackers.txt
@@ -138,9 +146,20 @@ notebooks: .venv-notebooks/.ready .venv-notebooks-colab/.ready
 	.venv-notebooks/bin/python -m pytest -m notebook tests/test_notebooks.py $(ARGS)
 	.venv-notebooks-colab/bin/python -m pytest -m notebook tests/test_notebooks.py $(ARGS)
 
+# The site, from nothing, and what its pages must have. It works from files and asks for nothing outside itself.
+docs: .venv-docs/.ready
+	rm -rf site .cache/docs docs/reference
+	.venv-docs/bin/python -m sphinx -q -W --keep-going -b html -d .cache/docs docs site
+	.venv-docs/bin/python -m pytest -m docs tests/test_site.py $(ARGS)
+
 # README's pictures of a report, from a sweep in OUT; needs chromium.
 pictures: $(VENV)/.ready
 	$(VENV)/bin/python docs/screenshots.py $(or $(OUT),runs/grid)/report.html docs/pictures
+	$(VENV)/bin/python docs/padding_pictures.py docs/pictures/padding
+
+# The tutorial's pictures, from the sweeps of its commands in the folder runs; needs chromium.
+tutorial-pictures: $(VENV)/.ready
+	$(VENV)/bin/python docs/tutorial_pictures.py runs docs/pictures/tutorial
 
 clean:
-	rm -rf .venv .venv-accelerators .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab .venv-export
+	rm -rf .venv .venv-accelerators .venv-colab .venv-oracle .venv-ray .venv-trackers .venv-bench .venv-notebooks .venv-notebooks-colab .venv-export .venv-docs site

@@ -142,7 +142,7 @@ class Trial:
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig.of(DataConfig.dataset))
-    seed: int = 0
+    seed: int = 0  # of initial values, batch orders, augmentation and dropout
 
     @functools.cached_property
     def canonical(self) -> str:

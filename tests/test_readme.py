@@ -6,10 +6,12 @@ import json
 import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
 from absl import flags as absl_flags
@@ -139,10 +141,47 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
     assert out.strip()
 
 
+TINY = ["--epochs=1", "--seeds=1", "--train_examples=400", "--nokeep_params"]
+SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+def tiny(command: str, folder: Path) -> list[str]:
+    """The words of a sweep of README, with few images, epochs and seeds in place of its own."""
+    words = re.sub(r"--out \S+", "", command).split()
+    words = [word for word in words[2:] if word != "..." and not word.startswith(("--epochs=", "--seeds=", "--out="))]
+    found = re.search(r"--dataset=(\w+)", command)
+    name = found[1] if found else "mnist" if re.search(r"mnist_one_cycle|keras_mnist", command) else ""
+    if name in SHAPES:
+        rng = np.random.default_rng(0)
+        images, labels = rng.integers(0, 256, (500, *SHAPES[name])).astype(np.uint8), np.arange(500) % 10
+        np.savez(folder / f"{name}.npz", x_train=images[:400], y_train=labels[:400], x_test=images[400:], y_test=labels[400:])
+        words = [*(word for word in words if not word.startswith("--dataset=")), f"--dataset=npz:{folder / name}.npz"]
+    return [*words, *TINY, *(["--max_seeds=2"] if "--resolve" in command else [])]
+
+
+def is_sweep(command: str) -> bool:
+    """Whether the test above plans a command, and does not run it: the others are run there as they are."""
+    whole = ("describe", "report", "compare", "inspect", "measure", "card", "doctor")
+    return command.startswith("python launch.py") and command.split()[2:3] not in [[word] for word in whole]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in commands((ROOT / "README.md").read_text()) if is_sweep(c)])
+def test_b4_a_sweep_of_readme_runs(command: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "mylab", tmp_path / "mylab")
+    words = [sys.executable, str(ROOT / "launch.py"), *tiny(command, tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--dry_run" in command or list(tmp_path.glob("runs/*/report.html"))
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["--model=mylab.nets:two_convs"],
+        ["--model=mylab.layers:scaled", "--option=start=0.5,1"],
+        pytest.param(["mylab.fields"], marks=pytest.mark.slow),
+        pytest.param(["--model=mylab.linen:two_dense", "--option=width=16,32"], marks=pytest.mark.slow),
         ["mylab.strides", "--dataset=mylab.shapes:shapes"],
         ["--option=loss.margin=1,2", "--recipe=mylab.recipe:RECIPE"],
     ],

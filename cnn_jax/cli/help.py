@@ -26,10 +26,11 @@ _MACHINES = ("executor", "workers", "devices", "hosts", "host", "coordinator")
 
 
 class HelpRequested(Exception):
-    """--help was given; the message is the text to print."""
+    """--help was given; the message is the text to print. `usage` and `values` are what it is made of."""
 
     def __init__(self, usage: str, values: flags.FlagValues, full: bool = True):
         """full: whether all flags of a sweep are shown, and not the common ones alone."""
+        self.usage, self.values = usage, values
         table = flag_table(values) if full or "seeds" not in values else common_table(values)
         super().__init__(f"{fitted(named(usage))}\n\n{table}".strip())
 
@@ -63,16 +64,21 @@ def common_table(values: flags.FlagValues) -> str:
     common = [flag for name in COMMON for _, flag in found if flag.name == name]
     own = [flag for module, flag in found if not module.startswith("cnn_jax.")]
     title = "common flags; a comma makes a sweep, as in --filters=8,16"
-    return f"{title}:\n{aligned(map(_name_and_help, [*own, *common]), NARROW)}\n\n--helpfull lists all {len(found)} flags"
+    return f"{title}:\n{aligned(map(name_and_help, [*own, *common]), NARROW)}\n\n--helpfull lists all {len(found)} flags"
 
 
 def flag_table(values: flags.FlagValues) -> str:
     """The defined flags with their help, in groups; those of absl itself are left out."""
+    return "\n\n".join(f"{title}:\n{aligned(map(name_and_help, found))}" for title, found in grouped(values).items())
+
+
+def grouped(values: flags.FlagValues) -> dict[str, list[flags.Flag]]:
+    """The defined flags by the title of their group."""
     groups: dict[str, list[flags.Flag]] = {}
     for module, flag in defined(values):
         title = _group(flag.name) if "seeds" in values else "flags"
         groups.setdefault(title if module.startswith("cnn_jax.") else f"flags of {module}", []).append(flag)
-    return "\n\n".join(f"{title}:\n{aligned(map(_name_and_help, found))}" for title, found in groups.items())
+    return groups
 
 
 def _group(name: str) -> str:
@@ -93,7 +99,8 @@ def aligned(rows: Iterable[tuple[str, str]], width: int = NAMES) -> str:
     return "\n".join(wrapped(name, text) for name, text in rows)
 
 
-def _name_and_help(flag: flags.Flag) -> tuple[str, str]:
+def name_and_help(flag: flags.Flag) -> tuple[str, str]:
+    """A flag as it is typed, without a value, and its help."""
     text = (flag.help or "").split("\n")[0].removesuffix(";")  # absl adds a line to the help of --option
     return f"--{'[no]' if flag.boolean and flag.default else ''}{flag.name}", text
 

@@ -37,61 +37,61 @@ def is_plain_name(text: Any) -> bool:
 class Code:
     """Commit of the code that trained, and whether it had uncommitted changes; None where git is not available."""
 
-    commit: str | None = None
-    dirty: bool | None = None
+    commit: str | None = None  # commit of the code
+    dirty: bool | None = None  # whether the code had uncommitted changes
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
     """SHA-256 of the data set as read, and the number of images in each part."""
 
-    checksum: str
-    train: int
-    validation: int
-    test: int
-    normalization: Any = None
+    checksum: str  # SHA-256 of the data set as read
+    train: int  # number of training images, without the validation images
+    validation: int  # number of validation images
+    test: int  # number of test images
+    normalization: Any = None  # arguments of data.Normalization; None: pixels are divided by 255
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
     """One trial: its configuration, how it ended, and what was measured. Accuracies are fractions of 1, times seconds."""
 
-    schema: int
-    trial: str
-    config: Trial
-    status: Literal["done", "diverged", "failed"]
-    reason: str | None = None
+    schema: int  # SCHEMA of the version that wrote it
+    trial: str  # id: a readable slug, then 8 hex digits of a hash of config
+    config: Trial  # all settings and the seed; fields added later are left out at their defaults
+    status: Literal["done", "diverged", "failed"]  # done, diverged (a loss was not finite) or failed (an exception)
+    reason: str | None = None  # of a trial that diverged or failed
     model_defaults: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)  # options that config omits
-    params: int | None = None
-    macs: int | None = None
-    receptive_field: int | tuple[int, ...] | None = None
+    params: int | None = None  # trainable parameters
+    macs: int | None = None  # multiply-accumulates of convolutions and dense layers for one image, without bias
+    receptive_field: int | tuple[int, ...] | None = None  # pixels, of the last layer with positions
     history: tuple[dict[str, int | float | None], ...] = ()  # a row per epoch: "epoch", and a value per curve
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    val_loss: float | None = None
-    val_accuracy: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+    train_loss: float | None = None  # mean over the steps of the selected epoch
+    train_accuracy: float | None = None  # mean over the steps of the selected epoch
+    val_loss: float | None = None  # of the validation images; None without any
+    val_accuracy: float | None = None  # share of the validation images, on which cells are compared
+    test_loss: float | None = None  # of the test images
+    test_accuracy: float | None = None  # share of the test images
     test_correct: str | None = None  # base64 of a bit per test image
     val_correct: str | None = None  # base64 of a bit per validation image
-    test_examples: int | None = None
+    test_examples: int | None = None  # number of test images
     selected_epoch: int | None = None  # whose parameters were kept and measured
     metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)  # as val_nll, test_nll
     confusion: str | None = None  # of the test images, as text: see `confusion`
-    train_seconds: float | None = None
-    compile_seconds: float | None = None
-    images_per_second: float | None = None
-    lanes: int | None = None
-    device: str | None = None
-    precision: str | None = None
-    convolution: str | None = None
-    data: Images | None = None
-    params_sha256: str | None = None
-    finished: str | None = None  # ISO 8601
-    command: str | None = None
-    host: str | None = None
-    code: Code | None = None
-    versions: dict[str, str] | None = None
+    train_seconds: float | None = None  # of the training loop; trials that share a program share them
+    compile_seconds: float | None = None  # recorded with the first trial of a program
+    images_per_second: float | None = None  # training images of this trial
+    lanes: int | None = None  # trials that the program trains at a time
+    device: str | None = None  # platform and kind, as 'cpu: cpu', and the number of devices
+    precision: str | None = None  # type to compute in
+    convolution: str | None = None  # implementation of the convolutions
+    data: Images | None = None  # the images that were used
+    params_sha256: str | None = None  # of the kept parameters
+    finished: str | None = None  # time, ISO 8601
+    command: str | None = None  # command line that trained it
+    host: str | None = None  # name of the machine
+    code: Code | None = None  # commit of the code
+    versions: dict[str, str] | None = None  # of Python, JAX and other packages
 
     def __post_init__(self) -> None:
         """Raise ValueError if a value is out of range."""
@@ -161,20 +161,20 @@ def _check_bits(text: str | None, images: int | None) -> None:
 class Command:
     """A command that was run in a folder. `plan` names the file of its trials, `version` the package that wrote it."""
 
-    command: str
-    time: str
-    plan: str = ""
-    version: str | None = None
-    about: dict[str, Any] | None = None
+    command: str  # as it was typed
+    time: str  # ISO 8601
+    plan: str = ""  # file of its trials, in the folder plan
+    version: str | None = None  # of cnn_jax
+    about: dict[str, Any] | None = None  # question and settings, for the report
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
     """What sweep.json holds. `damaged` lists the lines that a command has reported."""
 
-    schema: int = SCHEMA
-    commands: tuple[Command, ...] = ()
-    damaged: tuple[str, ...] = ()
+    schema: int = SCHEMA  # SCHEMA of the version that wrote it
+    commands: tuple[Command, ...] = ()  # in the order in which they were run
+    damaged: tuple[str, ...] = ()  # lines that a command has reported
 
     def to_json(self) -> dict[str, Any]:
         """Return the header as JSON; fields of a command that say nothing are left out."""
