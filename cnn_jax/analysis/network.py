@@ -44,6 +44,7 @@ class TrainedNetwork:
         static argument are compiled once.
       trial: the trial that was trained; None for a network made by `from_model`.
       record: its record; likewise.
+      epoch: of the training, where `variables` are a snapshot; 0: before training. None: those that the record measured.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class TrainedNetwork:
     normalization: Normalization = UNIT
     trial: Trial | None = None
     record: Record | None = None
+    epoch: int | None = None
     apply: Apply = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -108,7 +110,9 @@ class TrainedNetwork:
     @property
     def label(self) -> str:
         """How messages name the network."""
-        return f"trial {self.trial.id}" if self.trial else f"model {type(self.model).__name__}"
+        if self.trial is None:
+            return f"model {type(self.model).__name__}"
+        return f"trial {self.trial.id}" + ("" if self.epoch is None else f" at epoch {self.epoch}")
 
     def dataset(self) -> Dataset:
         """Return the trial's images and labels, divided as they were in training.

@@ -18,43 +18,68 @@ from cnn_jax.records.arrays import to_npz
 from cnn_jax.records.record import Record
 from cnn_jax.zoo.build import build
 
+Flat = dict[str, np.ndarray]  # values by path, 'params/conv1/kernel'
 
-def open_trial(dir: str | os.PathLike, trial: str = "best") -> TrainedNetwork:
+
+def open_trial(dir: str | os.PathLike, trial: str = "best", *, epoch: int | None = None) -> TrainedNetwork:
     """Open the trained network of a trial.
 
     Args:
       dir: folder of a sweep.
       trial: id of a trial, a prefix of one id alone, or 'best': the highest validation accuracy.
+      epoch: open the network as it was after this epoch, 0 before training: one of the epochs of --snapshots. Default the
+        parameters that the trial was measured with.
 
     Raises:
-      UsageError: there is no such trial, or several; it diverged or failed; its parameters were not kept, are damaged or do
-        not fit its model; its data are gone or have changed.
+      UsageError: there is no such trial, or several; it diverged or failed; its parameters were not kept, not at this epoch,
+        are damaged or do not fit its model; its data are gone or have changed.
     """
     record = find_record(dir, trial)
     dataset = data.load(record.config.data)
     check_data(dataset, record.config, record)
     info = dataset.info
     model = build(record.config.model, info.input_shape, info.num_classes, record.config.train.precision)
-    variables = _variables(dir, record, model, info.input_shape)
+    flat = _kept(dir, record) if epoch is None else _snapshot(dir, record, epoch)
+    expected = flax.traverse_util.flatten_dict(_shapes(model, info.input_shape), sep="/")
+    if {n: (a.shape, a.dtype) for n, a in flat.items()} != {n: (a.shape, a.dtype) for n, a in expected.items()}:
+        raise UsageError(
+            f"trial {record.trial}: its parameters do not fit model {record.config.model.name}: its code has changed since"
+        )
+    variables = flax.traverse_util.unflatten_dict(flat, sep="/")
     return TrainedNetwork(
-        model, variables, info.input_shape, info.num_classes, dataset.normalization, record.config, record
+        model, variables, info.input_shape, info.num_classes, dataset.normalization, record.config, record, epoch
     )  # fmt: skip
 
 
-def _variables(dir: str | os.PathLike, record: Record, model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
+def _kept(dir: str | os.PathLike, record: Record) -> Flat:
     what = f"trial {record.trial}"
     if record.params_sha256 is None:
         raise UsageError(f"{what}: its parameters were not kept: train without --nokeep_params, in another folder")
+    return _read(dir, record, "params", record.params_sha256)
+
+
+def _snapshot(dir: str | os.PathLike, record: Record, epoch: int) -> Flat:
+    what = f"trial {record.trial}"
+    if record.snapshots_sha256 is None:
+        raise UsageError(f"epoch={epoch}: {what} kept no snapshots: train with --snapshots={epoch}, in another folder")
+    if epoch not in record.snapshots:
+        kept = ", ".join(map(str, record.snapshots))
+        raise UsageError(f"epoch={epoch}: {what} has no snapshot of this epoch: must be one of {kept}")
+    every = _read(dir, record, "snapshots", record.snapshots_sha256)
+    start = f"{epoch}/"
+    return {name.removeprefix(start): array for name, array in every.items() if name.startswith(start)}
+
+
+def _read(dir: str | os.PathLike, record: Record, kind: store.Kind, checksum: str) -> Flat:
+    """Arrays of a trial. Raises UsageError if they are gone, or not those of the record."""
+    what = f"trial {record.trial}: its {'parameters' if kind == 'params' else kind}"
     try:
-        flat = store.load_params(dir, record.trial)
+        flat = store.load_params(dir, record.trial, kind)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what}: its parameters are gone or damaged: {error}; run its command again") from None
-    if hashlib.sha256(to_npz(flat)).hexdigest() != record.params_sha256 and record.trial in store.lost_params(dir):
-        raise UsageError(f"{what}: its parameters are damaged: they do not match their checksum; run its command again")
-    expected = flax.traverse_util.flatten_dict(_shapes(model, input_shape), sep="/")
-    if {n: (a.shape, a.dtype) for n, a in flat.items()} != {n: (a.shape, a.dtype) for n, a in expected.items()}:
-        raise UsageError(f"{what}: its parameters do not fit model {record.config.model.name}: its code has changed since")
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+        raise UsageError(f"{what} are gone or damaged: {error}; run its command again") from None
+    if hashlib.sha256(to_npz(flat)).hexdigest() != checksum and record.trial in store.lost_params(dir, kind):
+        raise UsageError(f"{what} are damaged: they do not match their checksum; run its command again")
+    return flat
 
 
 def _shapes(model: nn.Module, input_shape: tuple[int, ...]) -> Any:
