@@ -34,6 +34,6 @@ PICARD2021 = Paper(
     ),
     margin=0.001,
     seeds=500,
-    quick={"seeds": "12", "train_examples": "12000"},
+    quick={"seeds": "12"},
     note="Published: 10,000 seeds of a short training on CIFAR-10, 90.02 ± 0.23, from 89.01 to 90.83.",
 )
