@@ -258,3 +258,9 @@ def test_bad_epochs_are_one_line(words: list[str], message: str, tmp_path: Path,
     assert message in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_more_than_a_file_can_hold_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = launch(["--model=vgg16", "--image_size=224", "--epochs=9", "--snapshots=0..9"])
+    assert (status, err) == (2, "error: --snapshots: 10 epochs of 0.54 GB each: must be 3 at most, which is 2.1 GB\n")
