@@ -35,7 +35,7 @@ ALAIN2016 = Paper(
     tuple(_rows()),
     margin=0.005,
     seeds=10,
-    quick={"seeds": "3", "epochs": "1", "train_examples": "12000"},
+    quick={"seeds": "3", "epochs": "1", "train_examples": "6000"},
     note=(
         "Published: after training the test error of the probe falls at every layer but one; before training from 8 % on "
         "the pixels to 2 %. Probes are ridge regressions on 1,000 images here, softmax on all images there."
