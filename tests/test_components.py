@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import zlib
 from base64 import b64encode
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -221,6 +221,30 @@ def test_every_optimizer_of_optax_trains_with_traced_hyperparameters(name: str) 
     assert (
         any(not np.array_equal(p, q) for p, q in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)) or name
     )
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "adamw", "adadelta"])
+def test_frozen_kernels_stay_and_all_else_is_trained_as_without_them(name: str) -> None:
+    params = {
+        "conv1": {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)},
+        "conv2": {"kernel": jnp.ones((1, 1, 2, 2))},
+        "dense1": {"kernel": jnp.ones((4, 2))},
+    }
+    hyper = {"learning_rate": 0.1, "weight_decay": 0.1, "momentum": 0.9}
+
+    def updated(options: dict[str, str], **more: float) -> Any:
+        rule = optimizer.optimizer(name, hyper | more, options)
+        return rule.update(jax.tree.map(lambda p: 10 * p, params), rule.init(params), params)[0]
+
+    found, free = updated({"freeze": "spatial"}), updated({"freeze": "none"})
+    assert not found["conv1"]["kernel"].any()
+    assert free["conv1"]["kernel"].all()
+    del found["conv1"]["kernel"], free["conv1"]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, found, free)
+    # Gradients of what is frozen are no part of the norm that is clipped.
+    clipped = updated({"freeze": "spatial"}, clip_norm=1e3)
+    assert not clipped["conv1"]["kernel"].any()
+    jax.tree.map(np.testing.assert_allclose, clipped["dense1"], found["dense1"])
 
 
 def test_the_optimizers_of_published_recipes_are_there() -> None:

@@ -39,6 +39,7 @@ LEGAL = {
     "seeds": ["1", "3"],
     "workers": ["1", "64"],
     "checkpoint_seconds": ["0", "60"],
+    "snapshots": ["0", "0,1", "7", "0..4"],
     "iso": ["params", "macs"],
     "option": ["shortcut=A", "depth=2,3", "rate=0.1"],
     "devices": ["1", "2"],

@@ -1,6 +1,7 @@
 """`launch.py inspect` on sweeps trained here: its page, its files, its summary, and bad input."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -14,10 +15,11 @@ import pytest
 import synthetic
 from small_images import images as small_images
 
-from cnn_jax import open_trial
+from cnn_jax import nn, open_trial
 from cnn_jax.analysis import cell, records
 from cnn_jax.analysis.attributions import METHODS
 from cnn_jax.analysis.inside import default_layers, look_inside
+from cnn_jax.analysis.kernels import film
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset, DatasetInfo
 from cnn_jax.errors import UsageError
@@ -41,7 +43,8 @@ def sweep(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seeds of a network with two convolutions."""
     out = tmp_path_factory.mktemp("inspected") / "out"
     done = launch(
-        f"--dataset={npz}", "--filters=4-6", "--kernel_size=3", "--padding=same", "--epochs=1", "--workers=1", f"--out={out}"
+        f"--dataset={npz}", "--filters=4-6", "--kernel_size=3", "--padding=same", "--epochs=1", "--workers=1", f"--out={out}",
+        "--snapshots=0,1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out
@@ -311,3 +314,30 @@ def test_a_cell_has_the_same_settings_and_its_median_is_a_trial() -> None:
     found = cell.seeds_of_cell(every[0], [*every, other, recorded(9, 0.1, status="diverged")])
     assert [r.config.seed for r in found.records] == [0, 1, 2, 3]
     assert found.median.config.seed == 0  # of 0.6, 0.7, 0.8, 0.9 the lower middle
+
+
+# -------------------------------------------------------------------------------------------------- kernels over the training
+
+
+def test_kernels_over_the_training_are_a_strip_per_filter(sweep: Path, inspected: subprocess.CompletedProcess) -> None:
+    text = (sweep / "inspect" / "inspect.html").read_text()
+    assert "The kernels of conv1 after epochs 0, 1, from left to right" in text
+    trials = {path.stem for path in (sweep / "inspect").glob("*.npz")}
+    assert trials
+    for trial in trials:
+        arrays = np.load(sweep / "inspect" / f"{trial}.npz", allow_pickle=False)
+        assert arrays["film/epochs"].tolist() == [0, 1]
+        assert np.array_equal(arrays["film/conv1"][1], arrays["kernels/conv1"])
+        first = open_trial(sweep, trial, epoch=0).variables["params"]["conv1"]["kernel"]
+        assert np.array_equal(arrays["film/conv1"][0], np.moveaxis(first, -1, 0))
+    assert text.count("at epochs 0, 1") == 4 * len(trials)  # a strip for each of four filters
+
+
+def test_without_snapshots_there_is_no_film() -> None:
+    network = TrainedNetwork.from_model(nn.named([nn.Conv(2, 3), nn.Flatten(), nn.Dense(3)]), (8, 8, 1), 3)
+    assert film([]) is None
+    assert film([network]) is None  # of no epoch
+    frames = film([dataclasses.replace(network.randomized(seed), epoch=seed) for seed in (0, 4)])
+    assert frames is not None
+    assert (frames.epochs, frames.values.shape) == ((0, 4), (2, 2, 3, 3, 1))
+    assert np.abs(frames.scaled - 0.5).max() == pytest.approx(0.5)  # one scale for all epochs

@@ -28,6 +28,7 @@ def sweep(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two kernel sizes, two seeds, on small images."""
     out = tmp_path_factory.mktemp("measured") / "out"
     command = [sys.executable, ROOT / "launch.py", f"--dataset={npz}", f"--out={out}", "--epochs=2", "--filters=4"]
+    command += ["--snapshots=0,1,2"]
     done = subprocess.run([*command, "--workers=1", "--padding=valid", "--seeds=2"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
@@ -71,6 +72,31 @@ def test_every_trial_and_layer_has_a_row(sweep: Path, capsys: pytest.CaptureFixt
     assert {(row["layer"], row["other_layer"]) for row in pairs if row["cell"] != row["other_cell"]} >= {("conv1", "conv1")}
 
 
+def test_measures_over_the_training(sweep: Path, capsys: pytest.CaptureFixture) -> None:
+    assert launch(sweep, "--measures=probe,sparsity") == 0
+    trained = rows(sweep / "inspect" / "measures.csv")
+    assert launch(sweep, "--measures=probe,sparsity", "--epochs=2,0") == 0
+    found = rows(sweep / "inspect" / "measures.csv")
+    assert list(found[0]) == ["trial", "seed", "kernel_size", "epoch", "layer", "measure", "value"]
+    assert {row["epoch"] for row in found} == {"0", "2"}
+    last = [{name: value for name, value in row.items() if name != "epoch"} for row in found if row["epoch"] == "2"]
+    assert last == trained  # the last snapshot is the trained network
+    first = {(row["trial"], row["measure"], row["layer"]): row["value"] for row in found if row["epoch"] == "0"}
+    for (trial, measure, layer), value in first.items():
+        if measure == "probe" and layer != "pixels":
+            assert value == first[trial, "probe_untrained", layer]
+    levels = rows(sweep / "inspect" / "levels.csv")
+    assert {row["epoch"] for row in levels} == {"0", "2"}
+    assert "epoch 2" in capsys.readouterr().out
+    page = (sweep / "inspect" / "training.html").read_text()
+    assert "Snapshots of epochs 0, 2; 0 is before training." in page
+    line = next(row for row in levels if (row["epoch"], row["measure"], row["layer"]) == ("2", "probe", "conv1"))
+    assert f"conv1, epoch 2: {float(line['value']):.3g}" in page
+    capsys.readouterr()
+    assert launch(sweep, "--measures=sparsity", "--epochs=all") == 0
+    assert {row["epoch"] for row in rows(sweep / "inspect" / "measures.csv")} == {"0", "1", "2"}
+
+
 def test_the_same_numbers_every_time(sweep: Path, tmp_path: Path) -> None:
     texts = []
     for _ in range(2):
@@ -110,6 +136,8 @@ def test_a_fork_has_measures_of_its_own(sweep: Path, tmp_path: Path, monkeypatch
         (["--measures=nowhere:x"], "--measures: nowhere:x cannot be imported"),
         (["--factor=padding"], "--factor: unknown factor 'padding': must be one of kernel_size"),
         (["--measure=probe"], "--measure: unknown flag: did you mean --measures?"),
+        (["--epochs=5,0"], "--epochs=5: no trial kept a snapshot of this epoch: must be among 0, 1, 2, or all"),
+        (["--epochs=last"], "--epochs: 'last' is not legal: use an integer of at least 0"),
         (["more"], "measure: takes one folder, not 2"),
     ],
 )

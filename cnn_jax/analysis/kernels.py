@@ -1,7 +1,7 @@
 """Kernels of the first layer that has weights. *K kernel axes, C channels of the image, F filters."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,30 @@ def first_kernels(network: TrainedNetwork) -> Kernels | None:
         if array is not None:
             return _of_layer(layer, array, shape)
     return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """First-layer kernels over the training: `values` is (E, F, *K, C), of the snapshots of `epochs`."""
+
+    layer: str
+    epochs: tuple[int, ...]
+    values: np.ndarray
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """Kernels as pictures, as `Kernels.scaled`: one scale for all epochs."""
+        return Kernels(self.layer, self.values).scaled
+
+
+def film(networks: Sequence[TrainedNetwork]) -> Film | None:
+    """Return the first-layer kernels of one network's snapshots; None without snapshots, or where there are no such kernels."""
+    found = [(network.epoch, first_kernels(network)) for network in networks]
+    frames = [(epoch, kernels) for epoch, kernels in found if epoch is not None and kernels is not None]
+    if not frames:
+        return None
+    epochs = tuple(epoch for epoch, _ in frames)
+    return Film(frames[0][1].layer, epochs, np.stack([kernels.values for _, kernels in frames]))
 
 
 def _of_layer(layer: Layer, array: np.ndarray, shape: tuple[int, ...]) -> Kernels | None:

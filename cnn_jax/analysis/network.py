@@ -49,6 +49,7 @@ class TrainedNetwork:
       trial: the trial that was trained; None for a network made by `from_model`.
       record: its record; likewise.
       class_names: names of the classes; empty for a network made by `from_model`.
+      epoch: of the training, where `variables` are a snapshot; 0: before training. None: those that the record measured.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class TrainedNetwork:
     trial: Trial | None = None
     record: Record | None = None
     class_names: tuple[str, ...] = ()
+    epoch: int | None = None
     apply: Apply = dataclasses.field(default=None, repr=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -114,7 +116,9 @@ class TrainedNetwork:
     @property
     def label(self) -> str:
         """How messages name the network."""
-        return f"trial {self.trial.id}" if self.trial else f"model {type(self.model).__name__}"
+        if self.trial is None:
+            return f"model {type(self.model).__name__}"
+        return f"trial {self.trial.id}" + ("" if self.epoch is None else f" at epoch {self.epoch}")
 
     def dataset(self) -> Dataset:
         """Return the trial's images and labels, divided as they were in training.

@@ -28,12 +28,16 @@ Progress = Callable[[int, int], None]  # trials measured, trials in all
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One number: `name` is the measure's name of it, `layer` a layer or what else it belongs to."""
+    """One number: `name` is the measure's name of it, `layer` a layer or what else it belongs to.
+
+    `epoch`: of a snapshot; None: the parameters that the trial was measured with.
+    """
 
     trial: str
     name: str
     layer: str
     value: float
+    epoch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Measured:
 
     Attributes:
       records: of the trials that were measured.
-      values: in order of trial, measure and layer.
-      similarities: between seeds and cells, where the measure cka was asked for.
+      values: in order of trial, epoch, measure and layer.
+      similarities: between seeds and cells at the last epoch, where the measure cka was asked for.
       left_out: a sentence for each kind of trial without values.
     """
 
@@ -53,7 +57,12 @@ class Measured:
     left_out: tuple[str, ...]
 
 
-def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = lambda done, total: None) -> Measured:
+def measure(
+    dir: str | os.PathLike,
+    names: Sequence[str],
+    progress: Progress = lambda done, total: None,
+    epochs: Sequence[int] | None = None,
+) -> Measured:
     """Measure every trained network of a sweep.
 
     Networks that differ only in seeds share their compiled programs; `WORKERS` groups of them are measured at a time.
@@ -61,10 +70,12 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     Args:
       dir: folder of the sweep.
       names: measures, as `measures.load` takes them.
-      progress: called after each trial.
+      progress: called after each network.
+      epochs: of snapshots to measure, of each trial those that it kept; empty: all of them. None: the trained parameters.
 
     Raises:
-      UsageError: no trial has a trained network to look into; the data have changed; a measure is unknown or failed.
+      UsageError: no trial has a trained network to look into, or a snapshot of one of the epochs; the data have changed; a
+        measure is unknown or failed.
     """
     functions = {name: measures.load(name) for name in dict.fromkeys(names)}
     trials = store.read(dir)
@@ -74,31 +85,34 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
             raise UsageError(f"{dir}: trained parameters were not kept: train without --nokeep_params, in another folder")
         lost = f": all {len(trials)} diverged or failed" if trials else ""
         raise UsageError(f"{dir} holds no finished trial{lost}")
+    wanted = None if epochs is None else _snapshots(dir, done, epochs)
     groups: dict[str, list[stats.Record]] = {}
     for record in done:
         groups.setdefault(stats.key(record["config"]), []).append(record)
-    finished: list[tuple[str, list[Value], similarity.Grams]] = []
+    networks = [(r["trial"], epoch) for r in done for epoch in _epochs(r, wanted)]
+    finished: list[tuple[str, int | None, list[Value], similarity.Grams]] = []
     most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # of networks of ten layers
     compared = {record["trial"] for record in done[:most_grams]} if "cka" in functions else set()
     stop, opening = threading.Event(), threading.Lock()
 
     def measure_group(records: list[stats.Record]) -> None:
-        for record in records:
+        for trial, epoch in [(r["trial"], epoch) for r in records for epoch in _epochs(r, wanted)]:
             # Headers of .npy files are parsed by `ast`, whose parser in CPython 3.11 is not safe in two threads at once.
             with opening:
-                network = open_trial(dir, record["trial"])
+                network = open_trial(dir, trial, epoch=epoch)
                 dataset = network.dataset()
             values: list[Value] = []
             for name, function in functions.items():
                 if stop.is_set():
                     return
                 values += _values(name, function, network, dataset, values)
-            found = grams(network, dataset) if record["trial"] in compared else {}
+            found = grams(network, dataset) if trial in compared and epoch == last[trial] else {}
             layers = {name: gram.astype(np.float32) for name, gram in found.items() if name != PIXELS}
-            finished.append((record["trial"], values, layers))
-            progress(len(finished), len(done))
+            finished.append((trial, epoch, values, layers))
+            progress(len(finished), len(networks))
 
-    progress(0, len(done))
+    last = dict(networks)
+    progress(0, len(networks))
     # NumPy's own threads, two for each of ours, would wait for each other: on a busy machine six times as long.
     with threadpoolctl.threadpool_limits(1, "blas"), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         tasks = [pool.submit(measure_group, group) for group in groups.values()]
@@ -109,13 +123,28 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    finished.sort(key=lambda entry: entry[0])
+    finished.sort(key=lambda entry: (entry[0], entry[1] or 0))
     return Measured(
         tuple(done),
-        tuple(value for _, values, _ in finished for value in values),
-        tuple(_similarities(done, {trial: layers for trial, _, layers in finished if layers})),
+        tuple(value for _, _, values, _ in finished for value in values),
+        tuple(_similarities(done, {trial: layers for trial, _, _, layers in finished if layers})),
         tuple(_left_out(trials)),
     )
+
+
+def _snapshots(dir: str | os.PathLike, records: Sequence[stats.Record], epochs: Sequence[int]) -> list[int]:
+    """The epochs to measure. Raises UsageError for one that no trial kept."""
+    kept = sorted({epoch for record in records for epoch in record["snapshots"]})
+    if not kept:
+        raise UsageError(f"--epochs: {dir} holds no snapshots: train with --snapshots=0,1,2, in another folder")
+    if unknown := sorted(set(epochs) - set(kept)):
+        legal = ", ".join(map(str, kept))
+        raise UsageError(f"--epochs={unknown[0]}: no trial kept a snapshot of this epoch: must be among {legal}, or all")
+    return sorted(epochs) or kept
+
+
+def _epochs(record: stats.Record, wanted: Sequence[int] | None) -> list[int | None]:
+    return [None] if wanted is None else [epoch for epoch in wanted if epoch in record["snapshots"]]
 
 
 def _values(name: str, function: Measure, network: TrainedNetwork, dataset: Dataset, earlier: Sequence[Value]) -> list[Value]:
@@ -127,7 +156,11 @@ def _values(name: str, function: Measure, network: TrainedNetwork, dataset: Data
     if taken := {v.name for v in earlier} & set(found):
         raise UsageError(f"--measures: {name} returned {sorted(taken)[0]!r}, as a measure before it does: use another name")
     with plugins.reporting(f"--measures: {name} returned what is not a number", function):
-        return [Value(trial, n, layer, float(value)) for n, values in found.items() for layer, value in values.items()]
+        return [
+            Value(trial, n, layer, float(value), network.epoch)
+            for n, values in found.items()
+            for layer, value in values.items()
+        ]
 
 
 def _left_out(found: Sequence[stats.Record]) -> list[str]:
@@ -161,6 +194,7 @@ class Line:
       gained: mean over the cells of the difference from the network before training; None without such a baseline.
       term: the factor's effect, as the report has it for accuracy; None without a factor, or where levels lack values.
       p: p-value of the factor's effect, corrected for all lines (Holm) and, within the line, for all contrasts and terms.
+      epoch: of the snapshots; None: of the trained parameters.
     """
 
     name: str
@@ -169,6 +203,7 @@ class Line:
     gained: stats.Estimate | None
     term: stats.Term | None
     p: float
+    epoch: int | None = None
 
     @property
     def claimed(self) -> bool:
@@ -189,24 +224,24 @@ def summarize(records: Sequence[stats.Record], values: Sequence[Value], factor: 
       values: of their trials, and perhaps of others.
       factor: the factor whose levels are compared; None: none.
     """
-    tables: dict[tuple[str, str], dict[str, float]] = {}
+    tables: dict[tuple[str, str, int | None], dict[str, float]] = {}
     for v in values:
         if math.isfinite(v.value):
-            tables.setdefault((v.name, v.layer), {})[v.trial] = v.value
+            tables.setdefault((v.name, v.layer, v.epoch), {})[v.trial] = v.value
     lines = []
-    for (name, layer), table in tables.items():
+    for (name, layer, epoch), table in tables.items():
         if name.endswith(UNTRAINED):
             continue
         if not (found := _means(records, table)):
             continue
         whole, cells, means = found
-        before = tables.get((name + UNTRAINED, layer), {})
+        before = tables.get((name + UNTRAINED, layer, epoch), {})
         gained = _means(records, {trial: value - before[trial] for trial, value in table.items() if trial in before})
         term = None
         if factor is not None and np.ptp(means.mean_K) > 0:
             effects = stats.effects(whole, cells, means)
             term = next((t for t in effects.terms if t.factors == (factor,)), None)
-        lines.append(Line(name, layer, _average(means), _average(gained[2]) if gained else None, term, math.nan))
+        lines.append(Line(name, layer, _average(means), _average(gained[2]) if gained else None, term, math.nan, epoch))
     corrected = stats.holm(np.array([math.nan if line.term is None else line.term.p for line in lines]))
     return [dataclasses.replace(line, p=float(p)) for line, p in zip(lines, corrected, strict=True)]
 

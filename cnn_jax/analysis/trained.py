@@ -16,17 +16,21 @@ from cnn_jax.records.arrays import to_npz
 from cnn_jax.records.record import Record
 from cnn_jax.zoo.build import build
 
+Flat = dict[str, np.ndarray]  # values by path, 'params/conv1/kernel'
 
-def open_trial(dir: str | os.PathLike, trial: str = "best") -> TrainedNetwork:
+
+def open_trial(dir: str | os.PathLike, trial: str = "best", *, epoch: int | None = None) -> TrainedNetwork:
     """Open the trained network of a trial.
 
     Args:
       dir: folder of a sweep; or a file FILE.safetensors that `export` wrote, which needs neither the folder nor the data.
       trial: id of a trial, a prefix of one id alone, or 'best': the highest validation accuracy.
+      epoch: open the network as it was after this epoch, 0 before training: one of the epochs of --snapshots. Default the
+        parameters that the trial was measured with.
 
     Raises:
-      UsageError: there is no such trial, or several; it diverged or failed; its parameters were not kept, are damaged or do
-        not fit its model; its data are gone or have changed.
+      UsageError: there is no such trial, or several; it diverged or failed; its parameters were not kept, not at this epoch,
+        are damaged or do not fit its model; its data are gone or have changed.
     """
     if os.fspath(dir).endswith(".safetensors"):
         return exported.open_file(dir, trial)
@@ -35,20 +39,47 @@ def open_trial(dir: str | os.PathLike, trial: str = "best") -> TrainedNetwork:
     check_data(dataset, record.config, record)
     info = dataset.info
     model = build(record.config.model, info.input_shape, info.num_classes, record.config.train.precision)
-    variables = fitting(_arrays(dir, record), record.config, model, info.input_shape)
+    flat = _kept(dir, record) if epoch is None else _snapshot(dir, record, epoch)
+    variables = fitting(flat, record.config, model, info.input_shape)
     return TrainedNetwork(
-        model, variables, info.input_shape, info.num_classes, dataset.normalization, record.config, record, info.class_names
+        model,
+        variables,
+        info.input_shape,
+        info.num_classes,
+        dataset.normalization,
+        record.config,
+        record,
+        class_names=info.class_names,
+        epoch=epoch,
     )
 
 
-def _arrays(dir: str | os.PathLike, record: Record) -> dict[str, np.ndarray]:
+def _kept(dir: str | os.PathLike, record: Record) -> Flat:
     what = f"trial {record.trial}"
     if record.params_sha256 is None:
         raise UsageError(f"{what}: its parameters were not kept: train without --nokeep_params, in another folder")
+    return _read(dir, record, "params", record.params_sha256)
+
+
+def _snapshot(dir: str | os.PathLike, record: Record, epoch: int) -> Flat:
+    what = f"trial {record.trial}"
+    if record.snapshots_sha256 is None:
+        raise UsageError(f"epoch={epoch}: {what} kept no snapshots: train with --snapshots={epoch}, in another folder")
+    if epoch not in record.snapshots:
+        kept = ", ".join(map(str, record.snapshots))
+        raise UsageError(f"epoch={epoch}: {what} has no snapshot of this epoch: must be one of {kept}")
+    every = _read(dir, record, "snapshots", record.snapshots_sha256)
+    start = f"{epoch}/"
+    return {name.removeprefix(start): array for name, array in every.items() if name.startswith(start)}
+
+
+def _read(dir: str | os.PathLike, record: Record, kind: store.Kind, checksum: str) -> Flat:
+    """Arrays of a trial. Raises UsageError if they are gone, or not those of the record."""
+    what = f"trial {record.trial}: its {'parameters' if kind == 'params' else kind}"
     try:
-        flat = store.load_params(dir, record.trial)
+        flat = store.load_params(dir, record.trial, kind)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{what}: its parameters are gone or damaged: {error}; run its command again") from None
-    if hashlib.sha256(to_npz(flat)).hexdigest() != record.params_sha256 and record.trial in store.lost_params(dir):
-        raise UsageError(f"{what}: its parameters are damaged: they do not match their checksum; run its command again")
+        raise UsageError(f"{what} are gone or damaged: {error}; run its command again") from None
+    if hashlib.sha256(to_npz(flat)).hexdigest() != checksum and record.trial in store.lost_params(dir, kind):
+        raise UsageError(f"{what} are damaged: they do not match their checksum; run its command again")
     return flat

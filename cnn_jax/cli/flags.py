@@ -25,6 +25,7 @@ SWEEP_FLAGS = {
     "host": "which of the hosts this is, from 0; the records are in the folder of host 0",
     "coordinator": "ADDRESS:PORT of host 0, where the hosts meet",
     "executor": "local; ray: a cluster at RAY_ADDRESS; slurm: --workers jobs, as SBATCH_PARTITION etc. say; default local",
+    "snapshots": "epochs whose parameters are kept too, as 0,1,2,4 or 0..8; 0 is before training",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
     "search": "all; random:N: N of the cells, drawn; or package.module:attribute, which is asked for trials; default all",
     "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
@@ -115,9 +116,6 @@ def options(texts: Iterable[str]) -> dict[str, list[Any]]:
 def places(values: flags.FlagValues) -> dict[str, Any]:
     """Fields of `execution.Options` that say where trials are trained. Raises UsageError for flags that exclude each other."""
 
-    def number(text: str) -> int:
-        return 0 if text == "0" else sweep.positive_int(text)
-
     def address(text: str) -> str:
         name, _, port = text.rpartition(":")
         if not name or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -127,7 +125,7 @@ def places(values: flags.FlagValues) -> dict[str, Any]:
     found = {
         "devices": one(values, "devices", sweep.positive_int, 1),
         "hosts": one(values, "hosts", sweep.positive_int, 1),
-        "host": one(values, "host", number, 0),
+        "host": one(values, "host", sweep.non_negative_int, 0),
         "coordinator": one(values, "coordinator", address, ""),
         "executor": one(values, "executor", sweep.one_of(("local", "ray", "slurm")), "local"),
     }

@@ -52,6 +52,7 @@ def inspect(words: Sequence[str]) -> int:
 
     from cnn_jax.analysis import panels
     from cnn_jax.analysis.inside import Choice, look_inside
+    from cnn_jax.analysis.kernels import film
     from cnn_jax.analysis.trained import open_trial
     from cnn_jax.report import inside as pages
 
@@ -68,7 +69,9 @@ def inspect(words: Sequence[str]) -> int:
             of = f"seed {record.config.seed}: " if len(chosen) > 1 else ""
             found = look_inside(network, data, choice, lambda text, of=of: tell(of + text))  # type: ignore[misc]
             examples_NHWC = data.test_images[found.examples]
-            shown.append(pages.Shown(found, cell, role, tuple(panels.panel(name, network, examples_NHWC) for name in own)))
+            looks = tuple(panels.panel(name, network, examples_NHWC) for name in own)
+            frames = [open_trial(dir, record.trial, epoch=epoch) for epoch in record.snapshots]
+            shown.append(pages.Shown(found, cell, role, looks, film(frames)))
         tell("writing the page")
         with store.reporting(out):
             page = _write(out, shown)
@@ -108,6 +111,8 @@ def _chosen(dir: "Path", names: Sequence[str]) -> "list[tuple[Record, str, Seeds
 
 
 def _write(out: "Path", shown: "Sequence[Shown]") -> "Path":
+    import numpy as np
+
     from cnn_jax.analysis.panels import arrays_of
     from cnn_jax.records.arrays import to_npz
     from cnn_jax.records.files import replace
@@ -116,7 +121,10 @@ def _write(out: "Path", shown: "Sequence[Shown]") -> "Path":
     out.mkdir(parents=True, exist_ok=True)
     for one in shown:
         if one.inside.network.trial is not None:
-            replace(out / f"{one.inside.network.trial.id}.npz", to_npz(one.inside.arrays() | arrays_of(one.panels)))
+            arrays = one.inside.arrays() | arrays_of(one.panels)
+            if one.film is not None:
+                arrays |= {"film/epochs": np.array(one.film.epochs), f"film/{one.film.layer}": one.film.values}
+            replace(out / f"{one.inside.network.trial.id}.npz", to_npz(arrays))
     for name, text in inside_files.csv_files(shown).items():
         replace(out / name, text.encode(errors="backslashreplace"))
     page = out / "inspect.html"

@@ -80,6 +80,7 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
     options = execution.Options(
         workers=flags.one(values, "workers", sweep.positive_int),
         keep_params=values.keep_params,
+        snapshots=_snapshots(values),
         checkpoint_seconds=flags.one(values, "checkpoint_seconds", sweep.number(0.0), 120.0),
         **places,
     )
@@ -109,9 +110,30 @@ def _planned(trials: Sequence[Trial], options: execution.Options) -> plan.Plan:
     for batch_size in {trial.train.batch_size for trial in trials}:
         if batch_size % sharing:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")
+    _check_snapshots(planned, options.snapshots)
     _check_training(planned)
     _check_precision(planned)
     return planned
+
+
+def _snapshots(values: absl_flags.FlagValues) -> tuple[int, ...]:
+    if values.snapshots is None:
+        return ()
+    if not values.keep_params:
+        raise UsageError("--snapshots: keeps parameters: not with --nokeep_params")
+    return tuple(sorted(sweep.parse_list("snapshots", values.snapshots, sweep.non_negative_int)))
+
+
+def _check_snapshots(planned: plan.Plan, snapshots: Sequence[int]) -> None:
+    most = max(trial.train.epochs for trial in planned.trials)
+    if snapshots and snapshots[-1] > most:
+        raise UsageError(f"--snapshots={snapshots[-1]}: must be between 0 and {most}, the epochs of the training")
+    size = 4 * max(shape.params for shape in planned.shapes.values())
+    if size * len(snapshots) > store.MAX_ARRAYS:
+        raise UsageError(
+            f"--snapshots: {len(snapshots)} epochs of {size / 1e9:.2g} GB each: must be {store.MAX_ARRAYS // size} at most, "
+            f"which is {store.MAX_ARRAYS / 1e9:.2g} GB"
+        )
 
 
 def _check_training(planned: plan.Plan) -> None:

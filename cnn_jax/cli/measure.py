@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich.progress
 from absl import flags as absl_flags
 
-from cnn_jax import stats
+from cnn_jax import stats, sweep
 from cnn_jax.analysis import measures
 from cnn_jax.cli import flags, output
 from cnn_jax.console import Column, Console, Row, print_table
@@ -21,10 +21,11 @@ from cnn_jax.records import files, store
 if TYPE_CHECKING:
     from cnn_jax.analysis.over_seeds import Line, Measured
 
-_USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME]
+_USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME] [--epochs=all]
 
 Measure what the trained networks of a sweep learned: a number per layer, with intervals over seeds and
-contrasts between the levels of a factor. Writes DIR/inspect/measures.csv.
+contrasts between the levels of a factor. Writes DIR/inspect/measures.csv, and with --epochs a page of
+every number over the training.
 """
 ROWS = 14  # of the table; with the sentences around it this fills a screen of 24 lines
 _ALWAYS = ("probe_gain", "edges")  # names that are shown first
@@ -37,29 +38,37 @@ def measure(words: Sequence[str]) -> int:
     listed = f"{', '.join(measures.MEASURES)}, or package.module:attribute; default all"
     absl_flags.DEFINE_string("measures", None, listed, flag_values=values)
     absl_flags.DEFINE_string("factor", None, "factor whose levels are compared; default the first", flag_values=values)
+    epochs = "epochs of snapshots, as 0,1,4, or all: measure over the training; default the trained parameters"
+    absl_flags.DEFINE_string("epochs", None, epochs, flag_values=values)
     rest = flags.parse(values, ["measure", *words], _USAGE)
     if len(rest) != 1:
         raise UsageError(f"measure: takes one folder, not {len(rest)}")
     names = list(measures.MEASURES) if values.measures is None else [n.strip() for n in values.measures.split(",")]
     measures.check_names(names)
+    asked = _epochs(values.epochs)
     dir = store.folder(rest[0])
     done = [record for record in store.read(dir) if record["status"] == "done"]
     factor = _factor(done, values.factor)
     store.check(dir)
 
     from cnn_jax.analysis import over_seeds
+    from cnn_jax.report import over_training
 
     console = output.console()
     began = time.monotonic()
     with _progress(console) as progress:
-        measured = over_seeds.measure(dir, names, progress)
+        measured = over_seeds.measure(dir, names, progress, asked)
     lines: dict[str, list[Line]] = {}
     for name, records in stats.datasets(measured.records).items():
         lines[name] = over_seeds.summarize(records, measured.values, factor)
-        _show(console, name, lines[name], factor)
+        last = max((line.epoch or 0 for line in lines[name]), default=0)
+        shown = [line for line in lines[name] if line.epoch in (None, last)]
+        _show(console, name if asked is None else f"{name}, epoch {last}", shown, factor)
     texts = {"measures.csv": _values_csv(measured), "levels.csv": _csv(_levels(lines))}
     if measured.similarities:
         texts["similarity.csv"] = _csv([vars(s) for s in measured.similarities])
+    if asked is not None:
+        texts["training.html"] = over_training.page(lines)
     place = dir / "inspect"
     with store.reporting(dir):
         place.mkdir(exist_ok=True)
@@ -70,6 +79,13 @@ def measure(words: Sequence[str]) -> int:
     written = ", ".join(str(place / file) for file in texts)
     console.print(f"{len(measured.records)} trials in {time.monotonic() - began:.0f} s: {written}", soft_wrap=True)
     return 0
+
+
+def _epochs(text: str | None) -> list[int] | None:
+    """Epochs of --epochs; empty: all that were kept."""
+    if text is None or text == "all":
+        return None if text is None else []
+    return sweep.parse_list("epochs", text, sweep.non_negative_int)
 
 
 def _factor(records: Sequence[stats.Record], name: str | None) -> str | None:
@@ -173,8 +189,12 @@ def _values_csv(measured: "Measured") -> str:
         config = stats.flat(record["config"])
         levels = {name: stats.text(config.get(name)) for name in names}
         settings[record["trial"]] = {"trial": record["trial"], "seed": record["config"]["seed"]} | levels
-    columns = ["trial", "seed", *names, "layer", "measure", "value"]
-    rows = [settings[v.trial] | {"layer": v.layer, "measure": v.name, "value": v.value} for v in measured.values]
+    of_epochs = any(v.epoch is not None for v in measured.values)
+    columns = ["trial", "seed", *names, *(["epoch"] if of_epochs else []), "layer", "measure", "value"]
+    rows = [
+        settings[v.trial] | ({"epoch": v.epoch} if of_epochs else {}) | {"layer": v.layer, "measure": v.name, "value": v.value}
+        for v in measured.values
+    ]
     return _csv(rows, columns)
 
 
@@ -190,7 +210,8 @@ def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
                 named += [(f"{line.term.name}={level}", e) for level, e in line.term.levels]
                 span = line.term.span
                 named.append((f"{line.term.name} {span.b} - {span.a}", span.simultaneous))
-            start = {"dataset": dataset, "measure": line.name, "layer": line.layer}
+            start = {"dataset": dataset} | ({} if line.epoch is None else {"epoch": line.epoch})
+            start |= {"measure": line.name, "layer": line.layer}
             out += [
                 start | {"of": of, "value": e.value, "low": e.low, "high": e.high, "runs": e.n, "p": line.p} for of, e in named
             ]

@@ -1,5 +1,6 @@
 """launch.py paper: train what a paper trained, and print its table beside ours."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cnn_jax.cli import flags
 from cnn_jax.cli.spelling import did_you_mean
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
-from cnn_jax.papers import PAPERS, Compared, Paper, compare
+from cnn_jax.papers import PAPERS, Above, Compared, Paper, compare
 from cnn_jax.records import store
 from cnn_jax.stats import Estimate
 
@@ -18,7 +19,7 @@ USAGE = """python launch.py paper NAME [--quick] [--flags of a sweep]
 Train what a paper trained, as its recipe says, and print the published table beside ours, with intervals.
 
 agrees: the interval of the difference, corrected for all rows, is within the paper's margin.
-differs: it is not, and excludes 0.
+differs: it is not, and excludes 0. Of a claim without a number: the interval is above, or below.
 """
 
 
@@ -53,25 +54,34 @@ def _list() -> str:
 
 def _print(one: Paper, out: Path, console: Console) -> None:
     records = store.read(out)
-    rows = [_row(found) for found in compare(one, out, records)]
+    rows = [_row(found, one) for found in compare(one, out, records)]
     console.print(f"\n{one.title}\n{one.source}", highlight=False, markup=False)
     columns = [Column("row", left=True), Column("published"), Column("ours"), Column("seeds", optional=True)]
-    print_table(console, [*columns, Column("difference"), Column("verdict", left=True)], rows)
-    notes = f"Points of accuracy in percent. Agreement: within {100 * one.margin:g} points. Intervals speak of new seeds."
+    columns += [Column("difference"), Column("margin", optional=True), Column("verdict", left=True)]
+    print_table(console, columns, rows)
+    shares = "Accuracies are in percent. " if any(row.share for row in one.rows) else ""
+    notes = f"{shares}Agreement: within the margin. Intervals speak of new seeds."
     console.print(f"{notes} {one.note}", highlight=False, markup=False)
 
 
-def _row(found: Compared) -> Row:
-    published = found.row.published
-    theirs = f"{100 * published.value:.2f}" + (f" ± {100 * published.sd:.2f}" if published.sd is not None else "")
-    ours, difference = _percent(found.ours), _percent(found.difference, signed=True)
-    return Row([found.row.label, theirs, ours, str(found.ours.n), difference, found.verdict])
+def _row(found: Compared, one: Paper) -> Row:
+    row, published = found.row, found.row.published
+    scale, digits = (100.0, 2) if row.share else (1.0, 3)
 
+    def number(value: float, sign: str = "-") -> str:
+        return f"{scale * value:{sign}.{digits}f}"
 
-def _percent(found: Estimate, *, signed: bool = False) -> str:
-    if not found.n:
-        return "–"
-    sign = "+" if signed else ""
-    text = f"{100 * found.value:{sign}.2f}"
-    low, high = (100 * bound if signed else min(100.0, max(0.0, 100 * bound)) for bound in (found.low, found.high))
-    return f"{text} ({low:{sign}.2f} to {high:{sign}.2f})" if found.known else text
+    def estimate(e: Estimate, sign: str = "-") -> str:
+        if not e.n:
+            return "–"
+        return number(e.value, sign) + (f" ({number(e.low, sign)} to {number(e.high, sign)})" if e.known else "")
+
+    if isinstance(published, Above):
+        theirs, margin = f"above {scale * published.bound:g}", ""
+    else:
+        theirs = number(published.value) + (f" ± {number(published.sd)}" if published.sd is not None else "")
+        margin = f"{scale * (one.margin if row.margin is None else row.margin):g}"
+    ours = found.ours
+    if row.share and ours.known and not isinstance(published, Above):  # what is claimed is a difference
+        ours = dataclasses.replace(ours, low=max(0.0, ours.low), high=min(1.0, ours.high))
+    return Row([row.label, theirs, estimate(ours), str(ours.n), estimate(found.difference, "+"), margin, found.verdict])

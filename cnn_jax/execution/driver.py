@@ -46,7 +46,8 @@ class Options:
     """How trials are executed; results do not depend on it, except on the number of devices.
 
     workers: processes at most; None: one per core, or one for all accelerators. executor: one of EXECUTORS. devices: that share
-    the batches of a trial, on each of `hosts` machines, of which this is number `host` (see `backends.hosts`).
+    the batches of a trial, on each of `hosts` machines, of which this is number `host` (see `backends.hosts`). snapshots:
+    epochs whose parameters are kept beside those of the end.
     """
 
     workers: int | None = None
@@ -57,6 +58,7 @@ class Options:
     hosts: int = 1
     host: int = 0
     coordinator: str = ""
+    snapshots: tuple[int, ...] = ()
 
     def worker_config(self, out: Path, provenance: dict[str, Any]) -> WorkerConfig:
         """The part that workers need."""
@@ -69,6 +71,7 @@ class Options:
             self.hosts,
             self.host,
             self.coordinator,
+            self.snapshots,
         )
 
 
@@ -95,7 +98,7 @@ def run(
     with store.locked(out):
         time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         notes = store.begin(out, command, time, trials, about)
-        missing = _missing(trials, out, checksums, options.keep_params, notes)
+        missing = _missing(trials, out, checksums, options, notes)
         if found := overridden():
             notes.append(f"{', '.join(found)}: ignored by workers, which use the defaults of JAX")
         for note in notes:
@@ -131,7 +134,7 @@ def _backend(config: WorkerConfig, options: Options) -> Backend:
 
 def follow(out: Path, options: Options) -> str | None:
     """Work as host number `options.host`, above 0, until host 0 has no more tasks; return the error, or None."""
-    options = dataclasses.replace(options, keep_params=False, checkpoint_seconds=float("inf"))
+    options = dataclasses.replace(options, keep_params=False, snapshots=(), checkpoint_seconds=float("inf"))
     backend = LocalBackend(options.worker_config(out, {"versions": provenance("")["versions"]}), 1)
     try:
         backend.start(0)
@@ -147,7 +150,7 @@ def follow(out: Path, options: Options) -> str | None:
 
 
 def _missing(
-    trials: Sequence[Trial], out: Path, checksums: dict[DataConfig, str], keep_params: bool, notes: list[str]
+    trials: Sequence[Trial], out: Path, checksums: dict[DataConfig, str], options: Options, notes: list[str]
 ) -> list[Trial]:
     known = {record["trial"]: record for record in records(out)}
     finished = {trial.id for trial in trials if trial.id in known and known[trial.id]["status"] in store.FINISHED}
@@ -156,10 +159,23 @@ def _missing(
             raise UsageError(
                 f"--dataset: {trial.data.dataset} has changed since it was recorded in {out}: restore it, or name another --out"
             )
-    if keep_params and (lost := store.lost_params(out) & finished):
+    if options.keep_params and (lost := store.lost_params(out) & finished):
         notes.append(f"the parameters of {len(lost)} trial{'s' * (len(lost) > 1)} are missing or damaged: trained again")
         finished -= lost
+    if options.snapshots and (lost := store.lost_params(out, "snapshots") & finished):
+        notes.append(f"the snapshots of {len(lost)} trial{'s' * (len(lost) > 1)} are missing or damaged: trained again")
+        finished -= lost
+    if without := sum(not _has_snapshots(known[id], options.snapshots) for id in finished):
+        notes.append(
+            f"--snapshots: {without} trial{'s' * (without > 1)} that {'are' if without > 1 else 'is'} done did not keep all of "
+            "these epochs: use another --out to train them again"
+        )
     return [trial for trial in trials if trial.id not in finished]
+
+
+def _has_snapshots(record: Mapping[str, Any], epochs: Sequence[int]) -> bool:
+    """Whether a trial kept its parameters at those of the epochs that it has been through."""
+    return all(epoch in record["snapshots"] for epoch in epochs if epoch <= len(record["history"]))
 
 
 def _outcome(trials: Sequence[Trial], out: Path, interrupted: bool) -> Outcome:

@@ -9,6 +9,7 @@ class WorkerConfig:
     """Sent once to every worker. `provenance` is part of every record.
 
     `devices` of each of the `hosts` share the batches of a trial; this is host number `host`, see `backends.hosts`.
+    `snapshots`: epochs whose parameters are kept besides those of the end.
     """
 
     out: str
@@ -19,6 +20,7 @@ class WorkerConfig:
     hosts: int = 1
     host: int = 0
     coordinator: str = ""
+    snapshots: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from cnn_jax.execution import messages
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure, success
 from cnn_jax.records import store
+from cnn_jax.records.arrays import Kept
 from cnn_jax.training.loop import steps_per_epoch
 from cnn_jax.training.position import advance, finished, start
 from cnn_jax.training.program import DeviceData, compile_program, implementation
@@ -34,7 +35,7 @@ class Trainer:
         devices: Sequence[Any],
         send: Callable[[Event], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
-        keep: Callable[[int, dict[str, Any], Mapping[str, np.ndarray] | None], None] = lambda *_: None,
+        keep: Callable[[int, dict[str, Any], Kept], None] = lambda *_: None,
         share: Callable[[bytes], bytes] = lambda data: data,
     ):
         """
@@ -43,7 +44,7 @@ class Trainer:
           devices: that share every batch.
           send: sends an event to the scheduler.
           stopped: whether to write a checkpoint and return.
-          keep: stores a record and parameters of a slot: (slot, record, parameters).
+          keep: stores a record of a slot with its arrays: (slot, record, arrays).
           share: broadcasts bytes of host 0 to all hosts, see `backends.hosts`.
         """
         self.config, self.devices = config, tuple(devices)
@@ -77,7 +78,7 @@ class Trainer:
                     )
                     raise store.StoreError(f"the hosts lost each other ({reason}){hint}") from None
                 for trial in trials:
-                    self.keep(slot, failure(trial, reason, self.config.provenance), None)
+                    self.keep(slot, failure(trial, reason, self.config.provenance), Kept())
                 self.send(messages.Idle(slot, 0.0, 0.0))
         except store.StoreError as error:
             self.send(messages.Broken(str(error)))
@@ -91,7 +92,7 @@ class Trainer:
             with self.running:
                 began = time.perf_counter()
                 made_with = self._made_with(dataset, on_device)
-                position = self._resume(start(program, trials, on_device), trials, made_with)
+                position = self._resume(start(program, trials, on_device, self.config.snapshots), trials, made_with)
                 first, kept, most_steps = position.step, time.monotonic(), 8
                 while not finished(trials, position):
                     stop, most_steps = json.loads(self.share(json.dumps([self.stopped(), most_steps]).encode()))
@@ -117,7 +118,7 @@ class Trainer:
             record = success(trial, outcome, dataset, self.config.provenance, self._device(), self._precision(trial))
             record |= {"train_seconds": position.train_seconds, "compile_seconds": compile_seconds, "lanes": lanes}
             record |= {"convolution": made_with["convolution"], "images_per_second": images_per_second}
-            self.keep(slot, record, outcome.variables if self.config.keep_params else None)
+            self.keep(slot, record, Kept(outcome.variables, outcome.snapshots or None) if self.config.keep_params else Kept())
             compile_seconds = 0.0  # recorded once
         self.send(messages.Idle(slot, seconds, program.compile_seconds))
 

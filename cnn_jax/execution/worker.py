@@ -13,14 +13,13 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from cnn_jax.execution import messages
 from cnn_jax.execution.backends import hosts
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
+from cnn_jax.records.arrays import Kept
 
 if TYPE_CHECKING:
     from cnn_jax.execution.trainer import Trainer
@@ -72,9 +71,9 @@ def serve(config: WorkerConfig, assignments: Iterator[dict[str, Any]], send: Cal
             send(event)
 
     def trainer_on(devices: list[Any], share: hosts.Share = lambda data: data) -> "Trainer":
-        def keep(slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
+        def keep(slot: int, record: dict[str, Any], arrays: Kept) -> None:
             if config.host == 0:
-                trainer.writer.finish(record, params)
+                trainer.writer.finish(record, *arrays)
                 locked_send(messages.Finished.of(slot, record))
 
         trainer = Trainer(config, devices, locked_send, stop.is_set, keep, share)

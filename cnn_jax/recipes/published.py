@@ -108,6 +108,56 @@ RECIPES: dict[str, Recipe] = {
         "plain SGD in place of the stochastic diagonal Levenberg-Marquardt method, with a rate of its own, and cross-entropy "
         "over the distances",
     ),
+    "luo2016": Recipe(
+        "Luo, Li, Urtasun and Zemel, NeurIPS 2016, arXiv 1701.04128",
+        {
+            "model": "cnn",
+            "dataset": "mnist",
+            "filters": "-".join(["8"] * 12),
+            "kernel_size": 3,
+            "padding": "same",
+            "batch_size": 128,
+            "epochs": 2,
+            "option": {"pool": "none", "head": "gap"},
+        },
+        "MNIST in place of CIFAR-10 and CamVid, and the layers of one network in place of networks of several depths",
+    ),
+    "alain2016": Recipe(
+        "Alain and Bengio 2016, section 3.5, arXiv 1610.01644",
+        {
+            "model": "cnn",
+            "dataset": "mnist",
+            "filters": "32-64",
+            "kernel_size": 5,
+            "padding": "same",
+            "batch_size": 64,
+            "epochs": 10,
+            "validation_fraction": 1 / 6,
+        },
+        "no layer of 512 units before the last one, Adam in place of SGD with momentum",
+    ),
+    "gavrikov2023": Recipe(
+        "Gavrikov and Keuper 2023, section 4.3, arXiv 2301.11360",
+        {
+            "model": "cnn_jax.papers.gavrikov2023:convnet_lc",
+            "dataset": "mnist",
+            "kernel_size": "3,5,7,9",
+            "batch_size": 128,
+            "epochs": 5,
+            "option": {"optimizer.freeze": "none,spatial"},
+        },
+        "MNIST in place of CIFAR-10, and two convolutions in place of ResNet-20",
+    ),
+    "jordan2023": Recipe(
+        "Jordan 2023, arXiv 2304.01910",
+        {"model": "chapter", "dataset": "mnist", "batch_size": 128, "epochs": "1,16"},
+        "the chapter's network on MNIST, 1 and 16 epochs, in place of a ResNet on CIFAR-10, 4 and 64 epochs",
+    ),
+    "picard2021": Recipe(
+        "Picard 2021, arXiv 2109.08203",
+        {"model": "chapter", "dataset": "mnist", "batch_size": 128, "epochs": 1},
+        "the chapter's network on MNIST in place of a ResNet of 9 layers on CIFAR-10",
+    ),
     "airbench94": Recipe(
         "Jordan 2024, arXiv 2404.00498, airbench94: SGD, triangular rate, label smoothing, flips and crops",
         {

@@ -4,8 +4,21 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Kept(NamedTuple):
+    """Arrays of a trial that are kept; None: not kept.
+
+    Attributes:
+      params: variables at the end of training, by path ('params/conv1/kernel').
+      snapshots: variables at epochs of the training, by epoch and path ('4/params/conv1/kernel').
+    """
+
+    params: Mapping[str, np.ndarray] | None = None
+    snapshots: Mapping[str, np.ndarray] | None = None
 
 
 def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:

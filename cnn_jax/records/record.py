@@ -87,6 +87,8 @@ class Record:
     convolution: str | None = None  # implementation of the convolutions
     data: Images | None = None  # the images that were used
     params_sha256: str | None = None  # of the kept parameters
+    snapshots: tuple[int, ...] = ()  # epochs whose parameters were kept besides; 0: before training
+    snapshots_sha256: str | None = None  # of the snapshots' parameters
     finished: str | None = None  # time, ISO 8601
     command: str | None = None  # command line that trained it
     host: str | None = None  # name of the machine
@@ -108,6 +110,7 @@ class Record:
         _require(all(abs(value or 0) <= MAX_FLOAT32 for value in self.metrics.values()), "a metric is out of range")
         for name in ("train_seconds", "compile_seconds", "images_per_second"):
             _require(0 <= (getattr(self, name) or 0) <= 1e15, f"{name} is negative or too large")
+        _require(all(0 <= epoch < 2**31 for epoch in self.snapshots), "the epoch of a snapshot is out of range")
         self._check_history()
         self._check_images()
         if self.finished is not None:
@@ -219,6 +222,7 @@ def to_json(record: Record) -> dict[str, Any]:
     """Return a record as statistics and tables read it: every field, with the configuration in its canonical form."""
     out = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     out |= {"config": json.loads(record.config.canonical), "history": [dict(row) for row in record.history]}
+    out["snapshots"] = list(record.snapshots)
     out |= {name: value and dataclasses.asdict(value) for name, value in (("data", record.data), ("code", record.code))}
     if record.data and record.data.normalization is None:
         del out["data"]["normalization"]

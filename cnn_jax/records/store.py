@@ -4,6 +4,7 @@
     DIR/plan/HASH.jsonl.gz     the trials that a command planned, a line of canonical JSON each
     DIR/records/WRITER.jsonl   a line per finished trial; each writer appends to its own file, so writers never meet
     DIR/trials/ID/params.npz   the trained parameters; their checksum is in the record
+    DIR/trials/ID/snapshots.npz  parameters at chosen epochs (--snapshots), in the same way
     DIR/trials/ID/checkpoint-* of a trial under way; removed when its record is written
     DIR/images/HASH.npz        small copies of some images of a data set, for the report alone: optional
     DIR/lock                   who is at work here
@@ -29,7 +30,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -48,6 +49,7 @@ from cnn_jax.trial import Trial
 
 # The largest files that are read, in bytes; a plan is this large after decompression.
 MAX_RECORDS, MAX_PLAN, MAX_ARRAYS = 2**30, 2**28, 2**31
+Kind = Literal["params", "snapshots"]  # of a trial's arrays, see `arrays.Kept`
 # A trial of one of these states is not run again; a failed one is.
 FINISHED = ("done", "diverged")
 
@@ -99,13 +101,13 @@ def damaged(dir: str | os.PathLike) -> list[str]:
     return _scan(folder(dir)).damaged
 
 
-def lost_params(dir: str | os.PathLike) -> set[str]:
-    """Trials whose trained parameters were kept and are now gone or damaged: every byte is compared."""
-    path = folder(dir)
-    lost = set()
-    for trial, checksums in _scan(path).params.items():
+def lost_params(dir: str | os.PathLike, kind: Kind = "params") -> set[str]:
+    """Trials whose trained parameters, or snapshots, were kept and are now gone or damaged: every byte is compared."""
+    path, lost = folder(dir), set()
+    contents = _scan(path)
+    for trial, checksums in (contents.params if kind == "params" else contents.snapshots).items():
         try:
-            found = hashlib.sha256(read_file(_trial_folder(path, trial) / "params.npz", MAX_ARRAYS)).hexdigest()
+            found = hashlib.sha256(read_file(_trial_folder(path, trial) / f"{kind}.npz", MAX_ARRAYS)).hexdigest()
         except OSError:
             found = ""
         if found not in checksums:
@@ -125,10 +127,11 @@ class _Contents(NamedTuple):
     damaged: list[str]
     later: dict[str, int]  # reason -> number of records
     params: dict[str, set[str]]  # checksums of a trial's parameters: several if it was trained again after damage
+    snapshots: dict[str, set[str]]  # of its snapshots, likewise
 
 
 def _scan(dir: Path) -> _Contents:
-    found = _Contents({}, [], {}, {})
+    found = _Contents({}, [], {}, {}, {})
     paths = _record_files(dir)
     if not paths and read_header(dir) is None:
         raise UsageError(f"{dir} holds no sweep: name the folder of a sweep, its --out")
@@ -163,8 +166,9 @@ def _add_line(found: _Contents, dir: Path, line: bytes, place: str) -> None:
     known = found.records.get(record["trial"])
     if known is None or known["status"] not in FINISHED:
         found.records[record["trial"]] = record
-    if record["params_sha256"]:
-        found.params.setdefault(record["trial"], set()).add(record["params_sha256"])
+    for checksums, name in ((found.params, "params_sha256"), (found.snapshots, "snapshots_sha256")):
+        if record[name]:
+            checksums.setdefault(record["trial"], set()).add(record[name])
 
 
 def _record_files(dir: Path) -> list[Path]:
@@ -248,14 +252,14 @@ def _images_path(dir: Path, checksum: str) -> Path:
     return dir / "images" / f"{hashlib.sha256(checksum.encode()).hexdigest()[:16]}.npz"
 
 
-def load_params(dir: str | os.PathLike, trial_id: str) -> dict[str, np.ndarray]:
-    """Trained variables of a trial by path ('params/conv1/kernel').
+def load_params(dir: str | os.PathLike, trial_id: str, kind: Kind = "params") -> dict[str, np.ndarray]:
+    """Trained variables of a trial by path ('params/conv1/kernel'), or its snapshots by epoch and path.
 
     Raises:
       FileNotFoundError: they were not kept.
       ValueError: the file is damaged, or holds other things than plain arrays.
     """
-    return from_npz(read_file(_trial_folder(folder(dir), trial_id) / "params.npz", MAX_ARRAYS))
+    return from_npz(read_file(_trial_folder(folder(dir), trial_id) / f"{kind}.npz", MAX_ARRAYS))
 
 
 def _trial_folder(dir: Path, trial_id: str) -> Path:
@@ -311,20 +315,28 @@ class Writer:
     def _new_path(self) -> Path:
         return self.dir / "records" / f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
 
-    def finish(self, record: Mapping[str, Any], params: Mapping[str, np.ndarray] | None = None) -> None:
-        """Keeps a trial's parameters, then its record, then drops its checkpoints: killed in between, nothing is lost.
+    def finish(
+        self,
+        record: Mapping[str, Any],
+        params: Mapping[str, np.ndarray] | None = None,
+        snapshots: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Keeps a trial's arrays (`arrays.Kept`), then its record, then drops its checkpoints: a kill in between loses nothing.
 
         Checkpoints of a failed trial stay: it is tried again, and what failed may have been the machine.
         """
         folder = _trial_folder(self.dir, record["trial"])
-        checksum = None
+        kept: dict[str, Any] = {"params_sha256": None}
+        if snapshots is not None:
+            kept["snapshots"] = sorted({int(name.partition("/")[0]) for name in snapshots})
         with reporting(self.dir):
-            if params is not None:
-                folder.mkdir(exist_ok=True)
-                data = to_npz(params)
-                checksum = hashlib.sha256(data).hexdigest()
-                replace(folder / "params.npz", data)
-            self._append(encode({**record, "params_sha256": checksum}))
+            for name, arrays in (("params", params), ("snapshots", snapshots)):
+                if arrays is not None:
+                    folder.mkdir(exist_ok=True)
+                    data = to_npz(arrays)
+                    kept[f"{name}_sha256"] = hashlib.sha256(data).hexdigest()
+                    replace(folder / f"{name}.npz", data)
+            self._append(encode({**record, **kept}))
             for pattern in ("checkpoint-*", ".*.tmp") if record["status"] in FINISHED else ():
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)

@@ -14,20 +14,26 @@ if TYPE_CHECKING:
     from cnn_jax.analysis.attributions import Attribution
     from cnn_jax.analysis.cell import SeedsOfCell
     from cnn_jax.analysis.inside import Inside, LayerView
+    from cnn_jax.analysis.kernels import Film
     from cnn_jax.analysis.panels import Panel
 
 KERNELS, MAPS, WRONG = 64, 16, 24  # that are shown of each
+STRIPS, FRAMES, FRAME = 32, 10, 30  # filters of the film, frames in a row, pixels of a frame
 IMAGE_BYTES = 250_000  # of the page, for images of one section
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A network on the page: `role` says why it is shown, as 'best on validation'; '' for one that was named."""
+    """A network on the page: `role` says why it is shown, as 'best on validation'; '' for one that was named.
+
+    `film` are its kernels over the training, where snapshots were kept.
+    """
 
     inside: "Inside"
     cell: "SeedsOfCell"
     role: str = ""
     panels: "tuple[Panel, ...]" = ()
+    film: "Film | None" = None
 
     @property
     def title(self) -> str:
@@ -115,6 +121,7 @@ def _facts(shown: Shown) -> str:
 def _sections(shown: Shown) -> Iterator[tuple[str, str, str]]:
     inside = shown.inside
     yield "kernels", "Kernels", _kernels(inside)
+    yield "film", "Film", _film(shown)
     yield "maps", "Maps", _maps(inside)
     for view in inside.layers:
         yield f"excitation_{view.name}", f"{view.name}", _excitation(inside, view)
@@ -154,6 +161,26 @@ def _kernels(inside: "Inside") -> str:
         f"{largest:.3g}.{' Means over the channels.' if grey else ''}{more}"
     )
     return page_tables.heading("First-layer kernels", note) + svg.tag("div", "".join(figures), class_="tiles")
+
+
+def _film(shown: Shown) -> str:
+    """A strip per filter: its kernel at each epoch, from left to right."""
+    film = shown.film
+    if film is None:
+        return ""
+    frames_EF = film.scaled
+    figures = []
+    for i in range(min(frames_EF.shape[1], STRIPS)):
+        small = [np.pad(tiles.fitted(tiles.image(frame), FRAME), ((0, 0), (3, 3), (0, 0))) for frame in frames_EF[:, i]]
+        what = f"kernel of channel {i} of {film.layer} at epochs {', '.join(map(str, film.epochs))}"
+        figures.append(figure(tiles.montage(small, FRAMES), what, str(i)))
+    more = f" The first {STRIPS} of {frames_EF.shape[1]} are shown." if frames_EF.shape[1] > STRIPS else ""
+    grey = "" if film.values.shape[-1] in (1, 3) else " Means over the channels."
+    note = (
+        f"The kernels of {film.layer} after epochs {', '.join(map(str, film.epochs))}, from left to right; 0 is before "
+        f"training. All have one scale, up to {float(np.abs(film.values).max(initial=0.0)):.3g}; mid-grey is 0.{grey}{more}"
+    )
+    return page_tables.heading("Kernels over the training", note) + svg.tag("div", "".join(figures), class_="tiles")
 
 
 def _label(inside: "Inside", index: int) -> str:

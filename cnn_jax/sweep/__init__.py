@@ -3,9 +3,9 @@
 from cnn_jax.sweep.axes import AXES, Axis, parse_list, parse_values
 from cnn_jax.sweep.buckets import Bucket, buckets
 from cnn_jax.sweep.grid import MOST_TRIALS, product
-from cnn_jax.sweep.values import float32, number, one_of, positive_int, scalar, stack, word
+from cnn_jax.sweep.values import float32, non_negative_int, number, one_of, positive_int, scalar, stack, word
 
 __all__ = [
-    "AXES", "MOST_TRIALS", "Axis", "Bucket", "buckets", "float32", "number", "one_of", "parse_list", "parse_values",
-    "positive_int", "product", "scalar", "stack", "word",
+    "AXES", "MOST_TRIALS", "Axis", "Bucket", "buckets", "float32", "non_negative_int", "number", "one_of", "parse_list",
+    "parse_values", "positive_int", "product", "scalar", "stack", "word",
 ]  # fmt: skip

@@ -45,6 +45,13 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def non_negative_int(text: str) -> int:
+    """'0' -> 0."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ValueError("an integer of at least 0")
+    return int(text)
+
+
 def stack(text: str) -> tuple[int, ...]:
     """'32' -> (32,), '16-32' -> (16, 32): a value per conv block."""
     try:

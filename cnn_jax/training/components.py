@@ -121,7 +121,10 @@ def _load(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
 
 def _optimizer_options(train: TrainConfig) -> dict[str, Any]:
     options = _of_kind(train.options, "optimizer")
-    return _checked("optimizer", train.optimizer, [optimizer.load(train.optimizer)], options)[0] if options else {}
+    if not options:
+        return {}
+    own, frozen = _checked("optimizer", train.optimizer, [optimizer.load(train.optimizer), optimizer.freezing], options)
+    return own | frozen
 
 
 def _schedule(train: TrainConfig) -> schedule.Schedule:

@@ -1,14 +1,15 @@
 """Optimizers: those of optax and optax.contrib by name, and those of a fork.
 
 A fork's `package.module:attribute` is a function of a learning rate that returns an optax.GradientTransformation, like those of
-optax; keyword arguments with defaults are set by --option=optimizer.NAME=VALUE.
+optax; keyword arguments with defaults are set by --option=optimizer.NAME=VALUE. Every optimizer has the option freeze, see
+`freezing`.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -83,12 +84,14 @@ def optimizer(
       name: of optax, optax.contrib, or package.module:attribute.
       hyper: learning_rate, weight_decay and momentum; clip_norm where gradients are clipped. They may be traced, so one
         program serves all values.
-      options: further arguments of the optimizer.
+      options: further arguments of the optimizer, and of `freezing`.
       decay_kernels_only: leave biases and parameters of norms out of the weight decay.
     """
     function = load(name)
     parameters = inspect.signature(function).parameters
-    arguments = dict(options or {}) | {key: hyper[key] for key in RESERVED if key in parameters}
+    given = dict(options or {})
+    frozen = freezing(**{key: given.pop(key) for key in ("freeze",) if key in given})
+    arguments = given | {key: hyper[key] for key in RESERVED if key in parameters}
     mask = is_kernel if decay_kernels_only else None
     own_decay = "weight_decay" in parameters
     if mask and own_decay:
@@ -107,7 +110,32 @@ def optimizer(
         rules.insert(0, optax.clip_by_global_norm(hyper["clip_norm"]))
     if name in _ELEMENTWISE and mask is None:
         rules[-1] = optax.flatten(rules[-1])
+    if frozen is not None:
+        # Before the other rules, so that a norm of gradients is that of what is trained; after them, as weights may decay.
+        rules = [frozen, *rules, frozen]
     return rules[0] if len(rules) == 1 else optax.chain(*rules)
+
+
+def freezing(freeze: Literal["none", "spatial"] = "none") -> optax.GradientTransformation | None:
+    """Rule that keeps parameters at their initial values.
+
+    Args:
+      freeze: 'none', or 'spatial': the kernels of convolutions with more than one position; those of 1x1 convolutions, dense
+        layers, norms and biases are trained.
+
+    Returns:
+      The rule; None where nothing is frozen.
+    """
+    return None if freeze == "none" else optax.masked(optax.set_to_zero(), is_spatial_kernel)
+
+
+def is_spatial_kernel(params: Any) -> Any:
+    """Tree of bools: whether a parameter is the kernel of a convolution with more than one position."""
+
+    def spatial(path: Any, leaf: Any) -> bool:
+        return "kernel" in str(path[-1]) and leaf.ndim > 2 and max(leaf.shape[:-2]) > 1
+
+    return jax.tree_util.tree_map_with_path(spatial, params)
 
 
 def is_kernel(params: Any) -> Any:

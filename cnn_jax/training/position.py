@@ -18,6 +18,7 @@ from cnn_jax.training.evaluation import Answers, evaluate
 from cnn_jax.training.loop import epoch_order, steps_per_epoch
 from cnn_jax.training.program import DeviceData, Program, hyper_of, stack_states
 from cnn_jax.training.selection import Selection
+from cnn_jax.training.snapshots import Snapshots
 from cnn_jax.training.step import TrainState, create_train_state, variables_of
 from cnn_jax.trial import TrainConfig, Trial
 
@@ -36,6 +37,7 @@ class Position:
       diverged: step whose loss was not finite, of each trial.
       train_seconds: spent in `advance`.
       selection: the epoch of each trial whose parameters are kept.
+      snapshots: parameters at the epochs that --snapshots names.
       order_TSB: batches of the epoch under way; None: not drawn yet. A function of seeds and epoch, so no checkpoint has it.
     """
 
@@ -46,6 +48,7 @@ class Position:
     diverged: tuple[int | None, ...]
     train_seconds: float
     selection: Selection
+    snapshots: Snapshots
     order_TSB: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -53,7 +56,7 @@ class Position:
         leaves = {f"leaf{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self._arrays))}
         rest = {"step": self.step, "history": self.history, "diverged": self.diverged, "train_seconds": self.train_seconds}
         rest |= {"selection": self.selection.to_json()}
-        return {**leaves, "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8)}
+        return {**leaves, **self.snapshots.arrays(), "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8)}
 
     @property
     def _arrays(self) -> Any:
@@ -73,11 +76,12 @@ class Position:
         state, sums, right_TV, variables = jax.tree.unflatten(treedef, new)
         past, diverged = tuple(rest["history"]), tuple(rest["diverged"])
         selected = Selection.from_json(selection, right_TV, variables)
-        return Position(state, sums, rest["step"], past, diverged, rest["train_seconds"], selected)
+        snapshots = self.snapshots.restored(arrays, variables_of(state), len(diverged), len(past))
+        return Position(state, sums, rest["step"], past, diverged, rest["train_seconds"], selected, snapshots)
 
 
-def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Position:
-    """The position before the first step."""
+def start(program: Program, trials: Sequence[Trial], data: DeviceData, snapshots: Sequence[int] = ()) -> Position:
+    """The position before the first step. `snapshots`: epochs whose parameters are kept besides."""
     states = stack_states(
         [
             create_train_state(program.model, data.input_shape, program.setup, trial.dynamic)
@@ -87,7 +91,8 @@ def start(program: Program, trials: Sequence[Trial], data: DeviceData) -> Positi
     steps = steps_per_epoch(len(data.train_labels), trials[0].train.batch_size)
     sums_T2S = np.zeros((program.lanes, 2, steps), np.float32)
     selection = Selection.start(trials[0].train, len(trials), data.validation, variables_of(states))
-    return Position(states, sums_T2S, 0, (), (None,) * len(trials), 0.0, selection)
+    begin = Snapshots(tuple(snapshots)).after(0, variables_of(states), len(trials))
+    return Position(states, sums_T2S, 0, (), (None,) * len(trials), 0.0, selection, begin)
 
 
 def _filled(program: Program, trials: Sequence[Trial]) -> list[Trial]:
@@ -133,14 +138,15 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         for t, known in enumerate(position.diverged)
     )
     seconds = position.train_seconds + time.perf_counter() - began
-    history, selection = position.history, position.selection
+    history, selection, snapshots = position.history, position.selection, position.snapshots
     if last == per_epoch:
         needed = selection.needs_metrics(train, len(history) + 1)
         answers = evaluate(program, variables_of(state), data, range(data.validation), logits=needed)
         history = (*history, _row(loss_TS.sum(1) / examples, right_TS.sum(1) / examples, answers, data.validation))
         measured = None if answers.logits_TNK is None else _metrics(train, answers.logits_TNK[: len(trials)], data)
         selection = selection.after(train, history, answers.right_TN[: len(trials)], measured, variables_of(state))
-    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection, order_TSB)
+        snapshots = snapshots.after(len(history), variables_of(state), len(trials))
+    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection, snapshots, order_TSB)
 
 
 def _row(loss_T: np.ndarray, accuracy_T: np.ndarray, answers: Answers, validation: int) -> Row:

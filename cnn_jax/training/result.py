@@ -35,6 +35,7 @@ class Result:
       metrics: by name, as 'val_nll' and 'test_nll'.
       confusion: matrix of the test images as text, see `records.confusion`.
       variables: kept values by path, 'params/conv1/kernel'.
+      snapshots: values at chosen epochs of the trial's own training, by epoch and path, '4/params/conv1/kernel'.
     """
 
     status: str
@@ -47,6 +48,7 @@ class Result:
     val_correct: np.ndarray | None = None
     metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
     confusion: str | None = None
+    snapshots: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def results(program: Program, trials: Sequence[Trial], data: DeviceData, position: Position) -> list[Result]:
@@ -69,9 +71,10 @@ def results(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         whole = position.history[: stopped if step is None else step // per_epoch]
         curve = [{"epoch": e, **{name: values[t] for name, values in row.items()}} for e, row in enumerate(whole, 1)]
         variables = {path: np.asarray(value[t]) for path, value in flat.items()}
+        snapshots = position.snapshots.of(t, len(whole))
         if step is not None:
             reason = f"loss not finite at step {step} of {trial.train.epochs * per_epoch}"
-            out.append(Result("diverged", reason, curve, variables))
+            out.append(Result("diverged", reason, curve, variables, snapshots=snapshots))
             continue
         logits_NK = answers.logits_TNK[t]
         measured = metrics.measure(trial.train.metrics, logits_NK, labels_N)
@@ -89,6 +92,7 @@ def results(program: Program, trials: Sequence[Trial], data: DeviceData, positio
                 selection.right_TV[t] if data.validation else None,
                 found,
                 confusion.encode(confusion.matrix(labels_N, logits_NK.argmax(-1), data.num_classes)),
+                snapshots,
             )
         )
     return out

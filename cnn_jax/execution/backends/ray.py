@@ -13,11 +13,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from cnn_jax.errors import UsageError
 from cnn_jax.execution import cores
@@ -25,6 +23,7 @@ from cnn_jax.execution.backends.local import environment
 from cnn_jax.execution.messages import Assignment, Compiled, Compiling, Event, Finished, Lost, Ready, Trained, WorkerConfig
 from cnn_jax.execution.scheduler import MOST_LANES
 from cnn_jax.records import store
+from cnn_jax.records.arrays import Kept
 
 if TYPE_CHECKING:
     from cnn_jax.execution.trainer import Trainer
@@ -132,8 +131,8 @@ class RayBackend:
                 how = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 self.events.append((number, Lost(how)))
                 continue
-            for slot, record, params in records:
-                self.writer.finish(record, params)
+            for slot, record, arrays in records:
+                self.writer.finish(record, *arrays)
                 self.events.append((number, Finished.of(slot, record)))
             self.events += [(number, event) for event in events]
 
@@ -172,7 +171,7 @@ class _Buffer:
     """Records and events of one task. Events of progress are sent at once; `post` returns whether to stop."""
 
     def __init__(self, post: Callable[[Event], bool]) -> None:
-        self.records: list[tuple[int, dict[str, Any], Mapping[str, np.ndarray] | None]] = []
+        self.records: list[tuple[int, dict[str, Any], Kept]] = []
         self.events: list[Event] = []
         self.post, self.stopped = post, False
 
@@ -182,12 +181,12 @@ class _Buffer:
         else:
             self.events.append(event)
 
-    def keep(self, slot: int, record: dict[str, Any], params: Mapping[str, np.ndarray] | None) -> None:
-        self.records.append((slot, record, params))
+    def keep(self, slot: int, record: dict[str, Any], arrays: Kept) -> None:
+        self.records.append((slot, record, arrays))
 
 
 def _work(config: WorkerConfig, number: int, task: Assignment, mailbox: Any) -> tuple[list, list]:
-    """Run a task; return its records with their parameters, and its events."""
+    """Run a task; return its records with their arrays, and its events."""
     import ray
 
     buffer = _Buffer(lambda event: ray.get(mailbox.add.remote(number, event)))
