@@ -44,8 +44,8 @@ class ModelConfig:
     strides: Stack | None = None
     padding: str | None = None
     activation: str | None = None
-    options: Options = ()
-    iso: str | None = None
+    options: Options = ()  # of parameters that only this model has
+    iso: str | None = None  # cost that the filters were solved for, as 'params@32'
 
 
 @dataclasses.dataclass(frozen=True)
