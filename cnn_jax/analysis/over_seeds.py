@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import threadpoolctl
@@ -53,7 +53,12 @@ class Measured:
     left_out: tuple[str, ...]
 
 
-def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = lambda done, total: None) -> Measured:
+def measure(
+    dir: str | os.PathLike,
+    names: Sequence[str],
+    progress: Progress = lambda done, total: None,
+    only: Collection[str] | None = None,
+) -> Measured:
     """Measure every trained network of a sweep.
 
     Networks that differ only in seeds share their compiled programs; `WORKERS` groups of them are measured at a time.
@@ -62,12 +67,13 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
       dir: folder of the sweep.
       names: measures, as `measures.load` takes them.
       progress: called after each trial.
+      only: ids of the trials that are measured; None: all.
 
     Raises:
       UsageError: no trial has a trained network to look into; the data have changed; a measure is unknown or failed.
     """
     functions = {name: measures.load(name) for name in dict.fromkeys(names)}
-    trials = store.read(dir)
+    trials = [record for record in store.read(dir) if only is None or record["trial"] in only]
     done = [record for record in trials if record["status"] == "done" and record["params_sha256"]]
     if not done:
         if any(record["status"] == "done" for record in trials):
