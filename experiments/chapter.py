@@ -3,7 +3,8 @@
     python launch.py chapter                     30 trials on digits
     python launch.py chapter --dataset=mnist
 
-Prints the verdicts and writes chapter.html, with a picture for every sentence, and chapter.csv. docs/chapter.md says what is measured.
+Prints the verdicts, and writes chapter.csv and chapter.html, with a picture for every sentence. What is measured stands in
+docs/chapter.md.
 """
 
 import dataclasses
@@ -26,7 +27,9 @@ def trials(request: Request) -> list[Trial]:
     for config in dict.fromkeys(trial.data for trial in found):
         _check(config)
     if len({trial.data for trial in found}) > 1:
-        raise UsageError("experiment 'chapter': asks its questions of one data set at a time: give one value of each flag of the data")
+        raise UsageError(
+            "experiment 'chapter': asks its questions of one data set at a time: give one value of each flag of the data"
+        )
     if "padding" not in request.axes:  # the chapter's layer has none; three layers of it would leave nothing of 8x8 images
         found = [trial for trial in found if (trial.model.padding == "same") == (len(trial.model.filters or ()) > 1)]
     if "model" in request.axes:
@@ -45,7 +48,9 @@ def trials(request: Request) -> list[Trial]:
 def _check(config: DataConfig) -> None:
     shape = data.info(config).input_shape
     if len(shape) != 3:
-        raise UsageError(f"experiment 'chapter': is about images: {config.dataset} has shape {shape}, not (height, width, channels)")
+        raise UsageError(
+            f"experiment 'chapter': is about images: {config.dataset} has shape {shape}, not (height, width, channels)"
+        )
 
 
 def conclude(folder: Path, records: Sequence[stats.Record], console: Console) -> None:

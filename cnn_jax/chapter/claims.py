@@ -47,12 +47,13 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Cases that were computed, and how many of them agree with a sentence."""
+    """Cases that were computed, and how many of them agree with a sentence; `shown` stands in place of their number."""
 
     what: str
     agree: int
     cases: int
     beside: str = ""
+    shown: str = ""
 
     @property
     def verdict(self) -> Verdict:

@@ -3,13 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnn_jax import stats
-from cnn_jax.analysis.over_seeds import Measured
 from cnn_jax.chapter.claims import Number
 from cnn_jax.chapter.networks import Networks, label
+
+if TYPE_CHECKING:
+    from cnn_jax.analysis.over_seeds import Measured
 
 MEASURES = ("probe", "edges", "sparsity", "shift", "patterns")
 SPARSE = 0.5  # share of zeros from which activations count as sparse: what inputs of both signs give
@@ -56,7 +59,7 @@ class Evidence:
       layers: values of every measured trial, by its id.
     """
 
-    def __init__(self, networks: Networks, measured: Measured):
+    def __init__(self, networks: Networks, measured: "Measured"):
         self.networks = networks
         self.layers: dict[str, Layers] = {}
         values: dict[str, dict[str, dict[str, float]]] = {}
@@ -90,6 +93,15 @@ class Evidence:
         values = [self.over(cells, term).value for term in (first, second)]
         return Number(what, difference, f"{one} {values[0]:.3f}, {other} {values[1]:.3f}", share)
 
+    def places(self, cell: stats.Cell, name: str) -> list[str]:
+        """What a measure has values of in a cell's networks: layers, or shifts."""
+        return list(next((self.layers[r["trial"]].values.get(name, {}) for r in cell.done if r["trial"] in self.layers), {}))
+
+    def interval(self, cell: stats.Cell) -> stats.Estimate:
+        """Mean test accuracy of a cell, with its interval for new seeds and new images, between 0 and 1."""
+        found = contrast(_accuracies([cell]), np.ones(1))
+        return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0)) if found.known else found
+
     def unpaired(
         self, what: str, pair: tuple[stats.Cell, stats.Cell], of: Callable[[Layers], float], named: tuple[str, str]
     ) -> Number:
@@ -110,16 +122,19 @@ class Evidence:
         for a, b in pairs:
             weight_K[place[id(a)]] += 1 / len(pairs)
             weight_K[place[id(b)]] -= 1 / len(pairs)
-        means = stats.Means.of(
-            [cell.values("test_accuracy") for cell in cells],
-            stats.one_image(cells[0].done[0], "test_accuracy"),
-            stats.answers(cells, "test_accuracy"),
-        )
         beside = "; ".join(
             f"{label(a)} {_percent(a)} with {a.fact('params'):,} parameters, {label(b)} {_percent(b)} with {b.fact('params'):,}"
             for a, b in pairs
         )
-        return Number(what, contrast(means, weight_K), beside)
+        return Number(what, contrast(_accuracies(cells), weight_K), beside)
+
+
+def _accuracies(cells: Sequence[stats.Cell]) -> stats.Means:
+    return stats.Means.of(
+        [cell.values("test_accuracy") for cell in cells],
+        stats.one_image(cells[0].done[0], "test_accuracy"),
+        stats.answers(cells, "test_accuracy"),
+    )
 
 
 def _means(cells: Sequence[np.ndarray]) -> stats.Means:

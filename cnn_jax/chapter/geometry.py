@@ -51,7 +51,7 @@ class Sizes:
 
 
 def outputs(settings: Sequence[Setting]) -> dict[Setting, int]:
-    """Output size of every setting, from traces of `conv`, each with a setting per axis; those of a trace share a padding name."""
+    """Output size of every setting, from traces of `conv` with a setting per axis; settings of a trace share a padding name."""
     found: dict[Setting, int] = {}
     groups: dict[str, list[Setting]] = {}
     for one in settings:

@@ -158,7 +158,10 @@ def _filters(network: TrainedNetwork) -> list[Filters]:
             top = by_layer[name].most()
             shown.append(
                 [
-                    [cut(images[i], field.window(at), field.seen(at)) for i, at in zip(top.images[c], top.positions[c], strict=True)]
+                    [
+                        cut(images[i], field.window(at), field.seen(at))
+                        for i, at in zip(top.images[c], top.positions[c], strict=True)
+                    ]
                     for c in channels
                 ]
             )

@@ -31,15 +31,15 @@ def _network(evidence: Evidence, rows: list[Row]) -> list[Claim]:
         Claim(
             "see",
             "Convolutional layers taught networks to see.",
-            "convolution sees more than dense",
+            "convolution sees better",
             "Test accuracy of every cnn, less that of the dense network (mlp) of as many parameters.",
             (evidence.accuracy("cnn less mlp of its size", networks.pairs, "needs --model=cnn,mlp"),),
         ),
         Claim(
             "network",
             "Conv2D(32, 3x3, relu), MaxPooling2D(2x2), Flatten, Dense(10, softmax).",
-            "shapes and parameters of the layers",
-            "The output of every layer, computed for a test image, and its kept parameters, against the chapter's arithmetic: "
+            "shapes, parameters of layers",
+            "Output of every layer, computed for a test image, and its kept parameters, against the chapter's arithmetic: "
             "(n - k)/s + 1 positions and k k c f + f parameters of a convolution, n/2 of a pooling, (d + 1) u of a dense layer.",
             (
                 Check("layers as the arithmetic says", sum(row.agrees for row in rows), len(rows)),
@@ -55,7 +55,7 @@ def _sizes() -> list[Claim]:
         Claim(
             "size",
             "The output size is floor((n - k)/s) + 1.",
-            "output size floor((n-k)/s)+1",
+            "size is floor((n-k)/s) + 1",
             "The sizes that the library's convolution gives, for every combination of n, k, s and padding that is tried; n "
             "counts the padding on both sides.",
             (Check("settings with that size", formula.agree, formula.tried),),
@@ -92,26 +92,27 @@ def _parameters(evidence: Evidence, dense: AsDense | None) -> list[Claim]:
     else:
         parts = (
             Check(
-                "outputs equal to rounding", int(dense.equal), 1, f"largest difference {dense.error:.1e} of the largest output"
-            ),
-            Check(
                 "at least ten times the parameters", int(dense.far_fewer), 1,
                 f"{dense.conv_params:,} against {dense.dense_params:,}",
+                f"{dense.dense_params / dense.conv_params:,.0f} times as many",
+            ),
+            Check(
+                "outputs equal to rounding", int(dense.equal), 1, f"largest difference {dense.error:.1e} of the largest output"
             ),
         )  # fmt: skip
     return [
         Claim(
             "dense",
             "A convolution needs far fewer parameters than a dense layer.",
-            "far fewer parameters than a dense layer",
-            "The dense layer that equals the first convolution is built; both are applied to a test image, and their parameters "
-            "are counted.",
+            "far fewer weights than dense",
+            "The dense layer that equals the first convolution is built, both are applied to a test image, and their "
+            "parameters are counted.",
             parts,
         ),
         Claim(
             "fewer",
             "A convolutional network needs far fewer parameters than a dense one.",
-            "a cnn needs far fewer for the same",
+            "cnn needs fewer than an mlp",
             "Test accuracy of the smallest cnn of three convolutions, less that of the largest mlp, which has at least three "
             "times its parameters.",
             (evidence.accuracy("small cnn less large mlp", [frugal] if frugal else [], _NO_DEEP),),
@@ -132,13 +133,19 @@ def _filters(evidence: Evidence) -> list[Claim]:
     def zeros(layers: Layers) -> float:
         return layers.mean("sparsity", [name for name in layers.values.get("sparsity", {}) if name in layers.convolutions])
 
+    def half(layers: Layers) -> float:
+        return SPARSE if layers.convolutions else math.nan
+
+    def by_one(layers: Layers) -> float:
+        return layers.get("shift", "shift 1")
+
     relu = [cell for cell in every if cell.config["model"].get("activation") in (None, "relu")]
     pooling, lenet = networks.pooling, networks.lenet_pair
     return [
         Claim(
             "detectors",
             "Filters are pattern detectors.",
-            "filters are pattern detectors",
+            "filters detect patterns",
             "The nine patches that excite a filter most: mean correlation between two of one filter, against two of different "
             "filters of the layer, and against the filters before training.",
             (
@@ -155,7 +162,7 @@ def _filters(evidence: Evidence) -> list[Claim]:
         Claim(
             "edges",
             "First layers detect edges.",
-            "first layers detect edges",
+            "first layers see edges",
             "R squared of the best oriented edge or Gabor for every first-layer kernel, less that of random kernels.",
             (
                 number(
@@ -171,7 +178,7 @@ def _filters(evidence: Evidence) -> list[Claim]:
         Claim(
             "patterns",
             "Middle layers detect patterns.",
-            "middle layers detect patterns",
+            "middle layers see patterns",
             "Accuracy of a linear probe on the middle convolution, less that on the first, in networks of three.",
             (
                 number(
@@ -183,9 +190,9 @@ def _filters(evidence: Evidence) -> list[Claim]:
         Claim(
             "objects",
             "Later layers detect objects.",
-            "later layers detect objects",
-            "Accuracy of a linear probe on the last layer, less that on the first convolution, and less that of the same network "
-            "before training; share of the nine images that excite a filter most which are of one class, in the last "
+            "later layers see objects",
+            "Accuracy of a linear probe on the last layer, less that on the first convolution, and less that of the same "
+            "network before training; share of the nine images that excite a filter most which are of one class, in the last "
             "convolution less the first.",
             (
                 number(
@@ -205,9 +212,9 @@ def _filters(evidence: Evidence) -> list[Claim]:
         Claim(
             "relu",
             "ReLU makes activations sparse.",
-            "ReLU makes activations sparse",
+            "ReLU makes outputs sparse",
             "Share of zeros in the outputs of the convolutions on test images, less one half.",
-            (number("zeros less one half", relu, [("zeros", zeros), ("half", lambda x: SPARSE if x.convolutions else math.nan)]),),
+            (number("zeros less one half", relu, [("zeros", zeros), ("half", half)]),),
         ),
         Claim(
             "pooling",
@@ -216,7 +223,7 @@ def _filters(evidence: Evidence) -> list[Claim]:
             "Share of test images with the same answer after a circular shift by one pixel: the network with max pooling, less "
             "the one whose convolution takes strides of 2 in its place.",
             (
-                evidence.unpaired("max pooling less strides", pooling, lambda x: x.get("shift", "shift 1"), ("pooling", "strides"))
+                evidence.unpaired("max pooling less strides", pooling, by_one, ("pooling", "strides"))
                 if pooling
                 else Number("max pooling less strides", NONE, "needs a network whose convolution strides in place of pooling"),
             ),
@@ -224,7 +231,7 @@ def _filters(evidence: Evidence) -> list[Claim]:
         Claim(
             "lenet",
             "LeNet-5 read handwritten digits with convolutions.",
-            "LeNet-5 beats a dense network",
+            "LeNet-5 beats an mlp",
             "Test accuracy of LeNet-5 as it is taught, less that of the largest mlp that has no more parameters.",
             (evidence.accuracy("LeNet-5 less mlp", [lenet] if lenet else [], "needs the experiment's own --model"),),
         ),

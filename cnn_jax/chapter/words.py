@@ -10,14 +10,28 @@ from cnn_jax.chapter.claims import Check, Claim, Number, Part
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.report import words
 
-COLUMNS = ("claim", "sentence", "verdict", "part", "part_verdict", "value", "low", "high", "p", "runs", "agree", "cases", "beside")
+COLUMNS = (
+    "claim",
+    "sentence",
+    "verdict",
+    "part",
+    "part_verdict",
+    "value",
+    "low",
+    "high",
+    "p",
+    "runs",
+    "agree",
+    "cases",
+    "beside",
+)
 _STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow"}
 
 
 def measured(part: Part) -> str:
     """'+1.95 (+0.30 to +3.60) points', '180 of 180'."""
     if isinstance(part, Check):
-        return f"{part.agree} of {part.cases}" if part.cases else "–"
+        return part.shown or (f"{part.agree} of {part.cases}" if part.cases else "–")
     e = part.estimate
     if not e.n:
         return "–"
@@ -42,13 +56,22 @@ def _p(part: Part) -> float:
 
 def terminal(claims: Sequence[Claim], dataset: str, seeds: int, console: Console) -> None:
     """Print a row per sentence, and how to read it."""
-    rows = [Row([claim.short, measured(deciding(claim)), claim.verdict], _STYLES[claim.verdict]) for claim in claims]
-    columns = [Column("the chapter says", left=True), Column(f"measured on {dataset}", left=True), Column("verdict", left=True)]
+    rows = []
+    for claim in claims:
+        part = deciding(claim)
+        p = words.p_value(part.p) if isinstance(part, Number) else ""
+        rows.append(Row([claim.short, measured(part), p, claim.verdict], _STYLES[claim.verdict]))
+    columns = [
+        Column("the chapter says", left=True),
+        Column(f"on {dataset}", left=True),
+        Column("p"),
+        Column("verdict", left=True),
+    ]
     print_table(console, columns, rows)
     console.print(headline(claims, dataset, seeds))
     console.print(
-        "With a bracket: a difference that the sentence says is above 0 (page: which), its 95 % interval; points of a percent, or "
-        "R squared and correlations to three digits. Verdicts are corrected for all of them (Holm)."
+        "Differences that a sentence says are above 0, in points of a percent, or as R squared and correlations with three "
+        "digits; 95 % intervals; p corrected for all (Holm), decided at 5 %. Of several numbers the deciding one is shown."
     )
 
 
