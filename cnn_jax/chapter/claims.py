@@ -1,4 +1,4 @@
-"""Claims, what was measured of them, and the rule of the verdicts. The rule was fixed before any network was trained.
+"""Claims, what was measured of them, and the rule of the verdicts, which is the same for all data.
 
 A number is written so that the sentence says it is above zero. Its p-value is two-sided, and corrected for all numbers of the
 page (Holm). It holds where the corrected p is at most 5 % and the number is above zero; it does not hold where it is below

@@ -50,8 +50,8 @@ def _verdicts(found: "Findings") -> str:
     note = (
         "Numbers are written so that a sentence says they are above 0, with 95 % intervals: accuracies for new seeds and "
         "new images, all others for new seeds on these images. p is corrected for all numbers of the page (Holm). A sentence "
-        "holds, or does not, where p is at most 5 %; with several numbers it holds where all of them do. Shown is the number that "
-        "decides. The rules were fixed before any network was trained."
+        "holds, or does not, where p is at most 5 %; with several it holds where all of them do. The "
+        "deciding number is shown. The rules are the same for all data."
     )
     table = page_tables.table(("sentence", "verdict", "measured", "p"), rows, classes=classes, label="Verdicts")
     return page_tables.heading("Verdicts", note) + table

@@ -40,7 +40,7 @@ def _network(evidence: Evidence, rows: list[Row]) -> list[Claim]:
             "Conv2D(32, 3x3, relu), MaxPooling2D(2x2), Flatten, Dense(10, softmax).",
             "shapes, parameters of layers",
             "Output of every layer, computed for a test image, and its kept parameters, against the chapter's arithmetic: "
-            "(n - k)/s + 1 positions and k k c f + f parameters of a convolution, n/2 of a pooling, (d + 1) u of a dense layer.",
+            "(n - k)/s + 1 positions and k k c f + f parameters of a convolution, n/2 of a pooling, (d + 1) u of dense.",
             (
                 Check("layers as the arithmetic says", sum(row.agrees for row in rows), len(rows)),
                 Check("the printed network has 54,410 parameters", int(printed == _CHAPTERS[2]), 1, f"counted {printed:,}"),
