@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import stats
@@ -137,7 +138,8 @@ def _maps(x_NHWC: np.ndarray, kernel_KKC: np.ndarray) -> dict[tuple[str, int], M
     for padding, stride in [*((p, 1) for p in PADDINGS), *(("valid", s) for s in STRIDES[1:])]:
         if padding == "valid" and k > min(x_NHWC.shape[1:3]):
             continue
-        values = np.asarray(conv(x_NHWC, kernel_KKC[..., None], strides=stride, padding=padding))[0, ..., 0]
+        x, kernel = jnp.asarray(x_NHWC), jnp.asarray(kernel_KKC[..., None])
+        values = np.asarray(conv(x, kernel, strides=stride, padding=padding))[0, ..., 0]
         added = {"valid": 0, "same": k - 1, "full": 2 * (k - 1)}[padding]
         found[padding, stride] = Map(values, (added // 2, added - added // 2))
     return found

@@ -53,7 +53,7 @@ class Networks:
     def chapters(self) -> stats.Cell | None:
         """The convnet that is most like the chapter's: of one convolution, the widest; of none such, the first."""
         single = [cell for cell in self.convnets if depth(cell) == 1]
-        return (single or list(self.convnets[:1]) or [None])[-1]
+        return single[-1] if single else next(iter(self.convnets), None)
 
     @property
     def frugal(self) -> tuple[stats.Cell, stats.Cell] | None:

@@ -90,7 +90,7 @@ def _tiles(*figures: str) -> str:
 def _see(found: "Findings") -> str:
     networks = found.evidence.networks
     groups = [("cnn", networks.convnets), ("mlp", networks.dense)]
-    groups += [("LeNet-5", [networks.lenet])] if networks.lenet else []
+    groups += [("LeNet-5", (networks.lenet,))] if networks.lenet else []
     points = [
         (name, [(label(c).removeprefix(f"{name} "), int(c.fact("params") or 0), found.evidence.interval(c)) for c in cells])
         for name, cells in groups

@@ -88,7 +88,7 @@ def _sizes() -> list[Claim]:
 def _parameters(evidence: Evidence, dense: AsDense | None) -> list[Claim]:
     frugal = evidence.networks.frugal
     if dense is None:
-        parts = (Check("needs --model=cnn", 0, 0),)
+        parts: tuple[Check, ...] = (Check("needs --model=cnn", 0, 0),)
     else:
         parts = (
             Check(
