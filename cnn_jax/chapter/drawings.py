@@ -82,7 +82,7 @@ def formula(looks: "Looks", padding: str, stride: int) -> str:
 
 def areas(conv: int, connections: int, dense: int) -> str:
     """Parameters of the dense layer, its entries that are not zero, and parameters of the convolution, as squares."""
-    side = 250.0
+    side = 190.0
     body = []
     for count, class_ in ((dense, "c7"), (connections, "c1"), (conv, "c0")):
         s = max(side * math.sqrt(count / dense), 1.5)
@@ -125,7 +125,7 @@ def values(places: Sequence[str], series: Sequence[Series], axis: str, scale: fl
 
 def against_parameters(groups: Sequence[tuple[str, Sequence[tuple[str, int, stats.Estimate]]]], axis: str) -> str:
     """Accuracy with its interval against parameters, a colour per kind of network."""
-    width, height, left = 620.0, 320.0, 46.0
+    width, height, left = 500.0, 320.0, 46.0
     points = [point for _, found in groups for point in found]
     y = svg.Scale.around([100 * v for _, _, e in points for v in (e.value, e.low, e.high)], height - 66, 26)
     x = svg.Scale.around([n for _, n, _ in points], left + 24, width - 60, log=True)

@@ -45,7 +45,7 @@ def _footer() -> str:
 
 
 def _verdicts(found: "Findings") -> str:
-    rows = [(c.sentence, c.verdict, words.measured(part), _p(part)) for c in found.claims for part in [words.deciding(c)]]
+    rows = [(c.verdict, c.sentence, words.measured(part), _p(part)) for c in found.claims for part in [words.deciding(c)]]
     classes = ["marked" if c.verdict == "holds" else "" for c in found.claims]
     note = (
         "Numbers are written so that a sentence says they are above 0, with 95 % intervals: accuracies for new seeds and "
@@ -53,7 +53,7 @@ def _verdicts(found: "Findings") -> str:
         "holds, or does not, where p is at most 5 %; with several it holds where all of them do. The "
         "deciding number is shown. The rules are the same for all data."
     )
-    table = page_tables.table(("sentence", "verdict", "measured", "p"), rows, classes=classes, label="Verdicts")
+    table = page_tables.table(("verdict", "sentence", "measured", "p"), rows, classes=classes, label="Verdicts")
     return page_tables.heading("Verdicts", note) + table
 
 
@@ -191,6 +191,8 @@ def _dense(found: "Findings") -> str:
         ),
     )  # fmt: skip
     text = f"Areas are numbers of parameters: {dense.layer} from {inputs} to {'×'.join(map(str, dense.output_shape))}."
+    if dense.input_shape != found.looks.image_HWC.shape:
+        text += " This is the centre of the image: the matrix for all of it would be too large to build."
     return _tiles(*figures) + _drawn((drawings.areas(dense.conv_params, dense.connections, dense.dense_params), text))
 
 
