@@ -129,6 +129,7 @@ def run_sweep(experiment: str = "grid", /, **given: Any) -> Sweep:
         if planned.options.host:
             raise UsageError("--host: run_sweep runs on host 0: use the command line on the others")
         result = run.run(planned, console, _as_written(experiment, given))
+        run.draw_conclusions(result, planned, console)
     complaints = run.complaints(result, planned.out)
     if result.outcome.interrupted:
         raise KeyboardInterrupt(*complaints)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from absl import flags as absl_flags
 
+from cnn_jax import zoo
 from cnn_jax.cli import experiments, flags
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.request import read_defaults, request_from
@@ -28,7 +29,7 @@ def test_cells_differ_only_in_what_the_experiment_names(name: str) -> None:
     trials = experiments.trials(module, Request({}, defaults, {}, seeds=2))
     assert len({trial.id for trial in trials}) == len(trials)
     for field in ("filters", "kernel_size", "strides", "padding", "activation"):
-        values = {getattr(trial.model, field) for trial in trials}
+        values = {getattr(trial.model, field) for trial in trials if field in zoo.options(trial.model.name)}
         assert len(values) == len(defaults.get(field, [None]))
     plan.preflight(trials)
 

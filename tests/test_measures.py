@@ -18,6 +18,7 @@ from cnn_jax.analysis.measures import (
     duplicates,
     edges,
     effective_field,
+    patterns,
     position,
     probe,
     pruning,
@@ -29,6 +30,39 @@ from cnn_jax.analysis.measures import (
 from cnn_jax.errors import UsageError
 
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]], float)
+
+
+# --------------------------------------------------------------------------------------------------------------- patterns
+
+
+def test_patches_of_a_filter_and_of_different_filters() -> None:
+    up, down, across = np.array([0.0, 0, 1, 1]), np.array([1.0, 1, 0, 0]), np.array([0.0, 1, 0, 1])
+    flat = np.full(4, 7.0)  # has no correlation
+    # up with up is 1, up with down -1, across with both 0.
+    assert patterns.alike(np.array([[up, up], [5 * up + 3, 2 * up]])) == pytest.approx((1.0, 1.0))
+    assert patterns.alike(np.array([[up, up], [down, down]])) == pytest.approx((1.0, -1.0))
+    assert patterns.alike(np.array([[up, down], [across, across]])) == pytest.approx((0.0, 0.0))
+    assert patterns.alike(np.array([[up, up, flat], [across, flat, flat]])) == pytest.approx((1.0, 0.0))
+    assert all(map(math.isnan, patterns.alike(np.array([[flat, flat]]))))
+    assert patterns.purity(np.array([[1, 1, 1, 2], [0, 1, 2, 3]])) == pytest.approx((3 / 4 + 1 / 4) / 2)
+
+
+def test_patterns_of_a_filter_that_finds_its_kernel() -> None:
+    # A horizontal and a vertical edge of 2 x 2 pixels on black images of two classes; a filter for each.
+    images = np.zeros((90, 6, 6, 1), np.uint8)
+    labels = np.arange(90) % 2
+    images[labels == 0, 2:4, 2:4, 0] = [[255, 255], [0, 0]]
+    images[labels == 1, 2:4, 2:4, 0] = [[255, 0], [255, 0]]
+    kernel = np.zeros((2, 2, 1, 3))
+    kernel[..., 0, 0], kernel[..., 0, 1], kernel[..., 0, 2] = [[1, 1], [-1, -1]], [[1, -1], [1, -1]], -1  # the third is silent
+    network = hand_made.network(
+        (nn.Conv(3, 2, activation="relu"), nn.Flatten(), nn.Dense(2)), (6, 6, 1), 2, conv1={"kernel": kernel}
+    )
+    found = patterns.patterns(network, hand_made.dataset(images, labels))
+    assert found["alike"]["conv1"] == pytest.approx(1.0)
+    assert found["alike_others"]["conv1"] == pytest.approx(0.0, abs=1e-9)
+    assert found["purity"] == {"conv1": 1.0}
+    assert set(found) == {"alike", "alike_others", "purity", "alike_untrained", "purity_untrained"}
 
 
 # ------------------------------------------------------------------------------------------------------------------ probe

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import threadpoolctl
@@ -62,6 +62,7 @@ def measure(
     names: Sequence[str],
     progress: Progress = lambda done, total: None,
     epochs: Sequence[int] | None = None,
+    only: Collection[str] | None = None,
 ) -> Measured:
     """Measure every trained network of a sweep.
 
@@ -72,13 +73,14 @@ def measure(
       names: measures, as `measures.load` takes them.
       progress: called after each network.
       epochs: of snapshots to measure, of each trial those that it kept; empty: all of them. None: the trained parameters.
+      only: ids of the trials that are measured; None: all.
 
     Raises:
       UsageError: no trial has a trained network to look into, or a snapshot of one of the epochs; the data have changed; a
         measure is unknown or failed.
     """
     functions = {name: measures.load(name) for name in dict.fromkeys(names)}
-    trials = store.read(dir)
+    trials = [record for record in store.read(dir) if only is None or record["trial"] in only]
     done = [record for record in trials if record["status"] == "done" and record["params_sha256"]]
     if not done:
         if any(record["status"] == "done" for record in trials):

@@ -2,6 +2,7 @@
 
 An experiment is a module with a docstring, `DEFAULTS` (values of flags that differ from the general defaults, see
 `request.read_defaults`) and `trials(request) -> list[Trial]`; without the function, the trials are the product of the axes.
+With a function `conclude(folder, records, console)` it says itself what the results mean.
 """
 
 import os

@@ -3,16 +3,20 @@
 import ast
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from cnn_jax import plugins
+from cnn_jax import plugins, stats
 from cnn_jax.cli import commands
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.spelling import did_you_mean
+from cnn_jax.console import Console
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import Trial
+
+# Draws conclusions from the folder of a sweep and the records of its trials, and prints them.
+Conclude = Callable[[Path, Sequence[stats.Record], Console], None]
 
 # The package of ours: in a clone the folder beside cnn_jax, installed a part of it (pyproject.toml).
 _INSTALLED = "cnn_jax.experiments"
@@ -61,6 +65,25 @@ def trials(experiment: ModuleType, request: Request) -> list[Trial]:
     if wrong := [trial for trial in found if not isinstance(trial, Trial)]:
         raise UsageError(f"{what}: trials(request) returned a {type(wrong[0]).__name__} in its list: it must hold Trials alone")
     return found
+
+
+def conclusion_of(experiment: ModuleType) -> Conclude | None:
+    """The function `conclude` of an experiment, which takes the place of the sweep's own answer; None without one.
+
+    What it raises becomes a UsageError.
+    """
+    function = getattr(experiment, "conclude", None)
+    if function is None:
+        return None
+    what = f"experiment {name_of(experiment)!r}: conclude"
+    if not callable(function):
+        raise UsageError(f"{what} is a {type(function).__name__}: it must be a function (folder, records, console)")
+
+    def conclude(folder: Path, records: Sequence[stats.Record], console: Console) -> None:
+        with plugins.reporting(f"{what} failed", function):
+            function(folder, records, console)
+
+    return conclude
 
 
 def question_of(experiment: ModuleType) -> str:

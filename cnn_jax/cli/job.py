@@ -33,6 +33,7 @@ class Job:
       resolve: the difference that seeds are added for, a fraction of 1; None: no seeds are added.
       max_seeds: seeds per cell that `resolve` stops at.
       tensorboard: whether event files are written too.
+      conclude: what the experiment makes of its results; None: the sweep's own answer is printed.
     """
 
     planned: plan.Plan
@@ -44,6 +45,7 @@ class Job:
     resolve: float | None = None
     max_seeds: int = 30
     tensorboard: bool = False
+    conclude: experiments.Conclude | None = None
 
     def show(self, console: Console) -> list[str]:
         """Print the plan, and return the warnings about its data."""
@@ -98,10 +100,15 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
         trials = plan.equal_cost(trials, iso)
     strategy = search.load(flags.one(values, "search", sweep.word, "all"), trials)
     planned = _planned(search.ask(strategy, (), ()), options)
+    conclude = experiments.conclusion_of(experiment)
+    if conclude and not options.keep_params:
+        raise UsageError(f"--nokeep_params: experiment {name!r} looks into the trained networks")
     store.check(out)
     question = experiments.question_of(experiment)
     fraction = None if resolve is None else resolve / 100
-    return Job(planned, out, options, question, strategy, request.note, fraction, max_seeds, values.tensorboard)
+    return Job(
+        planned, out, options, question, strategy, request.note, fraction, max_seeds, values.tensorboard, conclude
+    )  # fmt: skip
 
 
 def _planned(trials: Sequence[Trial], options: execution.Options) -> plan.Plan:

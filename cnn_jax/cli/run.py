@@ -110,13 +110,23 @@ def follow(job: Job, console: Console) -> int:
 def conclude(result: Result, job: Job, console: Console) -> int:
     """Print the answer of a run, and its failed and missing trials; return the exit status."""
     if result.page:
-        report.terminal([job.out], console, result.trials)
+        if not draw_conclusions(result, job, console):
+            report.terminal([job.out], console, result.trials)
         console.print(f"report: {result.page}", soft_wrap=True)
     for line in complaints(result, job.out):
         print(line, file=sys.stderr)
     if result.outcome.interrupted:
         return 130
     return 0 if result.outcome.counts.get("done", 0) == len(result.trials) else 1
+
+
+def draw_conclusions(result: Result, job: Job, console: Console) -> bool:
+    """Let the experiment conclude, where it does so and some trial is done; return whether it did."""
+    records = _of(result.trials, store.read(job.out))
+    if job.conclude is None or result.page is None or not any(record["status"] == "done" for record in records):
+        return False
+    job.conclude(job.out, records, console)
+    return True
 
 
 def complaints(result: Result, out: Path) -> list[str]:
