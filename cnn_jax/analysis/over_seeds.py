@@ -1,8 +1,7 @@
-"""Measures of every trained network of a sweep, then intervals over seeds and contrasts between the levels of a factor."""
+"""Measures of every trained network of a sweep. What they say over seeds: `lines`."""
 
 import concurrent.futures
 import dataclasses
-import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,12 @@ import threadpoolctl
 
 from cnn_jax import plugins, stats
 from cnn_jax.analysis import measures, similarity
-from cnn_jax.analysis.measures import UNTRAINED, Measure
+from cnn_jax.analysis.measures import Measure
 from cnn_jax.analysis.measures.cka import IMAGES, grams
 from cnn_jax.analysis.measures.probe import PIXELS
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.analysis.trained import open_trial
+from cnn_jax.analysis.values import Value
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
@@ -24,16 +24,6 @@ from cnn_jax.records import store
 WORKERS = 2  # threads, each of which measures networks of one shape
 _GRAM_BYTES = 2**30  # of all networks' grams together
 Progress = Callable[[int, int], None]  # trials measured, trials in all
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """One number: `name` is the measure's name of it, `layer` a layer or what else it belongs to."""
-
-    trial: str
-    name: str
-    layer: str
-    value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,92 +135,3 @@ def _similarities(records: Sequence[stats.Record], found: Mapping[str, similarit
         }
         out += similarity.over_seeds({label: networks for label, networks in cells.items() if networks})
     return out
-
-
-# -------------------------------------------------------------------------------------------------------------- statistics
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """What a sweep says of one number of one layer.
-
-    Attributes:
-      name: the measure's name of it.
-      layer: layer, or what else it belongs to.
-      mean: mean over the cells, with the interval for new seeds.
-      gained: mean over the cells of the difference from the network before training; None without such a baseline.
-      term: the factor's effect, as the report has it for accuracy; None without a factor, or where levels lack values.
-      p: p-value of the factor's effect, corrected for all lines (Holm) and, within the line, for all contrasts and terms.
-    """
-
-    name: str
-    layer: str
-    mean: stats.Estimate
-    gained: stats.Estimate | None
-    term: stats.Term | None
-    p: float
-
-    @property
-    def claimed(self) -> bool:
-        """Whether the factor has an effect, at 5 % for all lines together."""
-        return self.p <= 1 - stats.LEVEL
-
-
-def factors(records: Sequence[stats.Record]) -> tuple[str, ...]:
-    """Names of the factors of a sweep."""
-    return tuple(stats.design(records).factors)
-
-
-def summarize(records: Sequence[stats.Record], values: Sequence[Value], factor: str | None) -> list[Line]:
-    """Intervals over seeds and contrasts between levels of a factor, by the statistics that accuracies get.
-
-    Args:
-      records: of one data set.
-      values: of their trials, and perhaps of others.
-      factor: the factor whose levels are compared; None: none.
-    """
-    tables: dict[tuple[str, str], dict[str, float]] = {}
-    for v in values:
-        if math.isfinite(v.value):
-            tables.setdefault((v.name, v.layer), {})[v.trial] = v.value
-    lines = []
-    for (name, layer), table in tables.items():
-        if name.endswith(UNTRAINED):
-            continue
-        if not (found := _means(records, table)):
-            continue
-        whole, cells, means = found
-        before = tables.get((name + UNTRAINED, layer), {})
-        gained = _means(records, {trial: value - before[trial] for trial, value in table.items() if trial in before})
-        term = None
-        if factor is not None and np.ptp(means.mean_K) > 0:
-            effects = stats.effects(whole, cells, means)
-            term = next((t for t in effects.terms if t.factors == (factor,)), None)
-        lines.append(Line(name, layer, _average(means), _average(gained[2]) if gained else None, term, math.nan))
-    corrected = stats.holm(np.array([math.nan if line.term is None else line.term.p for line in lines]))
-    return [dataclasses.replace(line, p=float(p)) for line, p in zip(lines, corrected, strict=True)]
-
-
-_METRIC = "measure"
-_ROUNDING = 1e-6
-
-
-def _means(
-    records: Sequence[stats.Record], table: Mapping[str, float]
-) -> tuple[stats.Design, list[stats.Cell], stats.Means] | None:
-    """Design, cells with values and their means; None without values."""
-    if not (own := {record["trial"]: table[record["trial"]] for record in records if record["trial"] in table}):
-        return None
-    distinct = np.unique(list(own.values()))
-    if np.ptp(distinct) <= _ROUNDING * np.abs(distinct).max():  # the same for all by definition, but for rounding
-        own, distinct = dict.fromkeys(own, float(distinct[0])), distinct[:1]
-    mine = [record | {_METRIC: own.get(record["trial"])} for record in records]
-    whole = stats.design(mine)
-    cells = [cell for cell in whole.cells if cell.values(_METRIC).size]
-    # Widths in pixels and shares of few filters take few values: runs that agree may differ by the rounding to the next.
-    step = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
-    return whole, cells, stats.Means.of([cell.values(_METRIC) for cell in cells], step)
-
-
-def _average(means: stats.Means) -> stats.Estimate:
-    return means.contrast(np.ones(len(means.mean_K)) / len(means.mean_K))

@@ -19,7 +19,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.records import files, store
 
 if TYPE_CHECKING:
-    from cnn_jax.analysis.over_seeds import Line, Measured
+    from cnn_jax.analysis.lines import Effect, Line
 
 _USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME]
 
@@ -48,6 +48,8 @@ def measure(words: Sequence[str]) -> int:
     store.check(dir)
 
     from cnn_jax.analysis import over_seeds
+    from cnn_jax.analysis import values as of_trials
+    from cnn_jax.analysis.lines import summarize
 
     console = output.console()
     began = time.monotonic()
@@ -55,9 +57,9 @@ def measure(words: Sequence[str]) -> int:
         measured = over_seeds.measure(dir, names, progress)
     lines: dict[str, list[Line]] = {}
     for name, records in stats.datasets(measured.records).items():
-        lines[name] = over_seeds.summarize(records, measured.values, factor)
+        lines[name] = summarize(records, measured.values, [factor] if factor else [])
         _show(console, name, lines[name], factor)
-    texts = {"measures.csv": _values_csv(measured), "levels.csv": _csv(_levels(lines))}
+    texts = {"measures.csv": of_trials.to_csv(measured.records, measured.values), "levels.csv": _csv(_levels(lines))}
     if measured.similarities:
         texts["similarity.csv"] = _csv([vars(s) for s in measured.similarities])
     place = dir / "inspect"
@@ -104,10 +106,11 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str | None) -> None:
-    order = {i: (line.name not in _ALWAYS, math.isnan(line.p), line.p) for i, line in enumerate(lines)}
+    p = {i: next((effect.p for effect in line.effects.values()), math.nan) for i, line in enumerate(lines)}
+    order = {i: (line.name not in _ALWAYS, math.isnan(p[i]), p[i]) for i, line in enumerate(lines)}
     clearest = sorted(order, key=order.__getitem__)[:ROWS]
     shown = [lines[i] for i in sorted(clearest)]
-    spans = {_span(line) for line in shown if line.term}
+    spans = {_span(effect) for line in shown for effect in line.effects.values()}
     one_span = len(spans) == 1
     columns = [Column("measure", left=True), Column("layer", left=True), Column("mean")]
     if factor:
@@ -116,7 +119,8 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
         columns += [Column(what), Column("p"), Column(f"interval ({what})", optional=True)]
     columns += [Column("over untrained", optional=True), Column("interval (mean)", optional=True)]
     console.print(f"{dataset}, by {factor}" if factor else dataset, style="bold")
-    rows = [Row(_cells(line, factor, one_span), "bold" if line.claimed else "") for line in shown]
+    bold = [any(effect.claimed for effect in line.effects.values()) for line in shown]
+    rows = [Row(_cells(line, factor, one_span), "bold" if b else "") for line, b in zip(shown, bold, strict=True)]
     print_table(console, columns, rows)
     if len(shown) < len(lines):
         console.print(f"the {len(shown)} clearest of {len(lines)} lines; all are in levels.csv", style="dim")
@@ -124,7 +128,7 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     gains += [("edges over random", line.gained) for line in lines if line.name == "edges" and line.gained]
     if gains:
         console.print("; ".join(f"{what} {_number(e.value, '+')} ({_bounds(e)})".removesuffix(" ()") for what, e in gains))
-    if factor and all(math.isnan(line.p) for line in lines):
+    if factor and all(map(math.isnan, p.values())):
         console.print(f"No effect of {factor} can be tested: add seeds (--seeds=3).")
     elif factor:
         console.print(
@@ -133,17 +137,17 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
         )
 
 
-def _span(line: "Line") -> str:
-    assert line.term is not None
-    return f"{line.term.span.b} − {line.term.span.a}"
+def _span(effect: "Effect") -> str:
+    return f"{effect.term.span.b} − {effect.term.span.a}"
 
 
 def _cells(line: "Line", factor: str | None, one_span: bool) -> list[str]:
     out = [line.name, line.layer, _number(line.mean.value)]
     if factor:
-        out += [] if one_span else [_span(line) if line.term else ""]
-        e = line.term.span.simultaneous if line.term else None
-        out += [_number(e.value, "+"), _p(line.p), _bounds(e)] if e else ["", "", ""]
+        effect = line.effects.get(factor)
+        out += [] if one_span else [_span(effect) if effect else ""]
+        e = effect.term.span.simultaneous if effect else None
+        out += [_number(e.value, "+"), _p(effect.p), _bounds(e)] if effect and e else ["", "", ""]
     gained = f"{_number(line.gained.value, '+')} ({_bounds(line.gained)})" if line.gained else ""
     return [*out, gained.removesuffix(" ()"), _bounds(line.mean)]
 
@@ -164,20 +168,6 @@ def _p(p: float) -> str:
 # --------------------------------------------------------------------------------------------------------------------- csv
 
 
-def _values_csv(measured: "Measured") -> str:
-    """A row per trial, layer and measure, with the trial's seed and its levels of the sweep's factors."""
-    design = stats.design(measured.records)
-    names = (*design.factors, *design.aliases)
-    settings = {}
-    for record in measured.records:
-        config = stats.flat(record["config"])
-        levels = {name: stats.text(config.get(name)) for name in names}
-        settings[record["trial"]] = {"trial": record["trial"], "seed": record["config"]["seed"]} | levels
-    columns = ["trial", "seed", *names, "layer", "measure", "value"]
-    rows = [settings[v.trial] | {"layer": v.layer, "measure": v.name, "value": v.value} for v in measured.values]
-    return _csv(rows, columns)
-
-
 def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
     """Rows of levels.csv: the mean over cells, the difference from before training, and the mean of each level."""
     out = []
@@ -186,14 +176,13 @@ def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
             named: list[tuple[str, stats.Estimate]] = [("all cells", line.mean)]
             if line.gained:
                 named.append(("over untrained", line.gained))
-            if line.term:
-                named += [(f"{line.term.name}={level}", e) for level, e in line.term.levels]
-                span = line.term.span
-                named.append((f"{line.term.name} {span.b} - {span.a}", span.simultaneous))
+            p = math.nan
+            for factor, effect in line.effects.items():
+                p, span = effect.p, effect.term.span
+                named += [(f"{factor}={level}", e) for level, e in effect.term.levels]
+                named.append((f"{factor} {span.b} - {span.a}", span.simultaneous))
             start = {"dataset": dataset, "measure": line.name, "layer": line.layer}
-            out += [
-                start | {"of": of, "value": e.value, "low": e.low, "high": e.high, "runs": e.n, "p": line.p} for of, e in named
-            ]
+            out += [start | {"of": of, "value": e.value, "low": e.low, "high": e.high, "runs": e.n, "p": p} for of, e in named]
     return out
 
 
