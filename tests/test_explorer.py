@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from importlib import resources
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,13 +16,12 @@ from flax import traverse_util
 from cnn_jax import nn, report
 from cnn_jax.data.normalization import Normalization
 from cnn_jax.nn.network import CNN
-from cnn_jax.records import store
 from cnn_jax.report import explorer
 from cnn_jax.report.explorer import forward, lowering, packing
-from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import PUBLISHED_FOR
 from cnn_jax.zoo.resolve import spec as network_of
-from tests import synthetic
+from tests.kept_sweep import SHAPE, cell_of, folder_of, trained
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(
@@ -50,20 +48,6 @@ def dumped(page, tmp_path):
 
 def output(text):
     return json.loads(re.search(r'<pre id="out">(.*?)</pre>', text, re.S)[1])
-
-
-def trained(spec, shape, seed=0):
-    """Variables as after some training: norms have statistics, and no bias is zero."""
-    rng = np.random.default_rng(seed)
-    variables = CNN(spec).init(jax.random.key(seed), jnp.zeros((1, *shape)))
-    flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(variables, sep="/").items()}
-    for path, value in flat.items():
-        noise = rng.normal(size=value.shape).astype(np.float32)
-        if path.endswith(("bias", "mean")):
-            flat[path] = value + 0.1 * noise
-        elif path.endswith(("scale", "var")):
-            flat[path] = value * np.exp(0.2 * noise)
-    return flat
 
 
 def logits_and_features(spec, variables, images):
@@ -189,42 +173,6 @@ def test_half_precision_is_read_exactly(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------------------------- the page
-
-SHAPE, CLASSES = (8, 8, 1), 10
-
-
-def cell_of(padding, seed, filters=4, normalize="none"):
-    model = ModelConfig("cnn", (filters,), (3,), (1,), padding, "relu")
-    return Trial(model, DataConfig(normalize=normalize), TrainConfig(epochs=2), seed)
-
-
-def folder_of(path, trials, *, model=None):
-    """A finished sweep with parameters and images, and its variables by trial."""
-    records = [synthetic.record(t, 0.9 + 0.01 * t.seed) for t in trials]
-    found = {}
-    synthetic.folder(path, [])
-    store.begin(path, "python launch.py", "2026-11-01T00:00:00", trials)
-    writer = store.Writer(path)
-    for trial, record in zip(trials, records, strict=True):
-        if trial.data.normalize == "per_channel":
-            record["data"]["normalization"] = {"kind": "per_channel", "mean": [0.3], "std": [0.4]}
-        spec = network_of(trial.model, SHAPE, CLASSES)
-        found[trial.id] = spec, trained(spec, SHAPE, trial.seed)
-        if model:
-            record["config"]["model"]["name"] = model
-        writer.finish(record, found[trial.id][1])
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (10, *SHAPE), dtype=np.uint8)
-    store.keep_images(
-        path,
-        "sha256:0f1e2d",
-        {
-            "example_images": images, "example_labels": np.arange(10), "class_names": np.array([str(i) for i in range(10)]),
-            "missed_images": images[:1], "missed_labels": np.array([3]), "missed_indices": np.array([17]),
-            "picked_images": images[1:3], "picked_labels": np.array([4, 5]), "picked_indices": np.array([18, 19]),
-        },
-    )  # fmt: skip
-    return found
 
 
 def in_report(path, tmp_path, script):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnn_jax
 from cnn_jax import stats
-from cnn_jax.report import answer, explorer, findings, glossary, missed, pictures, plots, svg, words
+from cnn_jax.report import answer, explorer, findings, glossary, inside_sweep, missed, pictures, plots, svg, words
 from cnn_jax.report import page_tables as tables
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
         extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
         yield figure.name, "Images", _figure(figure, analysis, extra)
     yield "never_right", "Never right", missed.gallery(sweep)
+    yield "inside", "Inside", inside_sweep.block(sweep, analysis)
     yield "cells", "Cells", tables.cells(analysis)
 
 
