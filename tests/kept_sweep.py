@@ -1,5 +1,7 @@
 """Sweeps with kept parameters and images, without a training."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +14,24 @@ from cnn_jax.zoo.resolve import spec as network_of
 from tests import synthetic
 
 
+@functools.cache
+def shapes_of(spec, shape):
+    shapes = jax.eval_shape(lambda: CNN(spec).init(jax.random.key(0), jnp.zeros((1, *shape))))
+    return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(shapes, sep="/").items()}
+
+
 def trained(spec, shape, seed=0):
     """Variables as after some training: norms have statistics, and no bias is zero."""
     rng = np.random.default_rng(seed)
-    variables = CNN(spec).init(jax.random.key(seed), jnp.zeros((1, *shape)))
-    flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(variables, sep="/").items()}
-    for path, value in flat.items():
-        noise = rng.normal(size=value.shape).astype(np.float32)
-        if path.endswith(("bias", "mean")):
-            flat[path] = value + 0.1 * noise
-        elif path.endswith(("scale", "var")):
-            flat[path] = value * np.exp(0.2 * noise)
+    flat = {}
+    for path, size in shapes_of(spec, shape).items():
+        noise = rng.normal(size=size).astype(np.float32)
+        if path.endswith(("scale", "var")):
+            flat[path] = np.exp(0.2 * noise)
+        elif path.endswith(("bias", "mean")):
+            flat[path] = 0.1 * noise
+        else:
+            flat[path] = noise / np.float32(np.sqrt(max(1, np.prod(size[:-1]))))
     return flat
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from cnn_jax import nn, report, stats
-from cnn_jax.analysis import values
+from cnn_jax.analysis import padding_card, values
+from cnn_jax.analysis.padding_card import PaddingCard
 from cnn_jax.analysis.values import Value
 from cnn_jax.nn.network import CNN
 from cnn_jax.records import confusion, store
@@ -233,10 +234,8 @@ def test_names_from_a_file_of_measures_are_escaped(tmp_path):
 def test_confusions_are_summed_over_runs(tmp_path):
     matrix = np.diag([40, 40, 20]).astype(np.int64)
     matrix[0] = [35, 5, 0]
-    records = [
-        r | {"confusion": confusion.encode(matrix)} for r in synthetic.sweep(filters=(8,), kernels=(3,), paddings=("valid",))
-    ]
-    records = [r | {"test_examples": 100, "test_correct": None} for r in records]
+    trials = [cell_of("valid", seed) for seed in range(3)]
+    records = [synthetic.record(t, 0.9, images=100, confusion=confusion.encode(matrix)) for t in trials]
     text = inside(synthetic.folder(tmp_path / "out", records))
     assert "Answers of 3 runs on test images" in text
     assert "0 for 1 (12.50 % of class 0)" in text
@@ -252,3 +251,49 @@ def test_confused_images_are_those_that_most_runs_get_wrong(folder):
     assert re.findall(r"#(\d+), right in (\d+) %", text) == [("17", "0"), ("18", "50")]
     answer = int(networks[0].logits(images.test[17][0][None]).argmax())
     assert (f"3 → {answer} (1)" in text) == (answer != 3)
+
+
+# ------------------------------------------------------------------------------------------------------------ padding card
+
+
+def card(padding, same, error=0.25):
+    circular_HW, error_HW = np.full((4, 6), same), np.full((4, 6), error)
+    circular_HW[2, 3], error_HW[0] = 1.0, np.nan
+    return PaddingCard(padding, error_HW, {}, circular_HW, 1 - error_HW, {})
+
+
+def test_cards_are_averaged_by_padding_and_drawn(tmp_path):
+    out = synthetic.folder(tmp_path / "out", synthetic.sweep(filters=(8,), kernels=(3,), seeds=2))
+    assert "--padding_card" in inside(out)
+    same = iter((0.5, 0.7, 0.8, 1.0))
+    trials = sorted(store.read(out), key=lambda r: r["config"]["model"]["padding"])
+    cards = {r["trial"]: card(r["config"]["model"]["padding"], next(same)) for r in trials}
+    (out / "inspect").mkdir()
+    (out / padding_card.FILE).write_bytes(padding_card.to_file(cards))
+    text = inside(out)
+    assert "valid 90.00 % and 90.00 %; same 60.00 % and 60.00 %" in text
+    assert text.count("2 networks</text>") == 2
+    assert "--padding_card" not in text
+    csv = base64.b64decode(re.search(r'base64,([^"]*)" download="padding_card.csv"', text)[1]).decode().splitlines()
+    assert len(csv) == 1 + 2 * 24
+    assert csv[1].startswith("valid,-2,-3,nan,nan,0.9") or csv[1].startswith("valid,-2,-3,nan,nan,0.8999")
+    pictures = [image_of(found) for found in re.findall(r'<image href="([^"]*)"', text)]
+    assert [picture.size for picture in pictures] == [(6, 4)] * 4
+    errors = np.asarray(pictures[0].convert("RGBA"))
+    assert (errors[0, :, 3] == 0).all()  # no image stays inside: nothing is drawn
+    assert tuple(errors[1, 0, :3]) == tuple(tiles.palette(64)[16])  # a quarter
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"PK\x03\x04", store.to_npz({"ID/padding": np.array("same"), "ID/maps": np.zeros((3, 0, 4))}),
+        store.to_npz({"ID/padding": np.array(3), "ID/maps": np.zeros((3, 4, 4))}),
+        store.to_npz({"ID/padding": np.array("same"), "ID/maps": np.zeros((3, 4, 4), int)}),
+        store.to_npz({"ID/padding": np.array("same"), "ID/maps": np.zeros((3, 4, 999))}),
+    ],
+)  # fmt: skip
+def test_a_file_of_cards_may_hold_anything(content, tmp_path):
+    (tmp_path / "inspect").mkdir()
+    (tmp_path / padding_card.FILE).write_bytes(content)
+    assert padding_card.read(tmp_path, ["ID"]) == []

@@ -15,6 +15,8 @@ from cnn_jax.analysis.measures import Measure
 from cnn_jax.analysis.measures.cka import IMAGES, grams
 from cnn_jax.analysis.measures.probe import PIXELS
 from cnn_jax.analysis.network import TrainedNetwork
+from cnn_jax.analysis.padding_card import PaddingCard
+from cnn_jax.analysis.shifts import padding_card
 from cnn_jax.analysis.trained import open_trial
 from cnn_jax.analysis.values import Value
 from cnn_jax.data import Dataset
@@ -34,16 +36,20 @@ class Measured:
       records: of the trials that were measured.
       values: in order of trial, measure and layer.
       similarities: between seeds and cells, where the measure cka was asked for.
+      cards: padding cards by trial, where they were asked for.
       left_out: a sentence for each kind of trial without values.
     """
 
     records: tuple[stats.Record, ...]
     values: tuple[Value, ...]
     similarities: tuple[similarity.Similarity, ...]
+    cards: dict[str, PaddingCard]
     left_out: tuple[str, ...]
 
 
-def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = lambda done, total: None) -> Measured:
+def measure(
+    dir: str | os.PathLike, names: Sequence[str], progress: Progress = lambda done, total: None, *, cards: bool = False
+) -> Measured:
     """Measure every trained network of a sweep.
 
     Networks that differ only in seeds share their compiled programs; `WORKERS` groups of them are measured at a time.
@@ -52,6 +58,7 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
       dir: folder of the sweep.
       names: measures, as `measures.load` takes them.
       progress: called after each trial.
+      cards: whether to measure every shift too, for padding cards.
 
     Raises:
       UsageError: no trial has a trained network to look into; the data have changed; a measure is unknown or failed.
@@ -71,6 +78,7 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
     most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # of networks of ten layers
     compared = {record["trial"] for record in done[:most_grams]} if "cka" in functions else set()
     stop, opening = threading.Event(), threading.Lock()
+    by_trial: dict[str, PaddingCard] = {}
 
     def measure_group(records: list[stats.Record]) -> None:
         for record in records:
@@ -85,6 +93,8 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
                 values += _values(name, function, network, dataset, values)
             found = grams(network, dataset) if record["trial"] in compared else {}
             layers = {name: gram.astype(np.float32) for name, gram in found.items() if name != PIXELS}
+            if cards and not stop.is_set():
+                by_trial[record["trial"]] = padding_card(network, dataset)
             finished.append((record["trial"], values, layers))
             progress(len(finished), len(done))
 
@@ -104,6 +114,7 @@ def measure(dir: str | os.PathLike, names: Sequence[str], progress: Progress = l
         tuple(done),
         tuple(value for _, values, _ in finished for value in values),
         tuple(_similarities(done, {trial: layers for trial, _, layers in finished if layers})),
+        dict(sorted(by_trial.items())),
         tuple(_left_out(trials)),
     )
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,21 +13,23 @@ import rich.progress
 from absl import flags as absl_flags
 
 from cnn_jax import stats
-from cnn_jax.analysis import measures
+from cnn_jax.analysis import measures, padding_card
 from cnn_jax.cli import flags, output
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
+from cnn_jax.program import PROGRAM
 from cnn_jax.records import files, store
 
 if TYPE_CHECKING:
     from cnn_jax.analysis.lines import Effect, Line
 
-_USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME]
+_USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME] [--padding_card]
 
 Measure what the trained networks of a sweep learned: a number per layer, with intervals over seeds and
-contrasts between the levels of a factor. Writes DIR/inspect/measures.csv.
+contrasts between the levels of a factor. Writes DIR/inspect/measures.csv; `launch.py report DIR` then shows
+the numbers.
 """
-ROWS = 14  # of the table; with the sentences around it this fills a screen of 24 lines
+ROWS = 13  # of the table; with the sentences around it this fills a screen of 24 lines
 _ALWAYS = ("probe_gain", "edges")  # names that are shown first
 _SECONDS = 10.0  # between lines of progress where there is no live display
 
@@ -37,6 +40,8 @@ def measure(words: Sequence[str]) -> int:
     listed = f"{', '.join(measures.MEASURES)}, or package.module:attribute; default all"
     absl_flags.DEFINE_string("measures", None, listed, flag_values=values)
     absl_flags.DEFINE_string("factor", None, "factor whose levels are compared; default the first", flag_values=values)
+    shifts = "also answer test images under every shift, for the padding card of the report"
+    absl_flags.DEFINE_bool("padding_card", False, shifts, flag_values=values)
     rest = flags.parse(values, ["measure", *words], _USAGE)
     if len(rest) != 1:
         raise UsageError(f"measure: takes one folder, not {len(rest)}")
@@ -54,7 +59,7 @@ def measure(words: Sequence[str]) -> int:
     console = output.console()
     began = time.monotonic()
     with _progress(console) as progress:
-        measured = over_seeds.measure(dir, names, progress)
+        measured = over_seeds.measure(dir, names, progress, cards=values.padding_card)
     lines: dict[str, list[Line]] = {}
     for name, records in stats.datasets(measured.records).items():
         lines[name] = summarize(records, measured.values, [factor] if factor else [])
@@ -67,10 +72,13 @@ def measure(words: Sequence[str]) -> int:
         place.mkdir(exist_ok=True)
         for file, text in texts.items():
             files.replace(place / file, text.encode())
+        if measured.cards:
+            files.replace(store.folder(dir) / padding_card.FILE, padding_card.to_file(measured.cards))
     for sentence in measured.left_out:
         console.print(sentence, style="yellow")
-    written = ", ".join(str(place / file) for file in texts)
+    written = ", ".join([*(str(place / file) for file in texts), *([str(dir / padding_card.FILE)] if measured.cards else [])])
     console.print(f"{len(measured.records)} trials in {time.monotonic() - began:.0f} s: {written}", soft_wrap=True)
+    console.print(f"`{PROGRAM} report {shlex.quote(str(dir))}` shows them in report.html, by every factor.", soft_wrap=True)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cnn_jax import stats
 from cnn_jax.program import PROGRAM
 from cnn_jax.report import pictures, svg, trained, words
-from cnn_jax.report.inside_sweep import cells, confused, measures
+from cnn_jax.report.inside_sweep import cells, confused, measures, padding
 
 if TYPE_CHECKING:
     from cnn_jax.report.sweep import Sweep
@@ -29,6 +29,7 @@ def block(sweep: "Sweep", analysis: stats.Analysis) -> str:
     ask = _note(f"Probe accuracy, edge scores, dead filters and further measures by factor: run `{command}`.")
     return (
         f"<h2>Inside the networks</h2>{learned}<h3>What they learned, in numbers</h3>{numbers or ask}"
+        f"{padding.block(sweep.folders, records, lines, analysis)}"
         f"{confused.block(records, networks, share_right, sweep.images.get(records[0]['data']['checksum']))}"
     )
 
