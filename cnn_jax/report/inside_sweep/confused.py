@@ -23,10 +23,9 @@ def block(
     `share` is the share of runs that got each test image right.
     """
     counts_KK, runs = _matrix(records)
-    names = images.class_names if images else ()
     body = ""
     if counts_KK is not None:
-        names = names if len(names) == len(counts_KK) else tuple(map(str, range(len(counts_KK))))
+        names = _names(counts_KK, images)
         often = _pairs(counts_KK, names)
         sentence = f" Most often: {'; '.join(often)}." if often else " All answers are right."
         note = f"Answers of {words.count(runs, 'run')} on test images: labels are rows, answers columns.{sentence}"
@@ -34,6 +33,18 @@ def block(
     best = [n for n in networks if n.role != "median seed"]
     body += _gallery(len(records), best, share, images) if images else ""
     return f"<h3>Which class is taken for which</h3>{body}" if body else ""
+
+
+def pictures_of(records: Sequence[stats.Record], images: pictures.Images | None) -> list[str]:
+    """The matrix of all runs as a picture, if runs recorded one."""
+    counts_KK, _ = _matrix(records)
+    return [] if counts_KK is None else [matrix.confusion(counts_KK, _names(counts_KK, images))]
+
+
+def _names(counts_KK: np.ndarray, images: pictures.Images | None) -> Sequence[str]:
+    """Names of the classes, or their numbers."""
+    fits = images is not None and len(images.class_names) == len(counts_KK)
+    return images.class_names if images is not None and fits else tuple(map(str, range(len(counts_KK))))
 
 
 def _matrix(records: Sequence[stats.Record]) -> tuple[np.ndarray | None, int]:

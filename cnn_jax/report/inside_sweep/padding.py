@@ -24,26 +24,22 @@ _MAP = 124  # pixels of the side of a map
 def block(folders: Sequence[Path], records: Sequence[stats.Record], lines: Sequence[Line], analysis: stats.Analysis) -> str:
     """The markup; without cards, a line that says how to get them if padding varies, else ''."""
     levels = analysis.design.factors.get(FACTOR, ())
-    trials = [record["trial"] for record in records]
-    found = [card for folder in folders for card in padding_card.read(folder, trials)]
-    found = [card for card in found if card.error_HW.shape == found[0].error_HW.shape]
+    cards = _cards(folders, records, analysis)
     numbers = measures.panels(lines, FACTOR, levels, MEASURES) if levels else []
     title = "<h3>Padding card</h3>"
-    if not found:
+    if not cards:
         command = svg.tag("code", svg.escape(f"{PROGRAM} measure {shlex.quote(str(folders[0]))} --padding_card"))
         ask = f"<p class='note'>Errors and answers under every shift, per padding mode: run {command}, then report again.</p>"
         return title + ask if levels else ""
-    cards = padding_card.by_padding(found)
-    order = [stats.text(level) for level in levels]
-    names = sorted(cards, key=lambda name: (order.index(name) if name in order else len(order), name))
-    height, width = found[0].error_HW.shape
+    names = list(cards)
+    height, width = cards[names[0]].error_HW.shape
     note = (
         f"Left, the error rate of test images moved by every shift of up to {height // 2} rows and {width // 2} columns, with "
         "blank pixels in place of those that leave, over images whose content stays inside; empty where there are none. Right, "
         "the share of images that keep their answer when what leaves on one side comes in on the other. The middle is no "
         "shift. Means over networks; numbers with intervals below."
     )
-    boxes = "".join(svg.tag("div", _picture(name, cards[name])) for name in names)
+    boxes = "".join(svg.tag("div", picture(name, cards[name])) for name in names)
     more = "".join(svg.tag("div", panel) for panel in numbers)
     rows = [row for name in names for row in _rows(name, cards[name])]
     return (
@@ -54,6 +50,22 @@ def block(folders: Sequence[Path], records: Sequence[stats.Record], lines: Seque
         + (svg.tag("div", more, class_="panels measures") if more else "")
         + page_tables.download("padding_card", rows)
     )
+
+
+def pictures_of(folders: Sequence[Path], records: Sequence[stats.Record], analysis: stats.Analysis) -> list[str]:
+    """The pictures of all paddings."""
+    return [picture(name, card) for name, card in _cards(folders, records, analysis).items()]
+
+
+def _cards(folders: Sequence[Path], records: Sequence[stats.Record], analysis: stats.Analysis) -> dict[str, PaddingCard]:
+    """The stored cards of some runs, averaged by padding, in order of the levels."""
+    trials = [record["trial"] for record in records]
+    found = [card for folder in folders for card in padding_card.read(folder, trials)]
+    cards = padding_card.by_padding(card for card in found if card.error_HW.shape == found[0].error_HW.shape)
+    order = [stats.text(level) for level in analysis.design.factors.get(FACTOR, ())]
+    return {
+        name: cards[name] for name in sorted(cards, key=lambda name: (name not in order, name in order and order.index(name)))
+    }
 
 
 def finding(names: Sequence[str], cards: dict[str, PaddingCard]) -> str:
@@ -70,7 +82,8 @@ def finding(names: Sequence[str], cards: dict[str, PaddingCard]) -> str:
     return f"Same answer after a circular shift by one pixel, and over all shifts: {'; '.join(parts)}." if parts else ""
 
 
-def _picture(name: str, card: PaddingCard) -> str:
+def picture(name: str, card: PaddingCard) -> str:
+    """The two maps of a padding."""
     body = [svg.text(2, 14, f"padding {name[:24]}, {words.count(card.networks, 'network')}", class_="axis")]
     for left, values_HW, title in ((24.0, card.error_HW, "error"), (168.0, card.circular_HW, "same answer")):
         body.append(svg.text(left + _MAP / 2, 34, title, anchor="middle", class_="tick strong"))
