@@ -160,7 +160,7 @@ def _table(lines: Sequence[Line], factors: Sequence[str]) -> str:
         body.append(row)
         classes.append("marked" if any(e.claimed for e in line.effects.values()) else "")
     shown = page_tables.table(head, body, sortable=True, classes=classes, label="Measures")
-    return f"<details><summary>All {words.count(len(lines), 'number')}</summary>{shown}</details>"
+    return f"<details class='as-it-is'><summary>All {words.count(len(lines), 'number')}</summary>{shown}</details>"
 
 
 def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
