@@ -157,6 +157,20 @@ def test_pictures_have_a_budget(folder, monkeypatch):
     assert "1 cell without kept parameters, or beyond the size of this page: not drawn" in text
 
 
+def test_networks_that_are_not_finite_or_do_not_fit_are_no_end_of_the_report(tmp_path):
+    trials = [cell_of(padding, 0, normalize="per_channel") for padding in ("valid", "same")]
+    folder_of(tmp_path / "out", trials)
+    path = tmp_path / "out" / "trials" / trials[0].id / "params.npz"
+    arrays = store.from_npz(path.read_bytes())
+    path.write_bytes(store.to_npz({name: np.full_like(a, np.nan) for name, a in arrays.items()}))
+    assert inside(tmp_path / "out").count('<details class="cell-inside') == 2
+    sweep, analysis = loaded(tmp_path / "out")
+    record = sweep.records[0] | {"data": sweep.records[0]["data"] | {"normalization": {"mean": [0.1, 0.2], "std": [1, 1]}}}
+    cell = stats.design([record]).cells[0]
+    images = next(iter(sweep.images.values()))
+    assert cells.networks(sweep.folders, cell, analysis.metric, images, SHAPE) == []
+
+
 # ---------------------------------------------------------------------------------------------------------------- measures
 
 

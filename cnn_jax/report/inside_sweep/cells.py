@@ -1,5 +1,6 @@
 """Per cell the first-layer kernels and feature maps of its best and its median seed, on one test image."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +31,19 @@ class Network:
     ops: tuple[Op, ...]
 
     def logits(self, images_NHWC: np.ndarray) -> np.ndarray:
-        """Outputs (N, K) for uint8 images."""
-        return forward.run(self.ops, kept.normalization(self.record)(images_NHWC))
+        """Outputs (N, K) for uint8 images; 0 for what is not finite."""
+        with np.errstate(all="ignore"):
+            return _finite(forward.run(self.ops, kept.normalization(self.record)(images_NHWC)))
 
     def outputs(self, image_HWC: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """Name and output of each step for one image."""
-        x_NHWC = kept.normalization(self.record)(image_HWC[None])
-        return [(op.name, y[0]) for op, y in forward.outputs(self.ops, x_NHWC)]
+        """Name and output of each step for one image; 0 for what is not finite."""
+        with np.errstate(all="ignore"):
+            x_NHWC = kept.normalization(self.record)(image_HWC[None])
+            return [(op.name, _finite(y[0])) for op, y in forward.outputs(self.ops, x_NHWC)]
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +61,10 @@ def networks(
     found = []
     for role, record in kept.best_and_median(cell, metric):
         if (record.get("macs") or 0) <= WORK and (ops := kept.steps(folders, record, shape, len(images.class_names))):
-            found.append(Network(cell, role, record, ops))
+            network = Network(cell, role, record, ops)
+            with contextlib.suppress(ValueError):  # a record may claim a normalization that does not fit the images
+                network.outputs(np.zeros(shape, np.uint8))
+                found.append(network)
     return found
 
 
@@ -75,7 +85,8 @@ def block(networks: Sequence[Network], shown: Shown, names: Sequence[str], analy
     outputs = [network.outputs(shown.pixels) for network in networks]
     shape = shown.pixels.shape
     columns = []
-    kernels = [kept.first_kernels(network.ops, shape) for network in networks]
+    seen = [kept.first_kernels(network.ops, shape) for network in networks]
+    kernels = [(found[0], _finite(found[1])) if found else None for found in seen]
     largest = max((float(np.abs(found[1]).max(initial=0.0)) for found in kernels if found), default=0.0)
     layers = _layers(outputs[0])
     tops = {i: tiles.robust_top(np.concatenate([out[i][1].ravel() for out in outputs])) for i in layers}

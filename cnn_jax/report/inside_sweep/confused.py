@@ -71,7 +71,8 @@ def _pairs(counts_KK: np.ndarray, names: Sequence[str]) -> list[str]:
 
 
 def _gallery(runs: int, networks: Sequence[Network], share: dict[int, float], images: pictures.Images) -> str:
-    stored = images.picked | images.test
+    shape = next(iter(images.examples.values()))[0].shape if images.examples else ()
+    stored = {i: one for i, one in (images.picked | images.test).items() if one[0].shape == shape}
     wrong = sorted((i for i in stored if share.get(i, 1.0) < 1), key=lambda i: (share[i], i))[:IMAGES]
     if not wrong:
         return ""
@@ -102,7 +103,7 @@ def _answers(networks: Sequence[Network], images: Sequence[np.ndarray]) -> tuple
     work = 0.0
     for network in networks:
         work += len(images) * (network.record.get("macs") or 0)
-        if work > WORK or any(image.shape != images[0].shape for image in images):
+        if work > WORK:
             break
         answers.append(network.logits(np.array(images)).argmax(axis=-1))
     return len(answers), answers
