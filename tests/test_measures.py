@@ -13,6 +13,7 @@ from cnn_jax import nn
 from cnn_jax.analysis import measures
 from cnn_jax.analysis.measures import (
     border,
+    border_units,
     cka,
     dead,
     duplicates,
@@ -376,6 +377,31 @@ def test_error_rises_where_the_network_does_not_look() -> None:
     # Content of 2 x 2 reaches the inner 6 x 6 from a distance of 2 on.
     expected = {"border 0": 1.0, "border 1": 1.0, "border 2": 0.0, "border 3": 0.0, "border 4": 0.0, "border 5": 0.0}
     assert border.border(network, data) == {"border_error": expected}
+
+
+@pytest.mark.parametrize(
+    ("settings", "aware", "blind"),
+    [({}, 0, 0), ({"padding": "same", "padding_mode": "circular"}, 0, 0), ({"padding": "same"}, 3 / 4, 1 / 4)],
+    ids=["valid", "circular", "zeros"],
+)
+def test_zeros_at_the_border_silence_some_channels_and_tell_others_where_it_is(
+    settings: dict, aware: float, blind: float
+) -> None:
+    """Sums of nine uniform values have mean 4.5 inside, of six 3.0 at the border of zeros; both have an SD below 0.9."""
+    kernel = np.zeros((3, 3, 1, 4))
+    kernel[..., :3] = 1, 1, -1
+    kernel[1, 1, 0, 3] = 1  # sees its own pixel alone
+    # The sum; what of it is above 4, which the border hardly reaches; what it lacks to 3.3, which the inside hardly does.
+    layer = {"kernel": kernel, "bias": [0, -4, 3.3, 0]}
+    spec = (nn.Conv(4, 3, activation="relu", **settings), nn.Flatten(), nn.Dense(3))
+    network = hand_made.network(spec, (12, 12, 1), conv1=layer)
+    found = border_units.border_units(network, hand_made.dataset(hand_made.noise(9, 12, 12, 1), np.arange(9) % 3))
+    assert found == {"padding_aware": {"conv1": aware}, "border_blind": {"conv1": blind}}
+
+
+def test_border_units_need_an_inside() -> None:
+    network = hand_made.network((nn.Conv(1, 3), nn.Flatten(), nn.Dense(3)), (5, 5, 1))
+    assert border_units.border_units(network, hand_made.dataset(hand_made.noise(9, 5, 5, 1), np.arange(9) % 3)) == {}
 
 
 # ---------------------------------------------------------------------------------------------------------------- pruning

@@ -14,9 +14,10 @@ import synthetic
 
 from cnn_jax import cli, stats
 from cnn_jax.analysis import over_seeds, similarity
+from cnn_jax.analysis.lines import summarize
 from cnn_jax.analysis.measures import MEASURES, cka
-from cnn_jax.analysis.over_seeds import Value
 from cnn_jax.analysis.trained import open_trial
+from cnn_jax.analysis.values import Value
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, Trial
 
@@ -76,7 +77,7 @@ def test_measures_over_the_training(sweep: Path, capsys: pytest.CaptureFixture) 
     assert launch(sweep, "--measures=probe,sparsity") == 0
     trained = rows(sweep / "inspect" / "measures.csv")
     assert launch(sweep, "--measures=probe,sparsity", "--epochs=2,0") == 0
-    found = rows(sweep / "inspect" / "measures.csv")
+    found = rows(sweep / "inspect" / "training.csv")
     assert list(found[0]) == ["trial", "seed", "kernel_size", "epoch", "layer", "measure", "value"]
     assert {row["epoch"] for row in found} == {"0", "2"}
     last = [{name: value for name, value in row.items() if name != "epoch"} for row in found if row["epoch"] == "2"]
@@ -85,7 +86,7 @@ def test_measures_over_the_training(sweep: Path, capsys: pytest.CaptureFixture) 
     for (trial, measure, layer), value in first.items():
         if measure == "probe" and layer != "pixels":
             assert value == first[trial, "probe_untrained", layer]
-    levels = rows(sweep / "inspect" / "levels.csv")
+    levels = rows(sweep / "inspect" / "training_levels.csv")
     assert {row["epoch"] for row in levels} == {"0", "2"}
     assert "epoch 2" in capsys.readouterr().out
     page = (sweep / "inspect" / "training.html").read_text()
@@ -94,7 +95,8 @@ def test_measures_over_the_training(sweep: Path, capsys: pytest.CaptureFixture) 
     assert f"conv1, epoch 2: {float(line['value']):.3g}" in page
     capsys.readouterr()
     assert launch(sweep, "--measures=sparsity", "--epochs=all") == 0
-    assert {row["epoch"] for row in rows(sweep / "inspect" / "measures.csv")} == {"0", "1", "2"}
+    assert {row["epoch"] for row in rows(sweep / "inspect" / "training.csv")} == {"0", "1", "2"}
+    assert rows(sweep / "inspect" / "measures.csv") == trained  # as they were
 
 
 def test_the_same_numbers_every_time(sweep: Path, tmp_path: Path) -> None:
@@ -210,49 +212,49 @@ def measured(effect: float, seeds: int = 4, sd: float = 0.01) -> tuple[list[dict
 
 
 def test_effects_of_a_factor_are_found_where_they_are() -> None:
-    lines = {(line.name, line.layer): line for line in over_seeds.summarize(*measured(0.1), "kernel_size")}
+    lines = {(line.name, line.layer): line for line in summarize(*measured(0.1), ["kernel_size"])}
     assert set(lines) == {("probe", "conv1"), ("probe", "pool1"), ("dead", "conv1")}
     line = lines["probe", "conv1"]
-    span = line.term.span
+    effect = line.effects["kernel_size"]
+    span = effect.term.span
     assert (span.a, span.b) == ("3", "5")
     assert span.simultaneous.low < 0.1 < span.simultaneous.high
-    assert line.claimed
+    assert effect.claimed
     assert line.mean.low < 0.55 < line.mean.high
     assert line.gained.value == pytest.approx(0.3)
-    assert not lines["probe", "pool1"].claimed
-    assert not lines["dead", "conv1"].claimed  # the same for all
-    assert math.isnan(lines["dead", "conv1"].p)
+    assert not lines["probe", "pool1"].effects["kernel_size"].claimed
+    assert lines["dead", "conv1"].effects == {}  # the same for all
 
 
 def test_the_interval_is_that_of_the_accuracies() -> None:
     """The same numbers as accuracies and as a measure have the same contrasts."""
     records, values = measured(0.05)
-    (line,) = over_seeds.summarize(records, [v for v in values if v.layer == "conv1" and v.name == "probe"], "kernel_size")
+    (line,) = summarize(records, [v for v in values if v.layer == "conv1" and v.name == "probe"], ["kernel_size"])
     table = {v.trial: v.value for v in values if v.layer == "conv1" and v.name == "probe"}
     as_accuracy = [r | {"val_accuracy": table[r["trial"]], "val_correct": None} for r in records]
     term = next(t for t in stats.analyse(as_accuracy).effects.terms if t.factors == ("kernel_size",))
-    assert line.term.span.estimate.value == pytest.approx(term.span.estimate.value)
-    assert line.term.span.simultaneous.low == pytest.approx(term.span.simultaneous.low, rel=0.02)
+    assert line.effects["kernel_size"].term.span.estimate.value == pytest.approx(term.span.estimate.value)
+    assert line.effects["kernel_size"].term.span.simultaneous.low == pytest.approx(term.span.simultaneous.low, rel=0.02)
 
 
 def test_p_values_are_corrected_for_all_lines() -> None:
     records, values = measured(0.02)
     one = [v for v in values if v.layer == "conv1" and v.name == "probe"]
     many = [Value(v.trial, f"copy{i}", v.layer, v.value) for v in one for i in range(10)]
-    (alone,) = over_seeds.summarize(records, one, "kernel_size")
-    together = over_seeds.summarize(records, many, "kernel_size")
-    assert together[0].p == pytest.approx(min(1.0, 10 * alone.p))
+    (alone,) = summarize(records, one, ["kernel_size"])
+    together = summarize(records, many, ["kernel_size"])
+    assert together[0].effects["kernel_size"].p == pytest.approx(min(1.0, 10 * alone.effects["kernel_size"].p))
 
 
 def test_missing_values_and_single_seeds_have_no_interval() -> None:
     records, values = measured(0.1, seeds=1)
-    (line,) = over_seeds.summarize(records, [v for v in values if v.name == "probe" and v.layer == "pool1"], None)
+    (line,) = summarize(records, [v for v in values if v.name == "probe" and v.layer == "pool1"], [])
     assert not line.mean.known
-    assert line.term is None
-    (constant,) = over_seeds.summarize(records, [v for v in values if v.name == "dead"], "kernel_size")
-    assert constant.term is None
+    assert line.effects == {}
+    (constant,) = summarize(records, [v for v in values if v.name == "dead"], ["kernel_size"])
+    assert constant.effects == {}
     nan = [Value(v.trial, "field", v.layer, math.nan) for v in values]
-    assert over_seeds.summarize(records, nan, "kernel_size") == []
+    assert summarize(records, nan, ["kernel_size"]) == []
 
 
 def test_similarity_finds_the_layer_of_another_seed() -> None:

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from cnn_jax import nn
-from cnn_jax.analysis import padding_card
+from cnn_jax.analysis import padding_card, shifts
 from cnn_jax.analysis.network import TrainedNetwork
 
 STRIDE = 4  # of the networks below, in all
@@ -72,9 +72,9 @@ def test_full_padding_without_biases_is_equivariant_while_the_content_stays_insi
     logits = network.logits(images)
     scale = np.abs(logits).max()
     for dy, dx in ((STRIDE, 0), (-STRIDE, -STRIDE), (STRIDE, -STRIDE)):
-        moved = padding_card.shifted(images, dy, dx, blank)
+        moved = shifts.shifted(images, dy, dx, blank)
         np.testing.assert_allclose(network.logits(moved), logits, atol=2e-6 * max(scale, 1))
-    cut = padding_card.shifted(images, 2 * STRIDE, 0, blank)  # two rows of the content leave
+    cut = shifts.shifted(images, 2 * STRIDE, 0, blank)  # two rows of the content leave
     assert np.abs(network.logits(cut) - logits).max() > 1e-3 * scale
 
 
@@ -84,12 +84,12 @@ def test_other_paddings_are_not_equivariant(padding: str, blobs: hand_made.Datas
     params = {name: layer | {"bias": layer["bias"] + 0.5} for name, layer in network.variables["params"].items()}
     network = network.with_variables({"params": params})  # without biases, 'same' sees no border around blank pixels
     logits = network.logits(images)
-    moved = padding_card.shifted(images, STRIDE, STRIDE, np.zeros(1, np.uint8))
+    moved = shifts.shifted(images, STRIDE, STRIDE, np.zeros(1, np.uint8))
     assert np.abs(network.logits(moved) - logits).max() > 1e-3 * np.abs(logits).max()
 
 
 def test_card_of_circular_padding_has_every_multiple_of_the_stride(blobs: hand_made.Dataset) -> None:
-    card = padding_card.padding_card(global_pooled(nn.GlobalMaxPool(), **CIRCULAR), blobs, "circular")
+    card = shifts.padding_card(global_pooled(nn.GlobalMaxPool(), **CIRCULAR), blobs, "circular")
     assert card.circular_HW.shape == card.error_HW.shape == (16, 16)
     np.testing.assert_array_equal(card.circular_HW[::STRIDE, ::STRIDE], 1.0)
     assert card.circular_HW.min() < 1
@@ -106,7 +106,7 @@ def test_card_of_circular_padding_has_every_multiple_of_the_stride(blobs: hand_m
 
 def test_cards_are_averaged_by_padding(blobs: hand_made.Dataset) -> None:
     networks = [global_pooled(nn.GlobalMaxPool(), padding="valid").randomized(seed) for seed in range(2)]
-    cards = [padding_card.padding_card(network, blobs, "valid") for network in networks]
+    cards = [shifts.padding_card(network, blobs, "valid") for network in networks]
     mean = padding_card.by_padding(cards)["valid"]
     assert mean.networks == 2
     np.testing.assert_allclose(mean.circular_HW, (cards[0].circular_HW + cards[1].circular_HW) / 2)
@@ -120,11 +120,11 @@ def test_shifts_and_margins() -> None:
     image = np.zeros((1, 4, 5, 1), np.uint8)
     image[0, 1, 2:4] = 7
     blank = np.zeros(1, np.uint8)
-    np.testing.assert_array_equal(padding_card.content_margins(image, blank), [[1, 2, 2, 1]])
+    np.testing.assert_array_equal(shifts.content_margins(image, blank), [[1, 2, 2, 1]])
     for dy, dx in ((-1, -2), (2, 1), (0, 0)):
-        assert padding_card.stays_inside(np.array([[1, 2, 2, 1]]), dy, dx).all()
-        np.testing.assert_array_equal(padding_card.shifted(image, dy, dx, blank), np.roll(image, (dy, dx), (1, 2)))
-    assert not padding_card.stays_inside(np.array([[1, 2, 2, 1]]), -2, 0).any()
-    assert padding_card.shifted(image, -2, 0, blank).sum() == 0
+        assert shifts.stays_inside(np.array([[1, 2, 2, 1]]), dy, dx).all()
+        np.testing.assert_array_equal(shifts.shifted(image, dy, dx, blank), np.roll(image, (dy, dx), (1, 2)))
+    assert not shifts.stays_inside(np.array([[1, 2, 2, 1]]), -2, 0).any()
+    assert shifts.shifted(image, -2, 0, blank).sum() == 0
     grey = np.full(1, 9, np.uint8)
-    assert padding_card.shifted(image, 3, 0, grey)[0, :3].min() == 9
+    assert shifts.shifted(image, 3, 0, grey)[0, :3].min() == 9

@@ -1,8 +1,7 @@
-"""Measures of every trained network of a sweep, then intervals over seeds and contrasts between the levels of a factor."""
+"""Measures of every trained network of a sweep. What they say over seeds: `lines`."""
 
 import concurrent.futures
 import dataclasses
-import math
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,11 +11,14 @@ import threadpoolctl
 
 from cnn_jax import plugins, stats
 from cnn_jax.analysis import measures, similarity
-from cnn_jax.analysis.measures import UNTRAINED, Measure
+from cnn_jax.analysis.measures import Measure
 from cnn_jax.analysis.measures.cka import IMAGES, grams
 from cnn_jax.analysis.measures.probe import PIXELS
 from cnn_jax.analysis.network import TrainedNetwork
+from cnn_jax.analysis.padding_card import PaddingCard
+from cnn_jax.analysis.shifts import padding_card
 from cnn_jax.analysis.trained import open_trial
+from cnn_jax.analysis.values import Value
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
@@ -27,20 +29,6 @@ Progress = Callable[[int, int], None]  # trials measured, trials in all
 
 
 @dataclasses.dataclass(frozen=True)
-class Value:
-    """One number: `name` is the measure's name of it, `layer` a layer or what else it belongs to.
-
-    `epoch`: of a snapshot; None: the parameters that the trial was measured with.
-    """
-
-    trial: str
-    name: str
-    layer: str
-    value: float
-    epoch: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Measured:
     """Values of the networks of a sweep.
 
@@ -48,12 +36,14 @@ class Measured:
       records: of the trials that were measured.
       values: in order of trial, epoch, measure and layer.
       similarities: between seeds and cells at the last epoch, where the measure cka was asked for.
+      cards: padding cards by trial, where they were asked for.
       left_out: a sentence for each kind of trial without values.
     """
 
     records: tuple[stats.Record, ...]
     values: tuple[Value, ...]
     similarities: tuple[similarity.Similarity, ...]
+    cards: dict[str, PaddingCard]
     left_out: tuple[str, ...]
 
 
@@ -63,6 +53,8 @@ def measure(
     progress: Progress = lambda done, total: None,
     epochs: Sequence[int] | None = None,
     only: Collection[str] | None = None,
+    *,
+    cards: bool = False,
 ) -> Measured:
     """Measure every trained network of a sweep.
 
@@ -74,6 +66,7 @@ def measure(
       progress: called after each network.
       epochs: of snapshots to measure, of each trial those that it kept; empty: all of them. None: the trained parameters.
       only: ids of the trials that are measured; None: all.
+      cards: whether to measure every shift too, for padding cards.
 
     Raises:
       UsageError: no trial has a trained network to look into, or a snapshot of one of the epochs; the data have changed; a
@@ -96,6 +89,7 @@ def measure(
     most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # of networks of ten layers
     compared = {record["trial"] for record in done[:most_grams]} if "cka" in functions else set()
     stop, opening = threading.Event(), threading.Lock()
+    by_trial: dict[str, PaddingCard] = {}
 
     def measure_group(records: list[stats.Record]) -> None:
         for trial, epoch in [(r["trial"], epoch) for r in records for epoch in _epochs(r, wanted)]:
@@ -110,6 +104,8 @@ def measure(
                 values += _values(name, function, network, dataset, values)
             found = grams(network, dataset) if trial in compared and epoch == last[trial] else {}
             layers = {name: gram.astype(np.float32) for name, gram in found.items() if name != PIXELS}
+            if cards and epoch == last[trial] and not stop.is_set():
+                by_trial[trial] = padding_card(network, dataset)
             finished.append((trial, epoch, values, layers))
             progress(len(finished), len(networks))
 
@@ -130,6 +126,7 @@ def measure(
         tuple(done),
         tuple(value for _, _, values, _ in finished for value in values),
         tuple(_similarities(done, {trial: layers for trial, _, _, layers in finished if layers})),
+        dict(sorted(by_trial.items())),
         tuple(_left_out(trials)),
     )
 
@@ -180,94 +177,3 @@ def _similarities(records: Sequence[stats.Record], found: Mapping[str, similarit
         }
         out += similarity.over_seeds({label: networks for label, networks in cells.items() if networks})
     return out
-
-
-# -------------------------------------------------------------------------------------------------------------- statistics
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """What a sweep says of one number of one layer.
-
-    Attributes:
-      name: the measure's name of it.
-      layer: layer, or what else it belongs to.
-      mean: mean over the cells, with the interval for new seeds.
-      gained: mean over the cells of the difference from the network before training; None without such a baseline.
-      term: the factor's effect, as the report has it for accuracy; None without a factor, or where levels lack values.
-      p: p-value of the factor's effect, corrected for all lines (Holm) and, within the line, for all contrasts and terms.
-      epoch: of the snapshots; None: of the trained parameters.
-    """
-
-    name: str
-    layer: str
-    mean: stats.Estimate
-    gained: stats.Estimate | None
-    term: stats.Term | None
-    p: float
-    epoch: int | None = None
-
-    @property
-    def claimed(self) -> bool:
-        """Whether the factor has an effect, at 5 % for all lines together."""
-        return self.p <= 1 - stats.LEVEL
-
-
-def factors(records: Sequence[stats.Record]) -> tuple[str, ...]:
-    """Names of the factors of a sweep."""
-    return tuple(stats.design(records).factors)
-
-
-def summarize(records: Sequence[stats.Record], values: Sequence[Value], factor: str | None) -> list[Line]:
-    """Intervals over seeds and contrasts between levels of a factor, by the statistics that accuracies get.
-
-    Args:
-      records: of one data set.
-      values: of their trials, and perhaps of others.
-      factor: the factor whose levels are compared; None: none.
-    """
-    tables: dict[tuple[str, str, int | None], dict[str, float]] = {}
-    for v in values:
-        if math.isfinite(v.value):
-            tables.setdefault((v.name, v.layer, v.epoch), {})[v.trial] = v.value
-    lines = []
-    for (name, layer, epoch), table in tables.items():
-        if name.endswith(UNTRAINED):
-            continue
-        if not (found := _means(records, table)):
-            continue
-        whole, cells, means = found
-        before = tables.get((name + UNTRAINED, layer, epoch), {})
-        gained = _means(records, {trial: value - before[trial] for trial, value in table.items() if trial in before})
-        term = None
-        if factor is not None and np.ptp(means.mean_K) > 0:
-            effects = stats.effects(whole, cells, means)
-            term = next((t for t in effects.terms if t.factors == (factor,)), None)
-        lines.append(Line(name, layer, _average(means), _average(gained[2]) if gained else None, term, math.nan, epoch))
-    corrected = stats.holm(np.array([math.nan if line.term is None else line.term.p for line in lines]))
-    return [dataclasses.replace(line, p=float(p)) for line, p in zip(lines, corrected, strict=True)]
-
-
-_METRIC = "measure"
-_ROUNDING = 1e-6
-
-
-def _means(
-    records: Sequence[stats.Record], table: Mapping[str, float]
-) -> tuple[stats.Design, list[stats.Cell], stats.Means] | None:
-    """Design, cells with values and their means; None without values."""
-    if not (own := {record["trial"]: table[record["trial"]] for record in records if record["trial"] in table}):
-        return None
-    distinct = np.unique(list(own.values()))
-    if np.ptp(distinct) <= _ROUNDING * np.abs(distinct).max():  # the same for all by definition, but for rounding
-        own, distinct = dict.fromkeys(own, float(distinct[0])), distinct[:1]
-    mine = [record | {_METRIC: own.get(record["trial"])} for record in records]
-    whole = stats.design(mine)
-    cells = [cell for cell in whole.cells if cell.values(_METRIC).size]
-    # Widths in pixels and shares of few filters take few values: runs that agree may differ by the rounding to the next.
-    step = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
-    return whole, cells, stats.Means.of([cell.values(_METRIC) for cell in cells], step)
-
-
-def _average(means: stats.Means) -> stats.Estimate:
-    return means.contrast(np.ones(len(means.mean_K)) / len(means.mean_K))

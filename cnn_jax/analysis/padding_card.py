@@ -1,18 +1,19 @@
-"""Padding card: what a network does near the border and under shifts, per padding mode. N images, *S = (H, W), C channels."""
+"""Padding card: what a network does near the border and under shifts, its mean per padding mode, and its file. No JAX.
+
+Cards are measured by `shifts.padding_card`. *S = (H, W).
+"""
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from cnn_jax.analysis.measures.position import position
-from cnn_jax.analysis.network import TrainedNetwork
-from cnn_jax.data import Dataset
-from cnn_jax.errors import UsageError
+from cnn_jax.records import files, store
+from cnn_jax.records.arrays import from_npz, to_npz
 
-IMAGES = 200  # test images at most
-_AT_ONCE = 2048  # shifted images that are answered together, at least
+FILE = "inspect/padding_card.npz"  # in the folder of a sweep
+MAX_BYTES, MAX_SIDE = 2**28, 256  # of that file, of a map
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -39,32 +40,6 @@ class PaddingCard:
     blank_HW: np.ndarray
     position: dict[str, dict[str, float]]
     networks: int = 1
-
-
-def padding_card(network: TrainedNetwork, dataset: Dataset, name: str | None = None) -> PaddingCard:
-    """Measure a network that takes images with two spatial axes, on the first `IMAGES` test images.
-
-    Raises:
-      UsageError: the images have another number of spatial axes.
-    """
-    if len(network.input_shape) != 3:
-        raise UsageError(f"{network.label}: a padding card needs two spatial axes, not {len(network.input_shape) - 1}")
-    images, labels = dataset.test_images[:IMAGES], dataset.test_labels[:IMAGES]
-    blank_C, answers = blank(dataset), network.logits(images).argmax(-1)
-    margins = content_margins(images, blank_C)
-    height, width = network.input_shape[:2]
-    maps = np.full((3, height, width), np.nan)
-    for row, dy in enumerate(range(-(height // 2), height - height // 2)):
-        for column, dx in enumerate(range(-(width // 2), width - width // 2)):
-            turned = network.logits(np.roll(images, (dy, dx), (1, 2))).argmax(-1)
-            maps[1, row, column] = np.mean(turned == answers)
-            if (inside := stays_inside(margins, dy, dx)).any():
-                moved = network.logits(shifted(images[inside], dy, dx, blank_C)).argmax(-1)
-                maps[0, row, column] = np.mean(moved != labels[inside])
-                maps[2, row, column] = np.mean(moved == answers[inside])
-    found = error_by_distance(network, images, labels, blank_C)
-    padding = name or (network.trial and network.trial.model.padding) or ""
-    return PaddingCard(padding, maps[0], found, maps[1], maps[2], position(network, dataset))
 
 
 def by_padding(cards: Iterable[PaddingCard]) -> dict[str, PaddingCard]:
@@ -95,83 +70,33 @@ def _mean(cards: Sequence[PaddingCard]) -> PaddingCard:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ shifts
+# -------------------------------------------------------------------------------------------------------------------- file
 
 
-def blank(dataset: Dataset) -> np.ndarray:
-    """Colour (C,) of the background: the median over the outermost pixels of the first 1,000 training images."""
-    images = dataset.train_images[:1000]
-    rim = np.ones(images.shape[1:3], bool)
-    rim[1:-1, 1:-1] = False
-    return np.median(images[:, rim], axis=(0, 1)).astype(images.dtype)
+def to_file(cards: Mapping[str, PaddingCard]) -> bytes:
+    """The cards of trials as an .npz file: 'TRIAL/padding', the name, and 'TRIAL/maps', error, circular and blank (3, H, W)."""
+    arrays: dict[str, np.ndarray] = {}
+    for trial, card in cards.items():
+        arrays[f"{trial}/padding"] = np.array(card.padding)
+        arrays[f"{trial}/maps"] = np.stack([card.error_HW, card.circular_HW, card.blank_HW]).astype(np.float32)
+    return to_npz(arrays)
 
 
-def content_margins(images_NHWC: np.ndarray, blank_C: np.ndarray) -> np.ndarray:
-    """Blank rows and columns before and after the content of each image: (N, 4) as top, bottom, left, right."""
-    content_NHW = (images_NHWC != blank_C).any(axis=-1)
-    margins = []
-    for axis in (2, 1):  # over columns, then over rows
-        used = content_NHW.any(axis=axis)
-        empty = ~used.any(axis=1)
-        low = np.where(empty, used.shape[1] // 2, used.argmax(axis=1))
-        high = np.where(empty, used.shape[1] - used.shape[1] // 2, used[:, ::-1].argmax(axis=1))
-        margins += [low, high]
-    return np.stack(margins, axis=1)
+def read(dir: str | os.PathLike, trials: Iterable[str]) -> list[PaddingCard]:
+    """The cards of some trials in a sweep's folder, maps alone.
 
-
-def stays_inside(margins_N4: np.ndarray, dy: int, dx: int) -> np.ndarray:
-    """Whether the content (N,) stays inside the image when it is shifted by (dy, dx)."""
-    top, bottom, left, right = margins_N4.T
-    return (top >= -dy) & (bottom >= dy) & (left >= -dx) & (right >= dx)
-
-
-def shifted(images_NHWC: np.ndarray, dy: int, dx: int, blank_C: np.ndarray) -> np.ndarray:
-    """Images shifted down by dy and right by dx, with blank pixels in place of those that leave."""
-    height, width = images_NHWC.shape[1:3]
-    out = np.broadcast_to(blank_C, images_NHWC.shape).astype(images_NHWC.dtype)
-    to_y, to_x = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
-    from_y, from_x = slice(max(-dy, 0), height + min(-dy, 0)), slice(max(-dx, 0), width + min(-dx, 0))
-    out[:, to_y, to_x] = images_NHWC[:, from_y, from_x]
-    return out
-
-
-def error_by_distance(
-    network: TrainedNetwork, images_NHWC: np.ndarray, labels_N: np.ndarray, blank_C: np.ndarray
-) -> dict[int, float]:
-    """Error rate by distance of the content from the nearest border, in pixels.
-
-    Every image is shifted to every place at which its content stays inside. The distances are 0 to D, the largest that half of
-    the images reach, and only these images count, each with the mean error of its places at a distance: so all distances
-    are compared on the same images. Empty where most contents fill their image. The question is that of Alsallakh et al. 2021,
-    "Mind the pad: CNNs can develop blind spots": activations near the border are suppressed, and what lies there is missed.
+    Empty without a readable file. What is not such a card is left out: the file may come from anywhere.
     """
-    margins_N4 = content_margins(images_NHWC, blank_C)
-    free_N2 = margins_N4.reshape(-1, 2, 2).sum(axis=2)
-    reach_N = (free_N2 // 2).min(axis=1)
-    most = int(np.median(reach_N))
-    if most < 1:
-        return {}
-    chosen = np.flatnonzero(reach_N >= most)
-    images, labels, margins = images_NHWC[chosen], labels_N[chosen], margins_N4[chosen]
-    wrong, places = np.zeros((len(chosen), most + 1)), np.zeros((len(chosen), most + 1))
-    waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # indices of images, their distances, shifted images
-
-    def answer() -> None:
-        """Many shifts at a time: batches of one size need one program."""
-        index, distance, moved = (np.concatenate(part) for part in zip(*waiting, strict=True))
-        np.add.at(wrong, (index, distance), network.logits(moved).argmax(-1) != labels[index])
-        np.add.at(places, (index, distance), 1)
-        waiting.clear()
-
-    lowest, highest = -margins.max(axis=0)[[0, 2]], margins.max(axis=0)[[1, 3]]
-    for dy, dx in itertools.product(range(lowest[0], highest[0] + 1), range(lowest[1], highest[1] + 1)):
-        inside = np.flatnonzero(stays_inside(margins, dy, dx))
-        distance = (margins[inside] + np.array([dy, -dy, dx, -dx])).min(axis=1)
-        inside, distance = inside[distance <= most], distance[distance <= most]
-        waiting.append((inside, distance, shifted(images[inside], dy, dx, blank_C)))
-        if sum(len(index) for index, _, _ in waiting) >= _AT_ONCE:
-            answer()
-    if waiting:
-        answer()
-    rate = wrong / places  # every chosen image has a place at every distance up to `most`
-    return {d: float(rate[:, d].mean()) for d in range(most + 1)}
+    try:
+        arrays = from_npz(files.read_file(store.folder(dir) / FILE, MAX_BYTES))
+    except (OSError, ValueError):
+        return []
+    found = []
+    for trial in trials:
+        name, maps = arrays.get(f"{trial}/padding"), arrays.get(f"{trial}/maps")
+        if name is None or maps is None or name.shape != () or name.dtype.kind != "U":
+            continue
+        if maps.ndim == 3 and len(maps) == 3 and maps.dtype.kind == "f" and 0 < min(maps.shape) <= max(maps.shape) <= MAX_SIDE:
+            error_HW, circular_HW, blank_HW = np.clip(maps.astype(float), 0, 1)
+            found.append(PaddingCard(str(name)[:40], error_HW, {}, circular_HW, blank_HW, {}))
+    return found

@@ -21,7 +21,7 @@ _DESCRIBE = """python launch.py describe --model=NAME [--flags]
 
 Print the layers of a model: shapes, parameters, MACs, receptive fields.
 """
-_REPORT = """python launch.py report DIR [DIR ... --out=DIR]
+_REPORT = """python launch.py report DIR [DIR ... --out=DIR] [--charts=svg,png]
 
 python launch.py report FILE.csv [--metric=NAME --factors=NAME,NAME --seed=NAME]
 
@@ -97,9 +97,13 @@ def report(words: Sequence[str]) -> int:
 
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("out", None, "folder of the report; needed to merge several folders", flag_values=values)
+    absl_flags.DEFINE_string("charts", None, "svg, png or svg,png: also write every chart into DIR/charts", flag_values=values)
     imported.define(values)
     named = flags.parse(values, ["report", *words], _REPORT)
+    kinds = [] if values.charts is None else sweep.parse_list("charts", values.charts, _kind)
     if imported.is_file(named):
+        if kinds:
+            raise UsageError("--charts: only with the folder of a sweep")
         return imported.report(named, values)
     imported.refuse(values)
     folders = [store.folder(word) for word in named]
@@ -111,10 +115,21 @@ def report(words: Sequence[str]) -> int:
     store.check(folder)
     with store.reporting(folder):
         page = reports.merge(folders, folder)
+        charts = reports.write_charts(folders, folder, kinds) if kinds else []
     console = Console()
     reports.terminal(folders, console)
+    if charts:
+        from cnn_jax.report import chart_files
+
+        console.print(chart_files.summary(charts), soft_wrap=True)
     console.print(f"report: {page}", soft_wrap=True)
     return 0
+
+
+def _kind(text: str) -> str:
+    if text not in ("svg", "png"):
+        raise ValueError("svg, png or svg,png")
+    return text
 
 
 def compare(words: Sequence[str]) -> int:

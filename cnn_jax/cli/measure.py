@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,22 +13,23 @@ import rich.progress
 from absl import flags as absl_flags
 
 from cnn_jax import stats, sweep
-from cnn_jax.analysis import measures
+from cnn_jax.analysis import measures, padding_card
 from cnn_jax.cli import flags, output
 from cnn_jax.console import Column, Console, Row, print_table
 from cnn_jax.errors import UsageError
+from cnn_jax.program import PROGRAM
 from cnn_jax.records import files, store
 
 if TYPE_CHECKING:
-    from cnn_jax.analysis.over_seeds import Line, Measured
+    from cnn_jax.analysis.lines import Effect, Line
 
 _USAGE = """python launch.py measure DIR [--measures=NAME,...] [--factor=NAME] [--epochs=all]
 
 Measure what the trained networks of a sweep learned: a number per layer, with intervals over seeds and
-contrasts between the levels of a factor. Writes DIR/inspect/measures.csv, and with --epochs a page of
-every number over the training.
+contrasts between the levels of a factor. Writes DIR/inspect/measures.csv; `launch.py report DIR` then shows
+the numbers. With --epochs: snapshots over the training, in training.csv and a page, training.html.
 """
-ROWS = 14  # of the table; with the sentences around it this fills a screen of 24 lines
+ROWS = 13  # of the table; with the sentences around it this fills a screen of 24 lines
 _ALWAYS = ("probe_gain", "edges")  # names that are shown first
 _SECONDS = 10.0  # between lines of progress where there is no live display
 
@@ -40,6 +42,8 @@ def measure(words: Sequence[str]) -> int:
     absl_flags.DEFINE_string("factor", None, "factor whose levels are compared; default the first", flag_values=values)
     epochs = "epochs of snapshots, as 0,1,4, or all: measure over the training; default the trained parameters"
     absl_flags.DEFINE_string("epochs", None, epochs, flag_values=values)
+    shifts = "also answer test images under every shift, for the padding card of the report"
+    absl_flags.DEFINE_bool("padding_card", False, shifts, flag_values=values)
     rest = flags.parse(values, ["measure", *words], _USAGE)
     if len(rest) != 1:
         raise UsageError(f"measure: takes one folder, not {len(rest)}")
@@ -52,19 +56,22 @@ def measure(words: Sequence[str]) -> int:
     store.check(dir)
 
     from cnn_jax.analysis import over_seeds
+    from cnn_jax.analysis import values as of_trials
+    from cnn_jax.analysis.lines import summarize
     from cnn_jax.report import over_training
 
     console = output.console()
     began = time.monotonic()
     with _progress(console) as progress:
-        measured = over_seeds.measure(dir, names, progress, asked)
+        measured = over_seeds.measure(dir, names, progress, asked, cards=values.padding_card)
     lines: dict[str, list[Line]] = {}
     for name, records in stats.datasets(measured.records).items():
-        lines[name] = over_seeds.summarize(records, measured.values, factor)
+        lines[name] = summarize(records, measured.values, [factor] if factor else [])
         last = max((line.epoch or 0 for line in lines[name]), default=0)
         shown = [line for line in lines[name] if line.epoch in (None, last)]
         _show(console, name if asked is None else f"{name}, epoch {last}", shown, factor)
-    texts = {"measures.csv": _values_csv(measured), "levels.csv": _csv(_levels(lines))}
+    numbers, levels = ("measures.csv", "levels.csv") if asked is None else ("training.csv", "training_levels.csv")
+    texts = {numbers: of_trials.to_csv(measured.records, measured.values), levels: _csv(_levels(lines))}
     if measured.similarities:
         texts["similarity.csv"] = _csv([vars(s) for s in measured.similarities])
     if asked is not None:
@@ -74,10 +81,14 @@ def measure(words: Sequence[str]) -> int:
         place.mkdir(exist_ok=True)
         for file, text in texts.items():
             files.replace(place / file, text.encode())
+        if measured.cards:
+            files.replace(store.folder(dir) / padding_card.FILE, padding_card.to_file(measured.cards))
     for sentence in measured.left_out:
         console.print(sentence, style="yellow")
-    written = ", ".join(str(place / file) for file in texts)
+    written = ", ".join([*(str(place / file) for file in texts), *([str(dir / padding_card.FILE)] if measured.cards else [])])
     console.print(f"{len(measured.records)} trials in {time.monotonic() - began:.0f} s: {written}", soft_wrap=True)
+    if asked is None:
+        console.print(f"`{PROGRAM} report {shlex.quote(str(dir))}` shows them in report.html, by every factor.", soft_wrap=True)
     return 0
 
 
@@ -120,10 +131,11 @@ def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str | None) -> None:
-    order = {i: (line.name not in _ALWAYS, math.isnan(line.p), line.p) for i, line in enumerate(lines)}
+    p = {i: next((effect.p for effect in line.effects.values()), math.nan) for i, line in enumerate(lines)}
+    order = {i: (line.name not in _ALWAYS, math.isnan(p[i]), p[i]) for i, line in enumerate(lines)}
     clearest = sorted(order, key=order.__getitem__)[:ROWS]
     shown = [lines[i] for i in sorted(clearest)]
-    spans = {_span(line) for line in shown if line.term}
+    spans = {_span(effect) for line in shown for effect in line.effects.values()}
     one_span = len(spans) == 1
     columns = [Column("measure", left=True), Column("layer", left=True), Column("mean")]
     if factor:
@@ -132,7 +144,8 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
         columns += [Column(what), Column("p"), Column(f"interval ({what})", optional=True)]
     columns += [Column("over untrained", optional=True), Column("interval (mean)", optional=True)]
     console.print(f"{dataset}, by {factor}" if factor else dataset, style="bold")
-    rows = [Row(_cells(line, factor, one_span), "bold" if line.claimed else "") for line in shown]
+    bold = [any(effect.claimed for effect in line.effects.values()) for line in shown]
+    rows = [Row(_cells(line, factor, one_span), "bold" if b else "") for line, b in zip(shown, bold, strict=True)]
     print_table(console, columns, rows)
     if len(shown) < len(lines):
         console.print(f"the {len(shown)} clearest of {len(lines)} lines; all are in levels.csv", style="dim")
@@ -140,7 +153,7 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
     gains += [("edges over random", line.gained) for line in lines if line.name == "edges" and line.gained]
     if gains:
         console.print("; ".join(f"{what} {_number(e.value, '+')} ({_bounds(e)})".removesuffix(" ()") for what, e in gains))
-    if factor and all(math.isnan(line.p) for line in lines):
+    if factor and all(map(math.isnan, p.values())):
         console.print(f"No effect of {factor} can be tested: add seeds (--seeds=3).")
     elif factor:
         console.print(
@@ -149,17 +162,17 @@ def _show(console: Console, dataset: str, lines: Sequence["Line"], factor: str |
         )
 
 
-def _span(line: "Line") -> str:
-    assert line.term is not None
-    return f"{line.term.span.b} − {line.term.span.a}"
+def _span(effect: "Effect") -> str:
+    return f"{effect.term.span.b} − {effect.term.span.a}"
 
 
 def _cells(line: "Line", factor: str | None, one_span: bool) -> list[str]:
     out = [line.name, line.layer, _number(line.mean.value)]
     if factor:
-        out += [] if one_span else [_span(line) if line.term else ""]
-        e = line.term.span.simultaneous if line.term else None
-        out += [_number(e.value, "+"), _p(line.p), _bounds(e)] if e else ["", "", ""]
+        effect = line.effects.get(factor)
+        out += [] if one_span else [_span(effect) if effect else ""]
+        e = effect.term.span.simultaneous if effect else None
+        out += [_number(e.value, "+"), _p(effect.p), _bounds(e)] if effect and e else ["", "", ""]
     gained = f"{_number(line.gained.value, '+')} ({_bounds(line.gained)})" if line.gained else ""
     return [*out, gained.removesuffix(" ()"), _bounds(line.mean)]
 
@@ -180,24 +193,6 @@ def _p(p: float) -> str:
 # --------------------------------------------------------------------------------------------------------------------- csv
 
 
-def _values_csv(measured: "Measured") -> str:
-    """A row per trial, layer and measure, with the trial's seed and its levels of the sweep's factors."""
-    design = stats.design(measured.records)
-    names = (*design.factors, *design.aliases)
-    settings = {}
-    for record in measured.records:
-        config = stats.flat(record["config"])
-        levels = {name: stats.text(config.get(name)) for name in names}
-        settings[record["trial"]] = {"trial": record["trial"], "seed": record["config"]["seed"]} | levels
-    of_epochs = any(v.epoch is not None for v in measured.values)
-    columns = ["trial", "seed", *names, *(["epoch"] if of_epochs else []), "layer", "measure", "value"]
-    rows = [
-        settings[v.trial] | ({"epoch": v.epoch} if of_epochs else {}) | {"layer": v.layer, "measure": v.name, "value": v.value}
-        for v in measured.values
-    ]
-    return _csv(rows, columns)
-
-
 def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
     """Rows of levels.csv: the mean over cells, the difference from before training, and the mean of each level."""
     out = []
@@ -206,15 +201,14 @@ def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
             named: list[tuple[str, stats.Estimate]] = [("all cells", line.mean)]
             if line.gained:
                 named.append(("over untrained", line.gained))
-            if line.term:
-                named += [(f"{line.term.name}={level}", e) for level, e in line.term.levels]
-                span = line.term.span
-                named.append((f"{line.term.name} {span.b} - {span.a}", span.simultaneous))
+            p = math.nan
+            for factor, effect in line.effects.items():
+                p, span = effect.p, effect.term.span
+                named += [(f"{factor}={level}", e) for level, e in effect.term.levels]
+                named.append((f"{factor} {span.b} - {span.a}", span.simultaneous))
             start = {"dataset": dataset} | ({} if line.epoch is None else {"epoch": line.epoch})
             start |= {"measure": line.name, "layer": line.layer}
-            out += [
-                start | {"of": of, "value": e.value, "low": e.low, "high": e.high, "runs": e.n, "p": line.p} for of, e in named
-            ]
+            out += [start | {"of": of, "value": e.value, "low": e.low, "high": e.high, "runs": e.n, "p": p} for of, e in named]
     return out
 
 

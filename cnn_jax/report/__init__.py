@@ -9,7 +9,7 @@ from cnn_jax import console as _console
 from cnn_jax import imports
 from cnn_jax.program import PROGRAM
 from cnn_jax.records import store
-from cnn_jax.report import card, comparison, imported, joined, pictures, table, tensorboard, words
+from cnn_jax.report import card, chart_files, comparison, imported, joined, pictures, table, tensorboard, words
 from cnn_jax.report import html as _html
 from cnn_jax.report import terminal as _terminal
 from cnn_jax.report.notebook import Page as Page
@@ -75,6 +75,11 @@ def write_card(dir: str | Path, out: str | Path | None = None) -> Path:
     name = sweep.parts[0][0].records[0]["config"]["data"]["dataset"] if sweep.records else ""
     path = store.folder(out) if out is not None else store.folder(dir) / "card.png"
     return _replace(path, card.png(analysis, name))
+
+
+def write_charts(dirs: Sequence[str | Path], out: str | Path, kinds: Sequence[str]) -> list[Path]:
+    """Write every chart of a report into OUT/charts, a file for each of `kinds`: svg, png; return their paths."""
+    return chart_files.write(load(dirs), store.folder(out), kinds)
 
 
 def write_results(dir: str | Path) -> Path:

@@ -8,16 +8,16 @@ from cnn_jax import stats
 from cnn_jax.report import answer, svg, words
 from cnn_jax.report.plots.factors import LEVELS, level_mean
 from cnn_jax.report.plots.figure import clip
+from cnn_jax.report.raster import PLAIN, font
 
 if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
 SIZE = (1200, 630)
 FINE = 2  # drawn at this many times the size, then averaged, so that lines are smooth
 # Colours of page.css: paper, ink, soft, rule, and those of levels.
 PAPER, INK, SOFT, RULE = "#ffffff", "#16191d", "#5b6470", "#dfe3e8"
 LEVEL_COLOURS = ("#0072b2", "#d98200", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#b8a800", "#7a828c")
-_PLAIN = str.maketrans({"−": "-", "×": "x", "–": "-", "²": "2", "ω": "w", "…": "~"})  # what Pillow's own font has
 
 
 def png(analysis: stats.Analysis, title: str) -> bytes:
@@ -94,7 +94,7 @@ class _Sheet:
     draw: "ImageDraw.ImageDraw"
 
     def text(self, x: float, y: float, text: str, size: float, colour: str, *, anchor: str = "la") -> None:
-        self.draw.text((x * FINE, y * FINE), text.translate(_PLAIN), colour, _font(size), anchor=anchor)
+        self.draw.text((x * FINE, y * FINE), text.translate(PLAIN), colour, font(size * FINE), anchor=anchor)
 
     def line(self, start: svg.Point, end: svg.Point, colour: str, width: float) -> None:
         self.draw.line([(start[0] * FINE, start[1] * FINE), (end[0] * FINE, end[1] * FINE)], colour, round(width * FINE))
@@ -115,19 +115,13 @@ class _Sheet:
         return y + len(lines) * size * 1.3
 
     def _wrapped(self, text: str, width: float, size: float) -> list[str]:
-        font, lines = _font(size), []
+        face, lines = font(size * FINE), []
         for part in text.split("\n"):
             line: list[str] = []
             for word in part.split():
-                if line and self.draw.textlength(" ".join([*line, word]).translate(_PLAIN), font) > width * FINE:
+                if line and self.draw.textlength(" ".join([*line, word]).translate(PLAIN), face) > width * FINE:
                     lines.append(" ".join(line))
                     line = []
                 line.append(word)
             lines += [" ".join(line), ""]  # a blank line between paragraphs
         return lines[:-1]
-
-
-def _font(size: float) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size * FINE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnn_jax
 from cnn_jax import stats
-from cnn_jax.report import answer, explorer, findings, glossary, missed, pictures, plots, svg, words
+from cnn_jax.report import answer, explorer, findings, glossary, inside_sweep, missed, pictures, plots, svg, words
 from cnn_jax.report import page_tables as tables
 
 if TYPE_CHECKING:
@@ -68,26 +68,21 @@ def _sections(sweep: "Sweep", analysis: stats.Analysis) -> Iterator[tuple[str, s
     """The sections on one data set: anchor, word in the navigation, markup."""
     yield "trained", "Setup", sweep.setup(analysis)
     yield "explorer", "Try it", explorer.block(sweep.folders, sweep.images, analysis) if analysis.measured.of_images else ""
-    charts = (
-        ("Factors", plots.by_factor(analysis)),
-        ("Interactions", plots.interactions(analysis)),
-        ("Best cells", plots.against_best(analysis)),
-        ("Noise floor", plots.noise_floor(analysis)),
-        ("Cost", plots.cost(analysis)),
-        ("Learning", plots.curves(analysis)),
-        ("Explore", plots.parallel(analysis)),
-    )
+    effects = "effects", "Effects", tables.effects(analysis)
+    charts = plots.listed(analysis)
+    if not charts or charts[0][0] != "Factors":
+        yield effects
     for word, figure in charts:
-        if figure:
-            yield figure.name, word, _figure(figure, analysis)
+        yield figure.name, word, _figure(figure, analysis)
         if word == "Factors":
-            yield "effects", "Effects", tables.effects(analysis)
+            yield effects
     if found := plots.disagreement(analysis):
         figure, data = found
         data["pictures"] = pictures.addresses(sweep.images, sweep.records)
         extra = '<p class="flips hint" aria-live="polite"></p>' + _json("image-answers", data)
         yield figure.name, "Images", _figure(figure, analysis, extra)
     yield "never_right", "Never right", missed.gallery(sweep)
+    yield "inside", "Inside", inside_sweep.block(sweep, analysis)
     yield "cells", "Cells", tables.cells(analysis)
 
 

@@ -9,7 +9,7 @@ from cnn_jax.report import html, page_tables, svg, words
 from cnn_jax.report.plots.figure import Figure, Row, colour
 
 if TYPE_CHECKING:
-    from cnn_jax.analysis.over_seeds import Line
+    from cnn_jax.analysis.lines import Line
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 420, 52, 404, 30, 200  # of a picture and its axes, in pixels
 _APART = 26  # pixels between two epochs that are written below the axis

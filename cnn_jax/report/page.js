@@ -122,5 +122,5 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     }
   }
 
-  addEventListener("beforeprint", () => page.querySelectorAll("details").forEach((part) => { part.open = true; }));
+  addEventListener("beforeprint", () => page.querySelectorAll("details:not(.as-it-is)").forEach((part) => { part.open = true; }));
 }

@@ -5,11 +5,15 @@ import dataclasses
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.records import store
+
+if TYPE_CHECKING:
+    from PIL import Image as pillow
 
 PICTURE_BYTES = 200_000  # of the page, for images behind the table of disagreements
 Image = np.ndarray  # uint8 (H, W, 1) or (H, W, 3)
@@ -99,9 +103,22 @@ def strip(images: Sequence[Image]) -> Image:
 
 
 def png(image: Image) -> str:
-    """The image as a data: address."""
+    """The image as a data: address; of two channels the second is opacity."""
     from PIL import Image as pillow
 
+    return _address(pillow.fromarray(image[..., 0] if image.shape[-1] == 1 else image))
+
+
+def paletted(indices: np.ndarray, colours: np.ndarray) -> str:
+    """A picture of colours (K, 3) by their indices (H, W) uint8, as a data: address; index K is transparent."""
+    from PIL import Image as pillow
+
+    picture = pillow.fromarray(indices)
+    picture.putpalette(np.concatenate([colours, np.zeros((1, 3), np.uint8)]).tobytes())
+    return _address(picture, transparency=len(colours))
+
+
+def _address(picture: "pillow.Image", **options: int) -> str:
     buffer = io.BytesIO()
-    pillow.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", optimize=True)
+    picture.save(buffer, "PNG", optimize=True, **options)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -12,6 +12,23 @@ _DIVERGING = ("0072b2", "f7f7f7", "d55e00")
 _GAP, _GAP_COLOUR = 2, (128, 134, 142, 255)  # pixels between tiles
 
 
+def palette(count: int) -> np.ndarray:
+    """`count` colours (count, 3) uint8 from dark violet to yellow."""
+    return _coloured(np.linspace(0, 1, count)[None], _SEQUENTIAL)[0, :, :3]
+
+
+def mosaic(tiles_THWC: np.ndarray, columns: int, gap: float) -> np.ndarray:
+    """Tiles in rows, one pixel of value `gap` between them: (height, width, C)."""
+    count, height, width, channels = tiles_THWC.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    out = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), gap, tiles_THWC.dtype)
+    for i, tile in enumerate(tiles_THWC):
+        top, left = i // columns * (height + 1), i % columns * (width + 1)
+        out[top : top + height, left : left + width] = tile
+    return out
+
+
 def image(pixels: np.ndarray, inside: np.ndarray | None = None) -> Tile:
     """Grey or colour pixels (H, W, C), uint8 or floats of 0..1, as a picture; transparent where `inside` (H, W) is False.
 

@@ -20,7 +20,7 @@ from cnn_jax.stats.cells import (
 from cnn_jax.stats.comparisons import Comparison, against_best
 from cnn_jax.stats.effects import Contrast, Effects, Term, effects
 from cnn_jax.stats.image_variance import Images
-from cnn_jax.stats.images import Noise, answers, correct_SN, correctness, flipped, never_right, noise, rates
+from cnn_jax.stats.images import Noise, answers, correct_SN, correctness, flipped, never_right, noise, rates, share_right
 from cnn_jax.stats.intervals import (
     LEVEL,
     POWER,
@@ -90,6 +90,7 @@ __all__ = [
     "range_p",
     "rates",
     "seeds_to_resolve",
+    "share_right",
     "smallest_difference",
     "text",
 ]

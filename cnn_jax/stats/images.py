@@ -55,6 +55,19 @@ def rates(cells: Sequence[Cell]) -> tuple[list[Cell], np.ndarray]:
     return [c for c, _ in same], np.array([bits.mean(axis=0) for _, bits in same])
 
 
+def share_right(records: Sequence[Record]) -> dict[int, float]:
+    """Of each test image the share of runs that got it right; empty if runs were tested on unlike numbers of images."""
+    right: np.ndarray | None = None
+    runs = 0
+    for record in records:  # one at a time: those of 100,000 runs together would not fit in memory
+        bits = correctness(record)
+        if bits is None or (right is not None and len(bits) != len(right)):
+            return {}
+        right = bits.astype(np.int64) if right is None else right + bits
+        runs += 1
+    return {} if right is None else dict(enumerate((right / runs).tolist()))
+
+
 def _test_set(cell: Cell) -> tuple:
     return cell.config["data"]["dataset"], cell.done[0]["test_examples"], cell.done[0]["data"]["checksum"]
 

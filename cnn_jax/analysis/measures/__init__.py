@@ -31,7 +31,7 @@ MEASURES = {
     name: f"cnn_jax.analysis.measures.{name}:{name}"
     for name in (
         "probe", "edges", "dead", "duplicates", "sparsity", "effective_field", "used_field", "cka", "shift", "position",
-        "border", "pruning", "patterns",
+        "border", "border_units", "pruning", "patterns",
     )
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Error rate by distance of the content from the border."""
 
 from cnn_jax.analysis.network import TrainedNetwork
-from cnn_jax.analysis.padding_card import blank, error_by_distance
+from cnn_jax.analysis.shifts import blank, error_by_distance
 from cnn_jax.data import Dataset
 
 IMAGES = 100  # test images at most
@@ -10,7 +10,7 @@ IMAGES = 100  # test images at most
 def border(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
     """Error rate when the content of the same images is moved to a distance of 0, 1, ... pixels from the border.
 
-    Definition and source: `padding_card.error_by_distance`.
+    Definition and source: `shifts.error_by_distance`.
 
     Returns:
       'border_error' for 'border 0', 'border 1', ...; nothing where contents fill their images.

@@ -16,7 +16,7 @@ def shift(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
 
     Source: Zhang 2019, "Making convolutional networks shift-invariant again" (consistency); circular shifts, in
     which no pixel is lost, as in Chaman and Dokmanic 2021, "Truly shift-invariant convolutional neural networks". The answer
-    need not be right. `analysis.padding_card` has every shift, also with blank pixels in place of those that come around.
+    need not be right. `analysis.shifts` has every shift, also with blank pixels in place of those that come around.
 
     Returns:
       'shift' for 'shift 1', 'shift 2', ...: the mean over both directions of every spatial axis.

@@ -10,16 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from cnn_jax import stats, zoo
-from cnn_jax.data.normalization import Normalization
-from cnn_jax.errors import UsageError
-from cnn_jax.lowering import NotLowered, Op, fold, lower
-from cnn_jax.records import store
+from cnn_jax import stats
+from cnn_jax.lowering import Op
 from cnn_jax.report import pictures, svg, words
-from cnn_jax.report.explorer import forward, static
+from cnn_jax.report.explorer import forward, kept, static
 from cnn_jax.report.explorer.packing import halved, pack, values
-from cnn_jax.trial import ModelConfig
-from cnn_jax.zoo.models import MODELS
 
 BUDGET = 4_000_000  # characters of base64, of all networks of a page
 PICKED = 60  # images to pick from
@@ -114,34 +109,19 @@ def _same_answers(ops: Sequence[Op], record: stats.Record, images_NHWC: np.ndarr
     """Whether half precision leaves the class of every stored image as it is."""
     if not len(images_NHWC) or not all(np.isfinite(a).all() for op in halved(ops) for a in op.arrays.values()):
         return False
-    x_NHWC = _normalization(record)(images_NHWC)
+    x_NHWC = kept.normalization(record)(images_NHWC)
     single, half = (forward.run(steps, x_NHWC).argmax(axis=-1) for steps in (ops, halved(ops)))
     return bool((single == half).all())
-
-
-def _normalization(record: stats.Record) -> Normalization:
-    known = record["data"].get("normalization") or {}
-    kind = record["config"]["data"].get("normalize", "none")
-    return Normalization(kind, tuple(known.get("mean", ())), tuple(known.get("std", ())))
 
 
 def _network(
     folders: Sequence[Path], cell: stats.Cell, record: stats.Record, shape: tuple[int, ...], classes: int
 ) -> Network | None:
-    """The run's network with its parameters; None if it has none, or is a fork's: a report runs no code of a fork."""
-    model = record["config"]["model"]
-    if model["name"] not in MODELS or (record.get("params") or 0) * 2 * 4 // 3 > BUDGET:
+    """The run's network with its parameters, if it has some that fit into the page."""
+    if (record.get("params") or 0) * 2 * 4 // 3 > BUDGET:
         return None
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in model.items()}
-    fields["options"] = tuple((name, value) for name, value in model["options"])
-    for folder in folders:
-        try:
-            variables = store.load_params(folder, record["trial"])
-            spec = zoo.spec(ModelConfig(**fields), tuple(shape), classes)
-            return Network(cell, record, fold(lower(spec, tuple(shape), variables)))
-        except (OSError, ValueError, TypeError, NotLowered, UsageError):
-            continue
-    return None
+    ops = kept.steps(folders, record, shape, classes)
+    return Network(cell, record, ops) if ops else None
 
 
 def _cell(network: Network, analysis: stats.Analysis) -> dict[str, Any]:
@@ -151,26 +131,13 @@ def _cell(network: Network, analysis: stats.Analysis) -> dict[str, Any]:
         "label": network.cell.label, "trial": record["trial"], "seed": record["config"]["seed"],
         "value": f"{units.value(record[analysis.metric])} {units.noun}", "steps": packed.steps, "parameters": packed.parameters,
         "bytes": packed.bytes,
-        "normalization": dataclasses.asdict(_normalization(record)),
+        "normalization": dataclasses.asdict(kept.normalization(record)),
     }  # fmt: skip
-
-
-def _shares(records: Sequence[stats.Record]) -> dict[int, float]:
-    """Of each test image the share of runs that got it right."""
-    right: np.ndarray | None = None
-    runs = 0
-    for record in records:  # one at a time: those of 100,000 runs together would not fit in memory
-        bits = stats.correctness(record)
-        if bits is None or (right is not None and len(bits) != len(right)):
-            return {}
-        right = bits.astype(np.int64) if right is None else right + bits
-        runs += 1
-    return {} if right is None else dict(enumerate((right / runs).tolist()))
 
 
 def _images(found: pictures.Images, shape: tuple[int, ...], records: Sequence[stats.Record]) -> list[dict[str, Any]]:
     """A training image of each class, then test images: right in all runs, in some, in none."""
-    share = _shares(records)
+    share = stats.share_right(records)
     picked = [(images[0], label, f"training image of class {label}") for label, images in found.examples.items()]
     for i, (image, label) in sorted((found.picked | found.test).items(), key=lambda item: -share.get(item[0], 0.0)):
         of_runs = f": right in {100 * share[i]:.0f} % of runs" if i in share else ""

@@ -4,7 +4,7 @@ It decides where half precision may be used. Axes: N images, H height, W width, 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,18 @@ ACTIVATIONS: dict[str, Function] = {
 
 def run(ops: Sequence[Op], x_NHWC: np.ndarray) -> np.ndarray:
     """The output of the last step for each image, in float64."""
+    out = x_NHWC.astype(np.float64)
+    for _, y in outputs(ops, x_NHWC):
+        out = y
+    return out
+
+
+def outputs(ops: Sequence[Op], x_NHWC: np.ndarray) -> Iterator[tuple[Op, np.ndarray]]:
+    """Each step with its output for each image, in float64."""
     x = x_NHWC.astype(np.float64)
     for op in ops:
         x = _STEPS[op.kind](op, x)
-    return x
+        yield op, x
 
 
 def _activated(op: Op, x: np.ndarray) -> np.ndarray:

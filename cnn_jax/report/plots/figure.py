@@ -49,13 +49,13 @@ def run_title(cell: stats.Cell, record: stats.Record, value: str) -> str:
     return f"{cell.label}, seed {record['config']['seed']}: {value} (trial {record['trial']})"
 
 
-def level_ticks(names: Sequence[str], xs: Sequence[float], y: float) -> tuple[list[str], float]:
+def level_ticks(names: Sequence[str], xs: Sequence[float], y: float, room: int = 46) -> tuple[list[str], float]:
     """Names of levels below their places along x, and by how much the picture must grow for them.
 
-    Names that do not fit side by side stand on end, so that none is cut.
+    Names that do not fit side by side, in `room` characters, stand on end, so that none is cut.
     """
     longest = max(map(len, names), default=0)
-    if longest * len(names) <= 46:  # characters over the width of a panel
+    if longest * len(names) <= room:
         return [svg.text(x, y, name, anchor="middle", class_="tick strong") for x, name in zip(xs, names, strict=True)], 0.0
     shown = [clip(name, 28) for name in names]
     turned = [

@@ -1,0 +1,71 @@
+"""Values of measures, and measures.csv: a row per trial, layer and measure. No JAX."""
+
+import csv
+import dataclasses
+import io
+import math
+import os
+from collections.abc import Collection, Iterable, Sequence
+
+from cnn_jax import stats
+from cnn_jax.records import files, store
+
+FILE = "inspect/measures.csv"  # in the folder of a sweep
+MAX_BYTES = 2**28  # of that file
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One number: `name` is the measure's name of it, `layer` a layer or what else it belongs to.
+
+    `epoch`: of a snapshot; None: the parameters that the trial was measured with.
+    """
+
+    trial: str
+    name: str
+    layer: str
+    value: float
+    epoch: int | None = None
+
+
+def to_csv(records: Sequence[stats.Record], values: Iterable[Value]) -> str:
+    """The text of measures.csv: with each value its trial's seed and levels of the factors, and its epoch if it has one."""
+    design = stats.design(records)
+    names = (*design.factors, *design.aliases)
+    settings = {}
+    for record in records:
+        config = stats.flat(record["config"])
+        levels = {name: stats.text(config.get(name)) for name in names}
+        settings[record["trial"]] = {"trial": record["trial"], "seed": record["config"]["seed"]} | levels
+    out = io.StringIO()
+    values = list(values)
+    of_epochs = any(v.epoch is not None for v in values)
+    columns = ["trial", "seed", *names, *(["epoch"] if of_epochs else []), "layer", "measure", "value"]
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for v in values:
+        row = settings[v.trial] | {"layer": v.layer, "measure": v.name, "value": v.value}
+        writer.writerow(row | ({"epoch": v.epoch} if of_epochs else {}))
+    return out.getvalue()
+
+
+def read(dir: str | os.PathLike, trials: Collection[str]) -> list[Value]:
+    """The values that `launch.py measure` wrote for some trials, in the order of the file.
+
+    Empty without a readable file. A row that is not such a value is left out: the file may come from anywhere.
+    """
+    try:
+        text = files.read_file(store.folder(dir) / FILE, MAX_BYTES).decode(errors="replace")
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return [value for row in rows if (value := _value(row)) is not None and value.trial in trials]
+    except (OSError, csv.Error):
+        return []
+
+
+def _value(row: dict[str, str]) -> Value | None:
+    try:
+        trial, name, layer, number = row["trial"], row["measure"], row["layer"], float(row["value"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    named = all(isinstance(text, str) and len(text) <= 200 for text in (trial, name, layer))
+    return Value(trial, name, layer, number) if named and math.isfinite(number) else None
