@@ -1,5 +1,7 @@
 """Sweeps with kept parameters and images, without a training."""
 
+import numpy as np
+
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.resolve import spec as network_of

@@ -209,7 +209,7 @@ def _lower(context: mlir.LoweringRuleContext, *arrays: Any, platform: str = "", 
 
 def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
     exported = context.module_context.lowering_parameters.for_export
-    if exported or not available() or context.avals_in[0].dtype != np.float32:
+    if exported or not available() or context.avals_in[0].dtype != np.float32:  # type: ignore[attr-defined]
         return _lower(context, *arrays, levels=levels, **params)
     function = _one_by_one(functools.partial(_in_c, **params), levels)
     return mlir.lower_fun(function, multiple_results=True)(context, *arrays)

@@ -275,8 +275,8 @@ def _pooled_transpose(static: tuple[Axes, bool], residuals: Arrays, cotangents: 
         seen = slice(rows * window[0] + kernel.shape[0] - 1), slice(columns * window[1] + kernel.shape[1] - 1)
         return _plain_kernel_gradient(_UNPADDED, kernel.shape, jnp.moveaxis(x_HWCN[seen], -1, 0), spread)
 
-    def at_winners(x_HWCN: jax.Array, _: jax.Array, *of_windows: jax.Array) -> jax.Array:
-        return _winners_kernel_gradient(x_HWCN, *of_windows, kernel.shape, window)
+    def at_winners(x_HWCN: jax.Array, _: jax.Array, gradient_HWFN: jax.Array, winner_HWFN: jax.Array) -> jax.Array:
+        return _winners_kernel_gradient(x_HWCN, gradient_HWFN, winner_HWFN, kernel.shape, window)
 
     arrays = x_HWCN, spread, gradient_HWFN, winner_HWFN
     kernel_gradient = lax.platform_dependent(*arrays, cpu=at_winners, default=by_convolution)

@@ -130,8 +130,9 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         np.int32(first),
         np.int32(last),
     )
-    if last == per_epoch:  # for the next epoch, while the device computes
-        order_TSB = drawn(epoch + 1) if epoch + 1 < train.epochs else None
+    following: np.ndarray | None = order_TSB
+    if last == per_epoch:  # the next epoch's, while the device computes
+        following = drawn(epoch + 1) if epoch + 1 < train.epochs else None
     loss_TS, right_TS = np.asarray(sums_T2S, np.float64).transpose(1, 0, 2)[:, : len(trials)]
     diverged = tuple(
         known if known is not None else _first_not_finite(loss_TS[t, first:last], position.step)
@@ -146,7 +147,7 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         measured = None if answers.logits_TNK is None else _metrics(train, answers.logits_TNK[: len(trials)], data)
         selection = selection.after(train, history, answers.right_TN[: len(trials)], measured, variables_of(state))
         snapshots = snapshots.after(len(history), variables_of(state), len(trials))
-    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection, snapshots, order_TSB)
+    return Position(state, sums_T2S, epoch * per_epoch + last, history, diverged, seconds, selection, snapshots, following)
 
 
 def _row(loss_T: np.ndarray, accuracy_T: np.ndarray, answers: Answers, validation: int) -> Row:

@@ -71,7 +71,10 @@ class DeviceData:
     def platform(self) -> str:
         """'cpu', 'gpu' or 'tpu'."""
         sharding = self.train_images.sharding
-        return jax.default_backend() if sharding is None else next(iter(sharding.device_set)).platform
+        if sharding is None:
+            return jax.default_backend()
+        device: jax.Device = next(iter(sharding.device_set))
+        return device.platform
 
     def divided(self, indices: np.ndarray) -> Any:
         """Indices (..., B) as the programs take them: the batch axis divided over the devices."""
