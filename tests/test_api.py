@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import synthetic
 from absl import flags as absl_flags
-from test_fuzz_cli import launch
+from launching import plan
 
 import cnn_jax
 from cnn_jax import api
@@ -81,7 +81,8 @@ BAD: dict[str, Any] = {
 
 @pytest.mark.parametrize("line", BAD)
 def test_bad_input_is_the_line_of_the_command_line(line: str, home: Path) -> None:
-    status, _, err = launch(line.split())
+    done = plan(line.split())
+    status, err = done.returncode, done.stderr
     assert status == 2
     with pytest.raises(UsageError) as error:
         cnn_jax.run_sweep(**BAD[line])

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from cnn_jax import console, report, stats
 from cnn_jax.report import answer, html
 from cnn_jax.report.terminal import show
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
-from tests import synthetic
 
 TEMPLATE = synthetic.record(Trial(), 0.9, images=8) | {"test_correct": None, "history": []}
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import synthetic
 from absl import flags as absl_flags
-from test_fuzz_cli import launch
+from launching import plan
 
 from cnn_jax.cli import flags
 
@@ -136,7 +136,8 @@ def test_b4_a_command_is_planned(command: str, reader: Path) -> None:
         pytest.importorskip(NEEDS[format], reason=f"requirements-export.txt: {NEEDS[format]} is not installed")
     folders = iter(["runs/grid"] if words[:1] in (["inspect"], ["measure"], ["export"]) else ["one", "two"])
     words = [next(folders) if word == "DIR" else word for word in words]
-    status, out, err = launch(words)
+    done = plan(words)
+    status, out, err = done.returncode, done.stdout, done.stderr
     assert (status, err) == (0, "")
     assert out.strip()
 

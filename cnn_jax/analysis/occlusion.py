@@ -6,12 +6,12 @@ N images, *S spatial axes, C channels, P places of the window.
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.aliases import Array
 from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables
 
 
@@ -36,9 +36,9 @@ def windows(size: Sequence[int], window: Sequence[int], strides: Sequence[int]) 
 
 def occlusion(
     network: TrainedNetwork,
-    x_NSC: Any,
-    classes_N: Any,
-    baseline: Any,
+    x_NSC: Array,
+    classes_N: Array,
+    baseline: Array,
     window: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> np.ndarray:

@@ -22,6 +22,8 @@ from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.records.arrays import Kept
 
 if TYPE_CHECKING:
+    import jax
+
     from cnn_jax.execution.trainer import Trainer
 
 
@@ -40,12 +42,12 @@ def main() -> None:
     os._exit(0)  # the reading thread may be blocked
 
 
-def serve(config: WorkerConfig, assignments: Iterator[dict[str, Any]], send: Callable[[Event], None]) -> None:
+def serve(config: WorkerConfig, assignments: Iterator[JsonObject], send: Callable[[Event], None]) -> None:
     """Run tasks until `assignments` (as JSON) end or a signal arrives. `send` is called by one thread at a time."""
     tasks: queue.Queue[Assignment | None] = queue.Queue()
     stop = threading.Event()
 
-    def end(*_: Any) -> None:
+    def end(*_: object) -> None:
         stop.set()
         tasks.put(None)
 

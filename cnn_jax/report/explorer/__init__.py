@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -124,7 +123,7 @@ def _network(
     return Network(cell, record, ops) if ops else None
 
 
-def _cell(network: Network, analysis: stats.Analysis) -> dict[str, Any]:
+def _cell(network: Network, analysis: stats.Analysis) -> JsonObject:
     packed = pack(network.ops, network.bytes)
     units, record = words.units(analysis), network.record
     return {
