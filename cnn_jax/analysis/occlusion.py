@@ -87,6 +87,6 @@ def drops(
 def _falls(
     apply: Apply, variables: Variables, image_SC: jax.Array, covered_SC: jax.Array, label: jax.Array, masks_PS: jax.Array
 ) -> jax.Array:
-    x_PSC = jnp.where(masks_PS[..., None], covered_SC, image_SC)
+    x_PSC = jnp.where(masks_PS[..., None], covered_SC[None], image_SC[None])
     logits = apply(variables, jnp.concatenate([x_PSC, image_SC[None]]))[0][:, label]
     return logits[-1] - logits[:-1]
