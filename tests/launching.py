@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 from absl import flags
 
@@ -53,14 +54,17 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def here(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in this process, in its current folder, with flags of its own."""
+def here(*words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, with flags of its own; a sweep still has its workers."""
     before, path = flags.FLAGS, list(sys.path)
     flags.FLAGS = flags.FlagValues()
     argv = ["launch.py", *map(str, words)]
     out, err = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.chdir(cwd or os.getcwd()), mock.patch.dict(os.environ, env or {}),
+            contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        ):  # fmt: skip
             status = cli.launch(argv)
     finally:
         flags.FLAGS, sys.path[:] = before, path
