@@ -83,7 +83,8 @@ class Gain(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x * self.param("gain", nn.initializers.normal(1.0), (x.shape[-1],))
+        gain = self.param("gain", nn.initializers.normal(1.0), (x.shape[-1],))
+        return x * gain.reshape(*(1,) * (x.ndim - 1), -1)
 
 
 @dataclasses.dataclass(frozen=True)
