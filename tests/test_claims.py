@@ -114,7 +114,7 @@ def sweeps(draw):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(sweeps(), st.sampled_from([None, 0.01]))
 def test_no_sweep_ends_without_a_report(records, resolve):
     about = [{"command": "python launch.py", "time": "now", "about": {"resolve": resolve}}] if resolve else []

@@ -217,8 +217,9 @@ def directional(function, *arguments):
     with x64(True):
         arguments = [jnp.asarray(a, jnp.float64) for a in arguments]
         steps = [jnp.asarray(normal(*a.shape, seed=9), jnp.float64) for a in arguments]
-        weights = jnp.asarray(normal(*function(*arguments).shape, seed=8), jnp.float64)
+        weights = jnp.asarray(normal(*jax.eval_shape(function, *arguments).shape, seed=8), jnp.float64)
 
+        @jax.jit
         def scalar(*arguments):
             return jnp.sum(weights * function(*arguments))
 

@@ -290,7 +290,7 @@ def test_the_end_waits_for_nobody_who_never_began(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- real runs
 
-ONE = ["--filters=40", "--kernel_size=3", "--padding=same", "--epochs=2"]
+ONE = ["--filters=40", "--kernel_size=3", "--padding=same", "--epochs=2", "--workers=1"]
 
 
 def one_line(done: Any, status: int) -> str:
