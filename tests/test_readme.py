@@ -189,7 +189,7 @@ def test_b4_a_sweep_of_readme_runs(command: str, folder: Path, tmp_path: Path) -
 )
 def test_b4_the_forks_files_train(words: list[str], reader: Path) -> None:
     assert any(words[-1] in command for command in [*COMMANDS, *spans(TEXT)])
-    args = [*words, "--epochs=1", "--seeds=1", "--nokeep_params", "--out=out-" + re.sub(r"\W", "-", words[0])]
+    args = [*words, "--epochs=1", "--seeds=1", "--workers=1", "--nokeep_params", "--out=out-" + re.sub(r"\W", "-", words[0])]
     done = subprocess.run([sys.executable, str(ROOT / "launch.py"), *args], cwd=reader, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
