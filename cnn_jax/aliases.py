@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 PyTree: TypeAlias = Any  # nested containers of arrays, as jax.tree takes and gives them
 JsonObject: TypeAlias = dict[str, Any]  # an object of JSON, parsed: its values are None, bool, int, float, str, list or dict
 Row: TypeAlias = dict[str, Any]  # a line of a table by the names of its columns
-Value: TypeAlias = (
-    Any  # of an axis, an option or a flag: bool, int, float, str, a stack (16, 32), or None where a model's default holds
-)
+# Of a flag, an axis or an option: bool, int, float, str, a stack (16, 32), or None where it is left to the model.
+Value: TypeAlias = Any
 Array: TypeAlias = Union["jax.Array", "np.ndarray"]

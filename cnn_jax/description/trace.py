@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,7 +32,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
     transposed: set[tuple[str, ...]] = set()  # modules whose convolution is the gradient of another
     last: list[object] = [None]
 
-    def note(method: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+    def note(method: Callable, args: tuple, kwargs: dict, context: "nn.module.InterceptorContext") -> object:
         result = method(*args, **kwargs)
         if context.method_name == "__call__":
             out = result[0] if isinstance(result, tuple) and result else result
@@ -44,7 +44,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
                 transposed.add(context.module.path)
         return result
 
-    train: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
+    train: dict[str, Value] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
     x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
     try:
         with at_most("lax"):

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,6 +10,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from cnn_jax import nn as specs
+from cnn_jax.aliases import PyTree
 from cnn_jax.nn.modules.base import parameter_dtype
 from cnn_jax.ops.linear import Arrays, Rule, canonical, linear
 
@@ -72,7 +72,7 @@ _NORMALIZED = Rule(_normalized_tangent, _normalized_transpose)
 
 
 @_normalized.defjvp
-def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
+def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[PyTree, PyTree]:
     x, scale, _ = primals
     outputs = _, mean, var = _normalized(*primals, epsilon)
     return outputs, tuple(linear(_NORMALIZED, epsilon, (x, scale, mean, var), tangents, outputs))
