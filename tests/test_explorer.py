@@ -10,7 +10,6 @@ from importlib import resources
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import synthetic
 from flax import traverse_util
 
 from cnn_jax import lowering, nn, report

@@ -33,7 +33,7 @@ from cnn_jax.trial import DataConfig, ModelConfig, Trial
 def sweep(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seeds of a network with two convolutions."""
     out = tmp_path_factory.mktemp("inspected") / "out"
-    done = launch(
+    done = here(
         f"--dataset={npz}", "--filters=4-6", "--kernel_size=3", "--padding=same", "--epochs=1", "--workers=1", f"--out={out}",
         "--snapshots=0,1",
     )  # fmt: skip

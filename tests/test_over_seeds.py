@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-from launching import ROOT, here
+from launching import ROOT
 
 from cnn_jax import cli, stats
 from cnn_jax.analysis import over_seeds, similarity

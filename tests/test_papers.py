@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import synthetic
-from test_fuzz_cli import launch
+from launching import plan
 
 from cnn_jax import data, stats
 from cnn_jax.analysis.trained import open_trial

@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from cnn_jax import cache_folder, locks
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 
 FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone

@@ -7,8 +7,9 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cnn_jax
 from cnn_jax import data

@@ -16,14 +16,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.execution import messages
 from cnn_jax.execution.backends import hosts
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.records.arrays import Kept
 
 if TYPE_CHECKING:
-    import jax
-
     from cnn_jax.execution.trainer import Trainer
 
 

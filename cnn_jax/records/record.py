@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from cnn_jax import schema
 from cnn_jax.aliases import JsonObject, Value

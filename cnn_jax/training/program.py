@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import zoo
-from cnn_jax.aliases import Array, PyTree
+from cnn_jax.aliases import PyTree
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.description import describe
 from cnn_jax.ops import conv as ops

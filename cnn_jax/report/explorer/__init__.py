@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cnn_jax import stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.lowering import Op
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.explorer import forward, kept, static

@@ -5,7 +5,7 @@ It decides where half precision may be used. Axes: N images, H height, W width, 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from scipy import special

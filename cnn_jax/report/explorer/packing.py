@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.lowering import Op
 
 
