@@ -8,8 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_JAX = (
     "analysis.cell", "analysis.measures", "analysis.records", "chapter", "chapter.page", "cli", "console", "data",
-    "description", "errors", "execution", "execution.outcome", "export.formats", "imports", "lowering", "nn", "nn.initializers", "ops.native", "plugins",
-    "records.store", "report", "report.inside_files", "stats", "sweep.plan", "trial", "zoo",
+    "description", "errors", "execution", "execution.outcome", "export.formats", "imports", "lowering", "nn",
+    "nn.initializers", "ops.native", "plugins", "records.store", "report", "report.inside_files", "stats", "sweep.plan",
+    "trial", "zoo",
 )  # fmt: skip
 
 
