@@ -40,7 +40,7 @@ test-export: .venv-export/.ready
 	.venv-export/bin/python -m pytest -n auto --dist worksteal -m "export or not slow" tests/test_export.py tests/test_export_runtimes.py $(ARGS)
 
 # The quick tests once more, under the versions of Colab's TPU runtime; without those in which JAX has no part, or processes do the work.
-WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training fuzz_cli benchmarks package notebooks
+WITHOUT_JAX := chaos runner slurm imports card live report stats claims store untrusted about data queue fuzz_cli architecture console cores forecast readme native cli zoo_training benchmarks package notebooks pictures sweep isocost search papers panels trackers
 test-colab: .venv-colab/.ready
 	.venv-colab/bin/python -m pytest -n auto --dist worksteal -m "not slow and $(HERE)" \
 		$(WITHOUT_JAX:%=--ignore=tests/test_%.py) $(ARGS)

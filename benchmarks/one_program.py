@@ -98,9 +98,9 @@ def logits(params: Any, x: jax.Array, pads: tuple[int, int], data: dict[str, jax
     if y is None:  # not on this backend
         y = jax.lax.conv_general_dilated(x, kernel, (1, 1), (pads, pads), dimension_numbers=("NHWC", "HWIO", "NHWC"))
         y = jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-        y = jax.nn.relu(y + params["bias"])
+        y = jax.nn.relu(y + params["bias"][None, None, None])
     if data is not None:
-        y = y * data["pooled"]
+        y = y * data["pooled"][None]
     return dense(y.reshape(len(y), -1), params["weights"].reshape(-1, CLASSES), params["last_bias"])
 
 

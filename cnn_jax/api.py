@@ -12,12 +12,13 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
 from cnn_jax import plugins, sweep
 from cnn_jax import report as reports
+from cnn_jax.aliases import Row, Value
 from cnn_jax.cli import experiments, flags, job, output, run
 from cnn_jax.cli.request import as_text, option_texts
 from cnn_jax.errors import UsageError
@@ -42,7 +43,7 @@ class Sweep:
     trials: tuple[Trial, ...] | None = None
 
     @property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """A dict per recorded trial, with the columns of results.csv."""
         return [table.row(record) for record in self._loaded.records]
 
@@ -56,7 +57,7 @@ class Sweep:
         text = io.StringIO(table.results_csv(self._loaded.records))
         return pandas.read_csv(text, keep_default_na=False, na_values=["", "nan"])
 
-    def best(self, dataset: str | None = None) -> dict[str, Any]:
+    def best(self, dataset: str | None = None) -> Row:
         """Return the row of the best cell's best run, both chosen by validation accuracy.
 
         Args:
@@ -101,7 +102,7 @@ class Sweep:
         return reports.load([store.folder(self.out)], self.trials)
 
 
-def run_sweep(experiment: str = "grid", /, **given: Any) -> Sweep:
+def run_sweep(experiment: str = "grid", /, **given: object) -> Sweep:
     """Run a sweep, or resume it, and return its results.
 
     The same as `python launch.py EXPERIMENT --NAME=VALUE ...`: the names are those of the flags, with the same defaults. Trials
@@ -137,7 +138,7 @@ def run_sweep(experiment: str = "grid", /, **given: Any) -> Sweep:
     return Sweep(planned.out, tuple(result.trials))
 
 
-def _flags(given: Mapping[str, Any]) -> absl_flags.FlagValues:
+def _flags(given: Mapping[str, object]) -> absl_flags.FlagValues:
     """The flags of a sweep with the values that are given; None is not given."""
     values = absl_flags.FlagValues()
     flags.define_sweep_flags(values)
@@ -154,7 +155,7 @@ def _flags(given: Mapping[str, Any]) -> absl_flags.FlagValues:
     return values
 
 
-def _value(flag: absl_flags.Flag, value: Any) -> Any:
+def _value(flag: absl_flags.Flag, value: object) -> Value:
     if flag.boolean:
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is not legal: use True or False")
@@ -164,7 +165,7 @@ def _value(flag: absl_flags.Flag, value: Any) -> Any:
     return as_text(_plain(value))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Value:
     """A value that `as_text` knows, from one that a notebook holds: an array, a range, a path, a function."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
@@ -177,7 +178,7 @@ def _plain(value: Any) -> Any:
     return _name_of(value) if callable(value) else value
 
 
-def _name_of(function: Callable[..., Any]) -> str:
+def _name_of(function: Callable[..., object]) -> str:
     """package.module:attribute of a function or class, which workers import by this name."""
     module, name = getattr(function, "__module__", "__main__"), getattr(function, "__qualname__", repr(function))
     if module == "__main__" or "<" in name:
@@ -185,7 +186,7 @@ def _name_of(function: Callable[..., Any]) -> str:
     return f"{module}:{name}"
 
 
-def _as_written(experiment: str, given: Mapping[str, Any]) -> str:
+def _as_written(experiment: str, given: Mapping[str, object]) -> str:
     """The call, as it is recorded with the results."""
     words = [repr(experiment), *(f"{name}={_plain(value)!r}" for name, value in given.items() if value is not None)]
     return f"cnn_jax.run_sweep({', '.join(words)})"

@@ -98,7 +98,7 @@ def _hidden(name: str) -> str:
 
 
 @contextlib.contextmanager
-def reporting(what: str, function: Callable[..., Any] | None = None) -> Iterator[None]:
+def reporting(what: str, function: Callable[..., object] | None = None) -> Iterator[None]:
     """Turns an exception of a fork's code into a UsageError "WHAT: TYPE: MESSAGE (FILE:LINE)"; a UsageError passes.
 
     Args:
@@ -113,7 +113,7 @@ def reporting(what: str, function: Callable[..., Any] | None = None) -> Iterator
         raise UsageError(f"{what}: {describe_error(error, function)}") from error
 
 
-def describe_error(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+def describe_error(error: BaseException, function: Callable[..., object] | None = None) -> str:
     """'TYPE: MESSAGE (FILE:LINE)', in one line."""
     message = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
     if len(message) > _MOST_TEXT:
@@ -131,7 +131,7 @@ def _place(error: BaseException) -> str:
     return own[-1] if own else ""
 
 
-def _definition(function: Callable[..., Any] | None) -> str:
+def _definition(function: Callable[..., object] | None) -> str:
     function = getattr(function, "func", function)  # of a functools.partial
     code = getattr(inspect.unwrap(function), "__code__", None) if function else None
     return f"{_shown(code.co_filename)}:{code.co_firstlineno}" if code and _is_forks(code.co_filename) else ""

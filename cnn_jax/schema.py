@@ -14,8 +14,10 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Union
 
+from cnn_jax.aliases import Value
+
 T = TypeVar("T")
-Decoder = Callable[[Any], Any]
+Decoder = Callable[[object], Value]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -24,7 +26,7 @@ class UnknownField(ValueError):
     """A field that the dataclass does not have, as a later version may write it."""
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes) -> Value:
     """Parse JSON as RFC 8259 has it: NaN and infinities, which Python's parser takes, raise ValueError as any bad text does."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -36,7 +38,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def decode(cls: Callable[..., T], value: Any, *, ignore_unknown: bool = False) -> T:
+def decode(cls: Callable[..., T], value: object, *, ignore_unknown: bool = False) -> T:
     """Return `value`, as `loads` gives it, as an instance of the dataclass `cls`.
 
     Args:
@@ -66,8 +68,8 @@ def _decoder(kind: Any) -> Decoder:
     return _PLAIN[kind]
 
 
-def _check(fits: Callable[[Any], bool], name: str) -> Decoder:
-    def decoder(value: Any) -> Any:
+def _check(fits: Callable[[Value], bool], name: str) -> Decoder:
+    def decoder(value: object) -> object:
         if not fits(value):
             raise ValueError(f"{str(value)[:40]!r} is not {name}")
         return value
@@ -75,13 +77,13 @@ def _check(fits: Callable[[Any], bool], name: str) -> Decoder:
     return decoder
 
 
-def _float(value: Any) -> float:
+def _float(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300 or not math.isfinite(value):
         raise ValueError("not a finite number")
     return value  # an integer stays one: the id of a trial is a hash of its JSON
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("not a string")
     # A lone surrogate is a byte of a path that is not UTF-8.
@@ -100,7 +102,7 @@ _PLAIN: dict[Any, Decoder] = {
 
 
 def _union(decoders: tuple[Decoder, ...]) -> Decoder:
-    def decoder(value: Any) -> Any:
+    def decoder(value: object) -> object:
         unknown = None
         for one in decoders:
             try:
@@ -114,7 +116,7 @@ def _union(decoders: tuple[Decoder, ...]) -> Decoder:
     return decoder
 
 
-def _sequence(value: Any) -> list[Any]:
+def _sequence(value: object) -> list[object]:
     if not isinstance(value, list):
         raise ValueError("not a list")
     return value
@@ -129,7 +131,7 @@ def _tuple(decoders: tuple[Decoder, ...]) -> Decoder:
 
 
 def _dict(one: Decoder) -> Decoder:
-    def decoder(value: Any) -> Any:
+    def decoder(value: object) -> object:
         if not isinstance(value, dict):
             raise ValueError("not an object")
         return {_text(name): one(entry) for name, entry in value.items()}
@@ -141,7 +143,7 @@ def _dataclass(cls: Any) -> Decoder:
     hints = typing.get_type_hints(cls)
     decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls) if field.init}
 
-    def decoder(value: Any) -> Any:
+    def decoder(value: object) -> object:
         if not isinstance(value, dict):
             raise ValueError(f"not a {cls.__name__}")
         if unknown := value.keys() - decoders.keys():

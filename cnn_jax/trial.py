@@ -5,9 +5,9 @@ import functools
 import hashlib
 import json
 import re
-from typing import Any
 
 from cnn_jax import schema
+from cnn_jax.aliases import Value
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")  # first in order, and known without importing optax; optax has more
 SELECTIONS = ("last", "best", "best_loss")  # epochs whose parameters are kept and reported
@@ -24,7 +24,7 @@ Options = tuple[tuple[str, str | int | float], ...]  # (name, value) pairs, sort
 _ADDED: dict[str, bool] = {"added": True}
 
 
-def added_defaults(part: "type[ModelConfig] | type[DataConfig] | type[TrainConfig]") -> dict[str, Any]:
+def added_defaults(part: "type[ModelConfig] | type[DataConfig] | type[TrainConfig]") -> dict[str, Value]:
     """Fields that a trial's JSON omits at their default values, with these values."""
     return {field.name: field.default for field in dataclasses.fields(part) if field.metadata.get("added")}
 
@@ -122,12 +122,13 @@ class TrainConfig:
         return {name: value for name, value in values.items() if value or name in _ALWAYS_DYNAMIC}
 
     @classmethod
-    def of(cls, dataset: str, **fields: Any) -> "TrainConfig":
+    def of(cls, dataset: str, **fields: Value) -> "TrainConfig":
         """The defaults for a data set, with `fields` in their place.
 
         Digits has 1,294 training images: five epochs of 11 steps would show nothing, so it gets 60 epochs of 41 steps.
         """
-        return cls(**({"batch_size": 32, "epochs": 60} if dataset == "digits" else {}) | fields)
+        defaults: dict[str, Value] = {"batch_size": 32, "epochs": 60} if dataset == "digits" else {}
+        return cls(**defaults | fields)
 
 
 _ALWAYS_DYNAMIC = ("learning_rate", "weight_decay", "momentum")  # the others change the program when they are on

@@ -4,7 +4,6 @@ import atexit
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,10 @@ if "CNN_JAX_CACHE" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["CNN_JAX_CACHE"], ignore_errors=True)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+import jax  # after the settings above
+
+# A (3,) added to a (2, 3) is a mistake more often than it is meant.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")

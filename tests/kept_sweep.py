@@ -1,11 +1,11 @@
 """Sweeps with kept parameters and images, without a training."""
 
 import numpy as np
+import synthetic
 
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 from cnn_jax.zoo.resolve import spec as network_of
-from tests import synthetic
 from tests.random_networks import trained
 
 SHAPE, CLASSES = (8, 8, 1), 10

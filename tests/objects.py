@@ -4,40 +4,45 @@ No appending, no renaming, no locks; an object is there when its writer closes i
 OBJECTS=FOLDER and tests/ on its PYTHONPATH installs it by `import objects`.
 """
 
+import glob
 import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from etils.epath import backend, gpath
+from etils.epath import backend, gpath, stat_utils
 
 
-class Objects(backend._OsPathBackend):
+class Objects(backend.Backend):
     """Objects gs://B/K as files FOLDER/B/K; folders exist as far as objects do."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def at(self, path: Any) -> str:
-        return str(self.folder / os.fspath(path).removeprefix("gs://"))
+    def at(self, path: Any) -> Path:
+        return self.folder / os.fspath(path).removeprefix("gs://")
 
     def open(self, path: Any, mode: str) -> Any:
         if mode not in ("rb", "wb"):
             raise OSError(95, f"mode {mode!r} is not for objects")
-        return open(self.at(path), "rb") if mode == "rb" else _Upload(self.at(path))
+        return self.at(path).open("rb") if mode == "rb" else _Upload(str(self.at(path)))
 
     def exists(self, path: Any) -> bool:
-        return super().exists(self.at(path))
+        return self.at(path).exists()
 
     def isdir(self, path: Any) -> bool:
         return any(files for _, _, files in os.walk(self.at(path)))
 
     def listdir(self, path: Any) -> list[str]:
-        return super().listdir(self.at(path))
+        return os.listdir(self.at(path))
 
     def glob(self, path: Any) -> list[str]:
-        return ["gs://" + str(Path(found).relative_to(self.folder)) for found in super().glob(self.at(path))]
+        return ["gs://" + str(Path(found).relative_to(self.folder)) for found in glob.glob(str(self.at(path)))]
+
+    def walk(self, top: Any, **_: Any) -> Any:
+        return os.walk(self.at(top))
 
     def makedirs(self, path: Any, **_: Any) -> None:
         pass
@@ -46,10 +51,22 @@ class Objects(backend._OsPathBackend):
         pass
 
     def remove(self, path: Any) -> None:
-        super().remove(self.at(path))
+        self.at(path).unlink()
 
     def rmtree(self, path: Any) -> None:
-        super().rmtree(self.at(path))
+        shutil.rmtree(self.at(path))
+
+    def copy(self, path: Any, dst: Any, overwrite: bool) -> None:
+        if self.exists(dst) and not overwrite:
+            raise FileExistsError(dst)
+        shutil.copyfile(self.at(path), self.at(dst))
+
+    def stat(self, path: Any) -> stat_utils.StatResult:
+        found = self.at(path).stat()
+        return stat_utils.StatResult(
+            is_directory=self.isdir(path), length=found.st_size, mtime=int(found.st_mtime), owner=None, group=None,
+            mode=found.st_mode,
+        )  # fmt: skip
 
     def replace(self, path: Any, dst: Any) -> None:
         raise OSError(95, "objects cannot be renamed")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 from PIL import Image
 
 from cnn_jax import data, description, report, zoo
@@ -15,7 +16,6 @@ from cnn_jax.cli import about, experiments
 from cnn_jax.records import lines, store
 from cnn_jax.sweep import plan
 from cnn_jax.trial import DataConfig, ModelConfig, Trial
-from tests import synthetic
 
 QUESTION = "Does <padding> matter?"
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import synthetic
 from absl import flags as absl_flags
-from test_fuzz_cli import launch
+from launching import here, plan
 
 import cnn_jax
 from cnn_jax import api
@@ -25,7 +25,8 @@ from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = {"filters": [2, 4], "kernel_size": 3, "padding": "same", "epochs": 1, "seeds": 1}
+TINY = {"filters": [2, 4], "kernel_size": 3, "padding": "same", "epochs": 1, "seeds": 1, "workers": 1}
+ARGUMENTS = TINY | {"filters": "2,4"}  # as flags
 
 
 @pytest.fixture
@@ -37,8 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_sweep_from_python_is_the_one_of_the_command_line(npz: str, home: Path) -> None:
     sweep = cnn_jax.run_sweep("filters", **TINY, dataset=npz)
-    words = ["filters", "--filters=2,4", "--kernel_size=3", "--padding=same", "--epochs=1", "--seeds=1", f"--dataset={npz}"]
-    done = subprocess.run([sys.executable, str(ROOT / "launch.py"), *words, "--out=other"], capture_output=True, text=True)
+    done = here("filters", *(f"--{name}={value}" for name, value in ARGUMENTS.items()), f"--dataset={npz}", "--out=other")
     assert (done.returncode, done.stderr) == (0, "")
     other = api.Sweep("other")
     assert len(sweep.rows) == 2
@@ -51,7 +51,8 @@ def test_a_sweep_from_python_is_the_one_of_the_command_line(npz: str, home: Path
     )
     command = store.commands(sweep.out)[0]["command"]
     assert command == (
-        f"cnn_jax.run_sweep('filters', filters=[2, 4], kernel_size=3, padding='same', epochs=1, seeds=1, dataset={npz!r})"
+        "cnn_jax.run_sweep('filters', filters=[2, 4], kernel_size=3, padding='same', epochs=1, seeds=1, workers=1, "
+        f"dataset={npz!r})"
     )
     # The same call trains nothing.
     again = cnn_jax.run_sweep("filters", **TINY, dataset=npz)
@@ -81,7 +82,8 @@ BAD: dict[str, Any] = {
 
 @pytest.mark.parametrize("line", BAD)
 def test_bad_input_is_the_line_of_the_command_line(line: str, home: Path) -> None:
-    status, _, err = launch(line.split())
+    done = plan(line.split())
+    status, err = done.returncode, done.stderr
     assert status == 2
     with pytest.raises(UsageError) as error:
         cnn_jax.run_sweep(**BAD[line])

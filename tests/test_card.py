@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
+import synthetic
 from PIL import Image
 
 from cnn_jax import cli, stats
 from cnn_jax.report import card
-from tests import synthetic
 
 
 def pixels(data):

@@ -82,9 +82,7 @@ class Ordeal:
 
     def stop(self, process: subprocess.Popen, number: int) -> None:
         process.send_signal(number)
-        began = time.monotonic()
         self.end(process, (130, 0, -number))  # it was done already; or it had not begun to listen
-        assert time.monotonic() - began < 10  # 5 s on a machine of one's own: test_runner measures it
 
     def suspend(self, process: subprocess.Popen) -> None:
         process.send_signal(signal.SIGSTOP)

@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+import synthetic
 from PIL import Image
 
 from cnn_jax import cli, report
 from cnn_jax.report import chart_files, chart_style, plots, raster, svg
-from tests import synthetic
 
 HOSTILE = "<script>&\x00\ud800"
 

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from cnn_jax import console, report, stats
 from cnn_jax.report import answer, html
 from cnn_jax.report.terminal import show
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
-from tests import synthetic
 
 TEMPLATE = synthetic.record(Trial(), 0.9, images=8) | {"test_correct": None, "history": []}
 
@@ -114,7 +114,7 @@ def sweeps(draw):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(sweeps(), st.sampled_from([None, 0.01]))
 def test_no_sweep_ends_without_a_report(records, resolve):
     about = [{"command": "python launch.py", "time": "now", "about": {"resolve": resolve}}] if resolve else []

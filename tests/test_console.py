@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from synthetic import folder, record
+import synthetic
 
 from cnn_jax import report
 from cnn_jax.console import UNLIMITED, Column, Console, Row, print_table
@@ -42,7 +42,7 @@ def five_factors(shift=0.0, name="digits"):
     ):  # fmt: skip
         model = ModelConfig("cnn", (f,), (k,), (1,), p, a)
         trial = Trial(model, DataConfig(name), TrainConfig(epochs=10, learning_rate=lr), seed)
-        out.append(record(trial, 0.9 + i / 1000 + shift))
+        out.append(synthetic.record(trial, 0.9 + i / 1000 + shift))
     return out
 
 
@@ -55,7 +55,7 @@ ENCODINGS = ["utf-8", "ascii", "latin-1"]
 def test_c1_accuracies_are_whole_at_every_width_and_in_every_encoding(tmp_path, width, encoding):
     console, stream = console_of(width, encoding)
     records = five_factors()
-    report.terminal([folder(tmp_path, records)], console)
+    report.terminal([synthetic.folder(tmp_path, records)], console)
     text = stream.text()
     assert "…" not in text
     assert "..." not in text
@@ -75,7 +75,7 @@ def test_c1_accuracies_are_whole_at_every_width_and_in_every_encoding(tmp_path, 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_c1_a_comparison_is_whole_too(tmp_path, width, encoding):
     console, stream = console_of(width, encoding)
-    a, b = folder(tmp_path / "a", five_factors()), folder(tmp_path / "b", five_factors(-0.02))
+    a, b = synthetic.folder(tmp_path / "a", five_factors()), synthetic.folder(tmp_path / "b", five_factors(-0.02))
     report.compare(a, b, console)
     text = stream.text()
     minus = "\N{MINUS SIGN}" if encoding == "utf-8" else "-"
@@ -104,7 +104,7 @@ def test_c1_a_plan_is_whole_too(width, encoding):
 def test_c2_text_of_the_user_is_not_markup(tmp_path, name):
     records = five_factors(name=name) + five_factors()
     records[0] |= {"status": "failed", "reason": name}
-    a, b = folder(tmp_path / "a", records), folder(tmp_path / "b", records)
+    a, b = synthetic.folder(tmp_path / "a", records), synthetic.folder(tmp_path / "b", records)
     console, stream = console_of(None)
     report.terminal([a], console)
     report.compare(a, b, console)
@@ -137,7 +137,7 @@ def test_c9_a_cell_that_failed_has_no_parameters(tmp_path):
     for r in records[2:]:
         r |= lost | {"status": "failed", "reason": "out of memory"}
     console, stream = console_of(None)
-    report.terminal([folder(tmp_path, records)], console)
+    report.terminal([synthetic.folder(tmp_path, records)], console)
     table = [line for line in stream.text().splitlines() if line.startswith(("8 ", "16 "))]
     assert len([line for line in table if re.search(r" 0 \(-2\)$", line)]) == len(table) - 1
     assert report.write_results(tmp_path).read_text().count(",failed,") == len(records) - 2

@@ -103,7 +103,7 @@ def test_bias_and_relu_on_the_way(strides):
     """The gradient is not zero where relu lets nothing through: only relu's own choice keeps it out."""
     x, kernel, bias = draw(4, 9, 8, 3), draw(3, 2, 3, 20, seed=1), draw(20, seed=2)
     how = {"strides": strides, "dilation": (1, 1), "groups": 1}
-    theirs = lambda x, k, b: jax.nn.relu(reference(x, k, **how) + b)  # noqa: E731
+    theirs = lambda x, k, b: jax.nn.relu(reference(x, k, **how) + jnp.reshape(b, (1, 1, 1, -1)))  # noqa: E731
     agree(lambda *a: conv_valid(*a, **how, relu=True), theirs, x, kernel, bias)
 
 
@@ -153,7 +153,7 @@ def test_other_types_keep_their_type(dtype):
 
 def one_by_one(x, kernel, bias, window, activation, strides=(1, 1), zeros=((0, 0), (0, 0))):
     padded = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
-    y = activation(reference(padded, kernel, strides=strides, dilation=(1, 1), groups=1) + bias)
+    y = activation(reference(padded, kernel, strides=strides, dilation=(1, 1), groups=1) + jnp.reshape(bias, (1, 1, 1, -1)))
     return lax.reduce_window(y, -jnp.inf, lax.max, (1, *window, 1), (1, *window, 1), "VALID")
 
 
@@ -320,14 +320,19 @@ def agrees_with_lax(images, size, kernel, channels, filters, strides, zeros, bia
         if pool:
             return one_by_one(x, k, b, (2, 2), activation, strides, zeros)
         padded = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
-        return activation(reference(padded, k, strides=strides, dilation=(1, 1), groups=1) + b)
+        return activation(reference(padded, k, strides=strides, dilation=(1, 1), groups=1) + jnp.reshape(b, (1, 1, 1, -1)))
 
-    y, pull_back = jax.vjp(ours, *arrays)
-    expected, expected_back = jax.vjp(theirs, *arrays)
-    np.testing.assert_array_equal(y, expected)
-    gradient = rng.integers(-3, 4, y.shape).astype(np.float32)
-    for ours_, theirs_ in zip(pull_back(gradient), expected_back(gradient), strict=True):
-        np.testing.assert_array_equal(ours_, theirs_)
+    gradient = rng.integers(-3, 4, jax.eval_shape(theirs, *arrays).shape).astype(np.float32)
+
+    def both_ways(function):
+        def run(gradient, *arrays):
+            y, pull_back = jax.vjp(function, *arrays)
+            return y, *pull_back(gradient)
+
+        return jax.jit(run)(gradient, *arrays)
+
+    for found, expected in zip(both_ways(ours), both_ways(theirs), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def exact(x, kernel, upstream):
@@ -389,7 +394,7 @@ def test_second_derivatives_are_those_of_lax(relu, pool):
 
     def theirs(x, kernel, bias):
         padded = jnp.pad(x, ((0, 0), *how["zeros"], (0, 0)))
-        y = activation(reference(padded, kernel, strides=(2, 1), dilation=(1, 1), groups=1) + bias)
+        y = activation(reference(padded, kernel, strides=(2, 1), dilation=(1, 1), groups=1) + jnp.reshape(bias, (1, 1, 1, -1)))
         h, w = y.shape[1] // 2 * 2, y.shape[2] // 2 * 2
         corners = [y[:, i:h:2, j:w:2] for i in (0, 1) for j in (0, 1)]
         return functools.reduce(jnp.maximum, corners) if pool else y

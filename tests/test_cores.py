@@ -5,16 +5,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from pathlib import Path
 
 import pytest
+from launching import ROOT, begin, until
 
 from cnn_jax.execution import cores
 from cnn_jax.execution.backends import local
 from cnn_jax.execution.messages import WorkerConfig
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -106,21 +103,21 @@ def affinities(pid):
 
 
 def test_c4_two_sweeps_at_once_have_different_cores(npz, tmp_path):
-    begun = []
+    begun, found = [], []
     try:
         for name in "ab":
             args = ["--filters=8", "--kernel_size=3", "--padding=same", "--epochs=9999", "--batch_size=4", "--workers=1"]
-            command = [sys.executable, str(ROOT / "launch.py"), f"--dataset={npz}", *args, f"--out={tmp_path / name}"]
-            environment = os.environ | {"TMPDIR": str(tmp_path)}
-            begun.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL))
-        end = time.monotonic() + 60
-        while not all(found := [affinities(process.pid) for process in begun]):
-            assert time.monotonic() < end, "no worker was started"
-            time.sleep(0.1)
+            begun.append(begin(f"--dataset={npz}", *args, f"--out={tmp_path / name}", env={"TMPDIR": str(tmp_path)}))
+
+        def pinned():
+            found[:] = [affinities(process.pid) for process in begun]
+            return all(found)
+
+        until(pinned)
     finally:
         for process in begun:
             process.terminate()
         for process in begun:
-            process.wait()
+            process.communicate()
     (a,), (b,) = found
     assert len(a | b) == min(2, len(os.sched_getaffinity(0)))

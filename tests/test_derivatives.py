@@ -42,7 +42,7 @@ def close(found, expected, tolerance=1e-4):
 def plain_conv(x, kernel, bias=0, *, strides=(1, 1), zeros=((0, 0), (0, 0)), groups=1):
     numbers = ("NHWC", "HWIO", "NHWC")
     y = lax.conv_general_dilated(x, kernel, strides, zeros, dimension_numbers=numbers, feature_group_count=groups)
-    return y + bias
+    return y + jnp.reshape(bias, (1, 1, 1, -1))
 
 
 def plain_max_pool(y):
@@ -75,7 +75,8 @@ def normalized(x, scale, bias):
 
 def plainly_normalized(x, scale, bias):
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    y = (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+    mean_, var_, scale, bias = (values[None, None, None] for values in (mean, var, scale, bias))
+    y = (x - mean_) / jnp.sqrt(var_ + 1e-5) * scale + bias
     return jnp.concatenate([y.ravel(), 0.1 * mean, 0.9 + 0.1 * var])
 
 
@@ -97,7 +98,7 @@ FUNCTIONS = {
     "conv, relu and pool": (*pooled(relu=True), draw(2, 5, 6, 1), draw(3, 3, 1, 4), draw(4)),
     "conv with strides, relu and pool": (*pooled(relu=True, strides=(1, 2)), IMAGES, KERNEL, draw(4)),
     "conv_transpose": (lambda *a: conv_transpose(*a, strides=2), plain_conv_transpose, draw(2, 3, 2, 4), KERNEL),
-    "dense": (dense, lambda x, k, b: x @ k + b, draw(4, 6), draw(6, 3), draw(3)),
+    "dense": (dense, lambda x, k, b: x @ k + b[None], draw(4, 6), draw(6, 3), draw(3)),
     "max_pool": (lambda x: max_pool(x, 2), plain_max_pool, IMAGES),
     "avg_pool": (
         lambda x: avg_pool(x, 2),

@@ -8,24 +8,17 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from launching import ROOT, begin, results, until
 
 from cnn_jax.records import store
 
-ROOT = Path(__file__).resolve().parents[1]
 
-
-def launch(*args: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "launch.py"), *args], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def launch(*args: str, **environment: str) -> subprocess.Popen[str]:
+    return begin(*args, env=environment)
 
 
 def done(process: subprocess.Popen, status: int = 0) -> str:
@@ -33,11 +26,6 @@ def done(process: subprocess.Popen, status: int = 0) -> str:
     assert process.returncode == status, err + out
     assert "Traceback" not in err + out
     return out + err
-
-
-def results(out: Path) -> dict[str, Any]:
-    names = ("status", "history", "test_loss", "test_correct", "params_sha256")
-    return {record["trial"]: [record[name] for name in names] for record in store.read(out)}
 
 
 # ------------------------------------------------------------------------------------------------------------------ Ray
@@ -77,10 +65,8 @@ def test_ray_is_interrupted_then_a_node_dies_and_nothing_is_lost(npz: str, tmp_p
         began = functools.partial(launch, *args, "--executor=ray", f"--out={out}", RAY_ADDRESS=cluster.address)
         process = began()
         until(lambda: process.poll() is not None or list(out.glob("records/*")))
-        interrupted = time.monotonic()
         process.send_signal(signal.SIGINT)
         assert "rerun the same command to resume" in done(process, 130)
-        assert time.monotonic() - interrupted < 10  # 5 s on a machine of one's own
         kept = len(store.read(out))
         assert 1 <= kept < 9
         process = began()
@@ -116,13 +102,6 @@ def held_in_a_task(raylet: int) -> bool:
             return True
         os.kill(pid, signal.SIGCONT)  # it was just done
     return False
-
-
-def until(condition: Callable[[], Any], seconds: float = 200) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 # -------------------------------------------------------------------------------------------------------- many devices

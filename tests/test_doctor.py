@@ -3,21 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from launching import ROOT, launch
 
 from cnn_jax.cli import doctor
 
-ROOT = Path(__file__).resolve().parents[1]
 
-
-def examined(*words: str, cwd: Path = ROOT, **environment: str | None) -> subprocess.CompletedProcess:
+def examined(*words: str, cwd: Path = ROOT, **environment: str | None) -> subprocess.CompletedProcess[str]:
     """`launch.py doctor`; None removes a variable."""
-    env = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    command = [sys.executable, str(ROOT / "launch.py"), "doctor", *words]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    return launch("doctor", *words, cwd=cwd, env=environment)
 
 
 def faults(done: subprocess.CompletedProcess) -> dict[str, list[tuple[str, str]]]:

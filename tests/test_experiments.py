@@ -3,12 +3,12 @@
 import csv
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
+from launching import ROOT, here
 
 from cnn_jax import zoo
 from cnn_jax.cli import experiments, flags
@@ -17,8 +17,6 @@ from cnn_jax.cli.request import read_defaults, request_from
 from cnn_jax.errors import UsageError
 from cnn_jax.sweep import plan
 from cnn_jax.trial import Trial
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("name", experiments.known())
@@ -135,14 +133,13 @@ def test_b3_settings_and_options_are_defaults_too() -> None:
 def test_b3_a_default_iso_reaches_the_plan(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "question.py").write_text('"""?"""\nDEFAULTS = {"kernel_size": [3, 5], "iso": "params"}\n')
-    args = [sys.executable, str(ROOT / "launch.py"), "mine.question", "--dry_run"]
-    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+    done = here("mine.question", "--dry_run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "iso params@32" in done.stdout
-    (tmp_path / "mine" / "question.py").write_text('"""?"""\n')
-    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "mine" / "empty.py").write_text('"""?"""\n')
+    done = here("mine.empty", "--dry_run", cwd=tmp_path)
     assert done.returncode == 2
-    assert "'mine.question' has neither DEFAULTS nor a function trials(request)" in done.stderr
+    assert "'mine.empty' has neither DEFAULTS nor a function trials(request)" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -168,11 +165,16 @@ def test_b2_an_experiment_that_raises_is_one_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", experiments.known())
-def test_it_trains(name: str, npz: str, tmp_path: Path) -> None:
-    """Two steps of every cell's first seed, from the command line to the table."""
-    args = [name, f"--dataset={npz}", "--train_examples=40", "--batch_size=18", "--epochs=1", "--seeds=1", f"--out={tmp_path}"]
-    done = subprocess.run([sys.executable, "launch.py", *args], cwd=ROOT, capture_output=True, text=True)
+# Every padding mode is trained; of the others two cells, unless all are asked for.
+QUICK = [(name, "all" if name == "padding" else "random:2") for name in experiments.known()]
+WHOLE = [pytest.param(name, "all", marks=pytest.mark.slow) for name in experiments.known() if name != "padding"]
+
+
+@pytest.mark.parametrize(("name", "cells"), [*QUICK, *WHOLE])
+def test_it_trains(name: str, cells: str, npz: str, tmp_path: Path) -> None:
+    """Two steps of the first seed of cells, from the command line to the table."""
+    words = [name, f"--dataset={npz}", "--train_examples=40", "--batch_size=18", "--epochs=1", "--seeds=1", f"--search={cells}"]
+    done = here(*words, f"--out={tmp_path}", cwd=ROOT)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "results.csv", newline="") as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"done"}

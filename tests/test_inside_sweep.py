@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import synthetic
 from PIL import Image
 
 from cnn_jax import lowering, nn, report, stats
@@ -17,7 +18,6 @@ from cnn_jax.records import confusion, store
 from cnn_jax.report import tiles
 from cnn_jax.report.explorer import kept
 from cnn_jax.report.inside_sweep import cells, confused
-from tests import synthetic
 from tests.kept_sweep import SHAPE, cell_of, folder_of
 from tests.random_networks import trained
 

@@ -3,16 +3,15 @@
 import csv
 import dataclasses
 import json
-import os
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import synthetic
+from launching import here
 from small_images import images as small_images
 
 from cnn_jax import nn, open_trial
@@ -29,20 +28,12 @@ from cnn_jax.report import inside as page
 from cnn_jax.report import matrix, tiles
 from cnn_jax.trial import DataConfig, ModelConfig, Trial
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def launch(*words: object, columns: int = 80) -> subprocess.CompletedProcess:
-    environment = os.environ | {"COLUMNS": str(columns)}
-    command = [sys.executable, ROOT / "launch.py", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-
 
 @pytest.fixture(scope="module")
 def sweep(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seeds of a network with two convolutions."""
     out = tmp_path_factory.mktemp("inspected") / "out"
-    done = launch(
+    done = here(
         f"--dataset={npz}", "--filters=4-6", "--kernel_size=3", "--padding=same", "--epochs=1", "--workers=1", f"--out={out}",
         "--snapshots=0,1",
     )  # fmt: skip
@@ -52,7 +43,7 @@ def sweep(npz: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def inspected(sweep: Path) -> subprocess.CompletedProcess:
-    return launch("inspect", sweep)
+    return here("inspect", sweep, env={"COLUMNS": "80"})
 
 
 class Pictures(HTMLParser):
@@ -142,7 +133,7 @@ def test_images_that_no_seed_gets_right_are_wrong_in_every_network(sweep: Path) 
 
 
 def test_a_layer_a_channel_and_an_image_can_be_chosen(sweep: Path, tmp_path: Path) -> None:
-    done = launch("inspect", sweep, "best", "--layer=conv2", "--channel=3", "--image=7", f"--out={tmp_path / 'one'}")
+    done = here("inspect", sweep, "best", "--layer=conv2", "--channel=3", "--image=7", f"--out={tmp_path / 'one'}")
     assert done.returncode == 0, done.stderr
     arrays = np.load(next((tmp_path / "one").glob("*.npz")))
     assert {name for name in arrays if name.startswith("maximised")} == {
@@ -169,7 +160,7 @@ def test_a_layer_a_channel_and_an_image_can_be_chosen(sweep: Path, tmp_path: Pat
 )
 def test_bad_input_is_one_line_and_writes_nothing(sweep: Path, tmp_path: Path, words: list[str], message: str) -> None:
     out = tmp_path / "out"
-    done = launch("inspect", sweep, *([] if "--out" in words[0] else [f"--out={out}"]), *words)
+    done = here("inspect", sweep, *([] if "--out" in words[0] else [f"--out={out}"]), *words)
     assert done.returncode == 2
     assert re.match(f"error: {message}", done.stderr), done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -177,10 +168,10 @@ def test_bad_input_is_one_line_and_writes_nothing(sweep: Path, tmp_path: Path, w
 
 
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
-    done = launch("inspect", tmp_path)
+    done = here("inspect", tmp_path)
     assert done.returncode == 2
     assert "holds no sweep" in done.stderr
-    assert launch("inspect").stderr == "error: inspect: name the folder of a sweep\n"
+    assert here("inspect").stderr == "error: inspect: name the folder of a sweep\n"
 
 
 def test_names_of_classes_are_escaped() -> None:

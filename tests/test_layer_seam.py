@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from launching import here
 
 from cnn_jax import describe
 from cnn_jax.nn import Conv, Dense, Flatten, GeometryError, Layer, Pass, Residual, Signal, Step
@@ -64,16 +63,10 @@ FORK = '''
 def test_a_layer_of_a_fork_is_described_and_swept(tmp_path: Path) -> None:
     """Its parameters are those that the geometry counts, and they train."""
     (tmp_path / "fork_layers.py").write_text(textwrap.dedent(FORK))
-    launch = [sys.executable, str(ROOT / "launch.py")]
-    table = subprocess.run(
-        [*launch, "describe", "--model=fork_layers:se_net", "--input_shape=8,8,1", "--num_classes=10"],
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    assert "squeeze1" in table
-    done = subprocess.run(
-        [*launch, "--model=fork_layers:se_net", "--option=ratio=2,4", "--seeds=1", "--epochs=1", "--out=out"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    table = here("describe", "--model=fork_layers:se_net", "--input_shape=8,8,1", "--num_classes=10", cwd=tmp_path)
+    assert "squeeze1" in table.stdout
+    words = ["--model=fork_layers:se_net", "--option=ratio=2,4", "--seeds=1", "--epochs=1", "--workers=1", "--out=out"]
+    done = here(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "out" / "results.csv") as file:
         rows = list(csv.DictReader(file))
@@ -90,7 +83,8 @@ class Gain(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x * self.param("gain", nn.initializers.normal(1.0), (x.shape[-1],))
+        gain = self.param("gain", nn.initializers.normal(1.0), (x.shape[-1],))
+        return x * gain.reshape(*(1,) * (x.ndim - 1), -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -217,8 +217,9 @@ def directional(function, *arguments):
     with x64(True):
         arguments = [jnp.asarray(a, jnp.float64) for a in arguments]
         steps = [jnp.asarray(normal(*a.shape, seed=9), jnp.float64) for a in arguments]
-        weights = jnp.asarray(normal(*function(*arguments).shape, seed=8), jnp.float64)
+        weights = jnp.asarray(normal(*jax.eval_shape(function, *arguments).shape, seed=8), jnp.float64)
 
+        @jax.jit
         def scalar(*arguments):
             return jnp.sum(weights * function(*arguments))
 
@@ -622,7 +623,7 @@ def test_batch_norm_is_that_of_flax(shape):
             y, changed = run(params, x)
             return (y * pulled).sum() + sum((value**2).sum() for value in jax.tree.leaves(changed)), (y, changed)
 
-        return jax.grad(loss, (0, 1), has_aux=True)(params, x)
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x)
 
     def variables(params):
         return {"params": params, "batch_stats": stats}
@@ -642,13 +643,13 @@ def test_e2_gradients_of_half_precision_are_summed_in_float32(dtype):
     x = jnp.ones((2, 64, 64, 1), dtype)
     module = modules.Subsample(2, dtype=dtype)
     params = {"scale": jnp.ones(1), "bias": jnp.zeros(1)}
-    gradients = jax.grad(lambda p: module.apply({"params": p}, x).astype(jnp.float32).sum())(params)
+    gradients = jax.jit(jax.grad(lambda p: module.apply({"params": p}, x).astype(jnp.float32).sum()))(params)
     assert gradients["scale"] == 4 * 2048
     assert gradients["bias"] == 2048
     by_bias = jax.grad(lambda b: conv_transpose(x, jnp.ones((1, 1, 1, 1), dtype), b).astype(jnp.float32).sum())
-    assert by_bias(jnp.zeros(1, dtype)) == 8192
+    assert jax.jit(by_bias)(jnp.zeros(1, dtype)) == 8192
     peak = jnp.zeros((1, 65, 65, 1), dtype).at[0, 32, 32].set(1)
-    wins = jax.grad(lambda x: max_pool(x, 33, strides=1, padding=16).astype(jnp.float32).sum())(peak)
+    wins = jax.jit(jax.grad(lambda x: max_pool(x, 33, strides=1, padding=16).astype(jnp.float32).sum()))(peak)
     assert wins.max() == jnp.asarray(33 * 33, dtype)
 
 
@@ -656,7 +657,7 @@ def test_e2_gradients_of_half_precision_are_summed_in_float32(dtype):
 def test_e9_padding_never_wins_over_minus_infinity(padding):
     """The gradient of each window goes to its first pixel, though padding has the same value."""
     x = jnp.full((1, 4, 4, 1), -jnp.inf)
-    gradient = jax.grad(lambda x: max_pool(x, 3, strides=1, padding=padding).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: max_pool(x, 3, strides=1, padding=padding).sum()))(x)
     assert gradient.sum() == 16
     np.testing.assert_array_equal(gradient[0, :, :, 0], np.outer([2, 1, 1, 0], [2, 1, 1, 0]))
 

@@ -4,11 +4,11 @@ import json
 import threading
 
 import pytest
+import synthetic
 
 from cnn_jax import cli, report
 from cnn_jax.cli import live
 from cnn_jax.trial import Trial
-from tests import synthetic
 
 
 class Clock:

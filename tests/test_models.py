@@ -335,7 +335,7 @@ class Fork(nn.Module):
             case "count":
                 self.param("count", lambda key: jnp.zeros((), jnp.int32))
             case "half":
-                logits = logits + self.param("offset", nn.initializers.zeros, (10,), jnp.bfloat16)
+                logits = logits + self.param("offset", nn.initializers.zeros, (1, 10), jnp.bfloat16)
             case "grows":
                 mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(()))
                 mean.value = hidden.mean(axis=1) if train else mean.value

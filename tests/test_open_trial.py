@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import synthetic
+from launching import ROOT, here
 
 from cnn_jax import nn
 from cnn_jax.analysis.network import TrainedNetwork
@@ -23,12 +24,10 @@ from cnn_jax.nn.init import initial_variables
 from cnn_jax.records import store
 from cnn_jax.trial import ModelConfig, Trial
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def run(npz: str, out: Path, *more: str) -> None:
-    command = [sys.executable, ROOT / "launch.py", f"--dataset={npz}", f"--out={out}", "--epochs=2", "--padding=valid"]
-    done = subprocess.run([*command, "--workers=1", "--kernel_size=3", *more], capture_output=True, text=True)
+    words = [f"--dataset={npz}", f"--out={out}", "--epochs=2", "--padding=valid", "--workers=1", "--kernel_size=3"]
+    done = here(*words, *more)
     assert done.returncode == 0, done.stderr
 
 

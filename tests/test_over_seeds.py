@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+from launching import ROOT
 
 from cnn_jax import cli, stats
 from cnn_jax.analysis import over_seeds, similarity
@@ -20,8 +21,6 @@ from cnn_jax.analysis.trained import open_trial
 from cnn_jax.analysis.values import Value
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, Trial
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

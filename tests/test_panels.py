@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_fuzz_cli import launch
+from launching import plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -73,7 +73,8 @@ def test_a_bad_panel_is_one_line_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    status, _, err = launch(["inspect", "sweep", f"--panel={name}", f"--out={tmp_path / 'page'}"])
+    done = plan(["inspect", "sweep", f"--panel={name}", f"--out={tmp_path / 'page'}"])
+    status, err = done.returncode, done.stderr
     assert (status, err.count("\n")) == (2, 1)
     assert words in err
     assert not (tmp_path / "page").exists()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import synthetic
-from test_fuzz_cli import launch
+from launching import plan
 
 from cnn_jax import data, stats
 from cnn_jax.analysis.trained import open_trial
@@ -370,7 +370,8 @@ def test_every_row_of_a_paper_is_measured_on_a_sweep(name: str, tiny: Path) -> N
 )
 def test_bad_input_is_one_line(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    status, _, err = launch(["paper", *words])
+    done = plan(["paper", *words])
+    status, err = done.returncode, done.stderr
     assert status == 2
     assert message in err
     assert err.count("\n") == 1

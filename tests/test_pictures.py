@@ -3,10 +3,10 @@
 import re
 
 import pytest
+import synthetic
 
 from cnn_jax import report, stats
 from cnn_jax.report import findings, glossary, plots, words
-from tests import synthetic
 
 
 @pytest.fixture(scope="module")

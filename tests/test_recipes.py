@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_fuzz_cli import launch
+from launching import plan
 
 from cnn_jax import zoo
 from cnn_jax.cli.request import defaults_of, read_defaults
@@ -60,7 +60,8 @@ def test_flags_stand_before_an_experiment_and_an_experiment_before_a_recipe() ->
     assert with_experiment.axes["optimizer"] == ["adadelta"]
     alone = defaults_of("grid", {"filters": "2,4"}, "kayhan2020", is_named=False)
     assert "filters" not in alone.axes  # those of the recipe's own network
-    status, out, err = launch(["grid", "--recipe=airbench94", "--dataset=red_green", "--epochs=3", "--optimizer=adam"])
+    done = plan(["grid", "--recipe=airbench94", "--dataset=red_green", "--epochs=3", "--optimizer=adam"])
+    status, out, err = done.returncode, done.stdout, done.stderr
     assert (status, err) == (0, "")
     assert "optimizer adam" in out
 
@@ -71,7 +72,8 @@ def test_options_of_recipe_and_experiment_are_joined() -> None:
 
 
 def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
-    status, out, _ = launch(["grid", "--recipe=an2020", "--dataset=digits", "--padding=same"])
+    done = plan(["grid", "--recipe=an2020", "--dataset=digits", "--padding=same"])
+    status, out = done.returncode, done.stdout
     text = " ".join(out.split())
     assert status == 0
     assert "recipe an2020 (An, Lee, Park, Yang and So 2020" in text
@@ -129,7 +131,8 @@ def test_bad_input_is_one_line_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "forked", raising=False)
-    status, _, err = launch(["grid", *flags])
+    done = plan(["grid", *flags])
+    status, err = done.returncode, done.stderr
     assert status == 2
     assert err.count("\n") == 1
     assert re.search(words, err), err

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from test_fuzz_cli import launch
+from launching import plan
 
 from cnn_jax import search
 from cnn_jax.errors import UsageError
@@ -113,7 +113,8 @@ def test_a_bad_search_is_one_line(name: str, words: str, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "racing", raising=False)
-    status, _, err = launch(["grid", f"--search={name}"])
+    done = plan(["grid", f"--search={name}"])
+    status, err = done.returncode, done.stderr
     assert (status, err.count("\n")) == (2, 1)
     assert words in err
 

@@ -7,13 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
+import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from cnn_jax import stats
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
-from tests import synthetic
 
 
 def covered(intervals, truth=0.0):

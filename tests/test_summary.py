@@ -71,7 +71,7 @@ class Foreign(nn.Module):
         x = Block(8)(x)
         x = nn.avg_pool(x, (2, 2), (2, 2))
         x = nn.Dropout(0.5, deterministic=not train)(Block(16, name="second")(x))
-        x = x * self.param("gain", nn.initializers.ones, (16,))
+        x = x * self.param("gain", nn.initializers.ones, (16,)).reshape(*(1,) * (x.ndim - 1), -1)
         return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), {"x": x}
 
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from cnn_jax.aliases import Array
 from cnn_jax.analysis import gradcam, occlusion, saliency
 from cnn_jax.analysis.network import TrainedNetwork
 
@@ -83,7 +83,7 @@ def _pictures(
 
 
 def _of_piece(
-    method: str, network: TrainedNetwork, x_NSC: Any, classes_N: Any, base_1SC: np.ndarray, layer: str | None
+    method: str, network: TrainedNetwork, x_NSC: Array, classes_N: Array, base_1SC: np.ndarray, layer: str | None
 ) -> np.ndarray:
     ask = network.apply, network.variables, x_NSC, classes_N
     if method == "gradient":

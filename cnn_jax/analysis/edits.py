@@ -5,12 +5,12 @@ N images, *S spatial axes, C channels, K classes.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 from jax.extend import core
 
+from cnn_jax.aliases import PyTree
 from cnn_jax.analysis.network import Apply
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.modules.base import errors_named
@@ -20,13 +20,13 @@ from cnn_jax.nn.spec import Layer, Spec, flat, named
 Edit = Callable[[str, jax.Array], jax.Array]  # (name of a layer, its output) -> the output that later layers see
 
 
-def apply_edited(model: CNN, variables: Any, x_NSC: jax.Array, edit: Edit) -> tuple[jax.Array, dict[str, jax.Array]]:
+def apply_edited(model: CNN, variables: PyTree, x_NSC: jax.Array, edit: Edit) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Compute (logits_NK, features) in evaluation mode, with `edit` applied to the output of every layer.
 
     The features are the edited outputs. A convolution and the max-pool behind it are not fused, so that the pool sees the
     edited output; the numbers are the same up to rounding.
     """
-    out: Any = _Edited(model.spec, model.dtype, model.precision, edit=edit).apply(variables, x_NSC)
+    out: PyTree = _Edited(model.spec, model.dtype, model.precision, edit=edit).apply(variables, x_NSC)
     return out
 
 
@@ -52,7 +52,9 @@ class _Forward(Forward):
         return x
 
 
-def apply_shifted(apply: Apply, variables: Any, x_NSC: jax.Array, layer: str, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+def apply_shifted(
+    apply: Apply, variables: PyTree, x_NSC: jax.Array, layer: str, shift: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Compute logits_NK and the output of a layer, with `shift` added to this output before later layers see it.
 
     For any model that returns features, a linen module without a spec too: the traced program is cut behind the operation that
@@ -79,7 +81,7 @@ def apply_shifted(apply: Apply, variables: Any, x_NSC: jax.Array, layer: str, sh
     return core.jaxpr_as_fun(tail)(*shifted)[0], shifted[here]
 
 
-def _both(apply: Apply, layer: str, variables: Any, x_NSC: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _both(apply: Apply, layer: str, variables: PyTree, x_NSC: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits_NK, features = apply(variables, x_NSC)
     return logits_NK, features[layer]
 

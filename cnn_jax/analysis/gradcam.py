@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.aliases import Array, PyTree
 from cnn_jax.analysis.edits import apply_edited, apply_shifted
 from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables
 from cnn_jax.analysis.patches import ReceptiveField
@@ -22,7 +22,7 @@ def default_layer(network: TrainedNetwork) -> str | None:
     return spatial[-1] if spatial else None
 
 
-def grad_cam(network: TrainedNetwork, x_NSC: Any, classes_N: Any, layer: str | None = None) -> np.ndarray:
+def grad_cam(network: TrainedNetwork, x_NSC: Array, classes_N: Array, layer: str | None = None) -> np.ndarray:
     """Compute Grad-CAM maps in the resolution of the images.
 
     The map is relu(sum over channels of weight times output), a channel's weight being the mean over positions of the gradient
@@ -50,7 +50,7 @@ def grad_cam(network: TrainedNetwork, x_NSC: Any, classes_N: Any, layer: str | N
 
 
 # (variables, x_NSC, layer, shift of the layer's output) -> logits_NK, output of the layer
-Forward = Callable[[Any, jax.Array, str, jax.Array], tuple[jax.Array, jax.Array]]
+Forward = Callable[[PyTree, jax.Array, str, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @functools.lru_cache(maxsize=64)

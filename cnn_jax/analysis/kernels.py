@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from cnn_jax.aliases import PyTree
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.nn import Conv, Dense, Layer, flat
 from cnn_jax.nn.initializers import connection_indices
@@ -82,7 +82,7 @@ def _of_layer(layer: Layer, array: np.ndarray, shape: tuple[int, ...]) -> Kernel
     return Kernels(layer.name, np.moveaxis(array, -1, 0))
 
 
-def _leaves(tree: Mapping[str, Any], path: str = "") -> list[tuple[str, np.ndarray]]:
+def _leaves(tree: Mapping[str, PyTree], path: str = "") -> list[tuple[str, np.ndarray]]:
     found: list[tuple[str, np.ndarray]] = []
     for name in sorted(tree):
         where = f"{path}/{name}" if path else name

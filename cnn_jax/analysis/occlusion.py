@@ -6,12 +6,12 @@ N images, *S spatial axes, C channels, P places of the window.
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.aliases import Array
 from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables
 
 
@@ -36,9 +36,9 @@ def windows(size: Sequence[int], window: Sequence[int], strides: Sequence[int]) 
 
 def occlusion(
     network: TrainedNetwork,
-    x_NSC: Any,
-    classes_N: Any,
-    baseline: Any,
+    x_NSC: Array,
+    classes_N: Array,
+    baseline: Array,
     window: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> np.ndarray:
@@ -87,6 +87,6 @@ def drops(
 def _falls(
     apply: Apply, variables: Variables, image_SC: jax.Array, covered_SC: jax.Array, label: jax.Array, masks_PS: jax.Array
 ) -> jax.Array:
-    x_PSC = jnp.where(masks_PS[..., None], covered_SC, image_SC)
+    x_PSC = jnp.where(masks_PS[..., None], covered_SC[None], image_SC[None])
     logits = apply(variables, jnp.concatenate([x_PSC, image_SC[None]]))[0][:, label]
     return logits[-1] - logits[:-1]

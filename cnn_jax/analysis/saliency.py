@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.aliases import Array
 from cnn_jax.analysis.network import Apply, Variables
 
 IG_STEPS = 32
@@ -18,7 +19,7 @@ SAMPLES = 16
 SIGMA = 0.15  # noise of SmoothGrad, of the range of the inputs
 
 
-def _score_gradient(apply: Apply, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array) -> jax.Array:
+def _score_gradient(apply: Apply, variables: Variables, x_NSC: Array, classes_N: Array) -> jax.Array:
     def score(x: jax.Array) -> jax.Array:
         return jnp.take_along_axis(apply(variables, x)[0], classes_N[:, None], axis=1).sum()
 
@@ -26,14 +27,14 @@ def _score_gradient(apply: Apply, variables: Variables, x_NSC: jax.Array, classe
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def gradient(apply: Apply, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array) -> jax.Array:
+def gradient(apply: Apply, variables: Variables, x_NSC: Array, classes_N: Array) -> jax.Array:
     """Compute the gradient of the logit of a class (Simonyan, Vedaldi and Zisserman 2014)."""
     return _score_gradient(apply, variables, jnp.asarray(x_NSC), jnp.asarray(classes_N))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def integrated_gradients(
-    apply: Apply, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array, baseline: jax.Array, steps: int = IG_STEPS
+    apply: Apply, variables: Variables, x_NSC: Array, classes_N: Array, baseline: Array, steps: int = IG_STEPS
 ) -> jax.Array:
     """Compute integrated gradients (Sundararajan, Taly and Yan 2017) along the line from a baseline.
 
@@ -58,8 +59,8 @@ def integrated_gradients(
 def smooth_grad(
     apply: Apply,
     variables: Variables,
-    x_NSC: jax.Array,
-    classes_N: jax.Array,
+    x_NSC: Array,
+    classes_N: Array,
     sigma: float,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -78,7 +79,7 @@ def smooth_grad(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _mean_gradient(apply: Apply, variables: Variables, x_NSC: jax.Array, classes_N: jax.Array, noise: jax.Array) -> jax.Array:
+def _mean_gradient(apply: Apply, variables: Variables, x_NSC: Array, classes_N: Array, noise: jax.Array) -> jax.Array:
     """Mean gradient over shifts of the images: `noise` has a leading axis of shifts, each of which broadcasts to x_NSC."""
     x, classes_N = jnp.asarray(x_NSC), jnp.asarray(classes_N)
 

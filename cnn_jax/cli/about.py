@@ -7,11 +7,11 @@ stored there with the results. A report without them is complete except for thes
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cnn_jax import data, description, stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.records import store
 from cnn_jax.sweep.plan import Plan
 from cnn_jax.trial import DataConfig, ModelConfig
@@ -26,7 +26,7 @@ DISPUTED = 60  # on which runs disagree, those most divided first
 RIGHT = 20  # that every run got right
 
 
-def describe(planned: Plan, question: str, resolve: float | None = None) -> dict[str, Any]:
+def describe(planned: Plan, question: str, resolve: float | None = None) -> JsonObject:
     """What a report says of a command besides its results, as JSON for `store.begin`.
 
     Args:

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from absl import flags
 
 from cnn_jax import sweep
+from cnn_jax.aliases import Value
 from cnn_jax.cli.help import HelpRequested, defined, is_requested
 from cnn_jax.cli.spelling import did_you_mean
 from cnn_jax.errors import UsageError
@@ -83,7 +83,7 @@ def unknown(name: str, values: flags.FlagValues) -> UsageError:
     )
 
 
-def one(values: flags.FlagValues, flag: str, parser: Callable[[str], Any], default: Any = None) -> Any:
+def one(values: flags.FlagValues, flag: str, parser: Callable[[str], Value], default: Value = None) -> Value:
     """The single value of a flag, or the default where it is not given."""
     text = values[flag].value
     if text is None:
@@ -94,15 +94,15 @@ def one(values: flags.FlagValues, flag: str, parser: Callable[[str], Any], defau
     return parsed[0]
 
 
-def axes(values: flags.FlagValues, names: Sequence[str] = tuple(sweep.AXES)) -> dict[str, list[Any]]:
+def axes(values: flags.FlagValues, names: Sequence[str] = tuple(sweep.AXES)) -> dict[str, list[Value]]:
     """The values of the axes whose flags are given."""
     given = {name: values[name].value for name in names}
     return {name: sweep.parse_values(name, text) for name, text in given.items() if text is not None}
 
 
-def options(texts: Iterable[str]) -> dict[str, list[Any]]:
+def options(texts: Iterable[str]) -> dict[str, list[Value]]:
     """The values of the models' own options, from texts NAME=VALUE[,VALUE]. Raises UsageError for a name given twice."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Value]] = {}
     for text in texts:
         name, equals, listed = text.partition("=")
         if not all(map(str.isidentifier, name.split("."))) or not equals:
@@ -113,7 +113,7 @@ def options(texts: Iterable[str]) -> dict[str, list[Any]]:
     return found
 
 
-def places(values: flags.FlagValues) -> dict[str, Any]:
+def places(values: flags.FlagValues) -> dict[str, Value]:
     """Fields of `execution.Options` that say where trials are trained. Raises UsageError for flags that exclude each other."""
 
     def address(text: str) -> str:
@@ -152,11 +152,11 @@ class Request:
       note: a line that says what the experiment adds to the flags; '' where that is nothing.
     """
 
-    axes: dict[str, list[Any]]
-    defaults: dict[str, list[Any]]
-    options: dict[str, list[Any]]
+    axes: dict[str, list[Value]]
+    defaults: dict[str, list[Value]]
+    options: dict[str, list[Value]]
     seeds: int
-    default_options: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+    default_options: dict[str, list[Value]] = dataclasses.field(default_factory=dict)
     note: str = ""
 
     def product(self) -> list[Trial]:

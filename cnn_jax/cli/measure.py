@@ -6,7 +6,7 @@ import io
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich.progress
@@ -195,7 +195,7 @@ def _p(p: float) -> str:
 
 def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
     """Rows of levels.csv: the mean over cells, the difference from before training, and the mean of each level."""
-    out = []
+    out: list[dict[str, object]] = []
     for dataset, found in lines.items():
         for line in found:
             named: list[tuple[str, stats.Estimate]] = [("all cells", line.mean)]
@@ -212,7 +212,7 @@ def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
     return out
 
 
-def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> str:
+def _csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns or list(rows[0]) if rows else columns, lineterminator="\n")
     writer.writeheader()

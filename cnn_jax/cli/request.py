@@ -3,11 +3,11 @@
 import dataclasses
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from absl import flags as absl_flags
 
 from cnn_jax import sweep, zoo
+from cnn_jax.aliases import Value
 from cnn_jax.cli import flags
 from cnn_jax.cli.flags import Request
 from cnn_jax.cli.spelling import did_you_mean
@@ -18,7 +18,7 @@ from cnn_jax.trial import ModelConfig
 
 _OPTION = "option="
 # Besides axes and options, what an experiment may set. Where and how it runs is for the command line alone.
-_SETTINGS: dict[str, Callable[[str], Any]] = {
+_SETTINGS: dict[str, Callable[[str], Value]] = {
     "seeds": sweep.positive_int,
     "iso": sweep.one_of(("params", "macs")),
     "resolve": sweep.number(0.0, 100.0, above=True),
@@ -39,8 +39,8 @@ class Defaults:
     """
 
     what: str
-    axes: dict[str, list[Any]]
-    options: dict[str, list[Any]]
+    axes: dict[str, list[Value]]
+    options: dict[str, list[Value]]
     texts: dict[str, str]
     differs: str = ""
 

@@ -4,9 +4,9 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cnn_jax import data, execution, report, search
+from cnn_jax.aliases import JsonObject
 from cnn_jax.cli import about, live, output
 from cnn_jax.cli.job import Job
 from cnn_jax.console import Console
@@ -14,12 +14,12 @@ from cnn_jax.records import store
 from cnn_jax.trial import Trial
 
 
-def _of(trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _of(trials: Sequence[Trial], records: Sequence[JsonObject]) -> list[JsonObject]:
     asked = {trial.id for trial in trials}
     return [record for record in records if record["trial"] in asked]
 
 
-def _added(job: Job, trials: Sequence[Trial], records: Sequence[dict[str, Any]]) -> tuple[list[Trial], str]:
+def _added(job: Job, trials: Sequence[Trial], records: Sequence[JsonObject]) -> tuple[list[Trial], str]:
     """Further trials of the search strategy, then seeds where the answer is open; and a line that says so."""
     if added := search.ask(job.strategy, trials, records):
         return added, f"{len(added)} more trials of the search"

@@ -14,7 +14,6 @@ import dataclasses
 import math
 import os
 import re
-from typing import Any
 
 import numpy as np
 
@@ -134,7 +133,7 @@ def _source(config: DataConfig) -> Source:
     return find(config.dataset, config.split_seed, config.image_size)
 
 
-def _identity(source: Source, config: DataConfig) -> list[Any]:
+def _identity(source: Source, config: DataConfig) -> list[object]:
     """Names the cache entry of the data set as read and resized."""
     return [*source.identity, *(["image_size", config.image_size] if config.image_size else [])]
 

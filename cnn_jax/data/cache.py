@@ -12,28 +12,29 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from cnn_jax import cache_folder, locks
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 
 FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone
 _SIDECAR = "sidecar.json"
 
-Made = tuple[Mapping[str, np.ndarray], Any]  # arrays by name, and JSON that is kept beside them
+Made = tuple[Mapping[str, np.ndarray], JsonObject | None]  # arrays by name, and JSON that is kept beside them
 
 
 class Entry(NamedTuple):
     """Arrays mapped read-only, the JSON kept beside them, and the SHA-256 of names, shapes, types and bytes of all arrays."""
 
     arrays: dict[str, np.ndarray]
-    notes: Any
+    notes: JsonObject
     checksum: str
 
 
-def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, verify: bool = False) -> Entry:
+def entry(folder: Path, label: str, identity: object, make: Callable[[], Made], *, verify: bool = False) -> Entry:
     """The cache entry of `identity`, made if it is missing or damaged. `label` is for people who look into the folder.
 
     Damage to the sidecar and to files' names, sizes or headers is always seen; `verify` also compares the checksum of every
@@ -57,18 +58,18 @@ def entry(folder: Path, label: str, identity: Any, make: Callable[[], Made], *, 
         raise UsageError(f"the image cache {home} was damaged while it was written: set CNN_JAX_CACHE to another folder")
 
 
-def find(folder: Path, label: str, identity: Any) -> Entry | None:
+def find(folder: Path, label: str, identity: object) -> Entry | None:
     """The cache entry that `entry` would return, or None if it would have to be made. Compares no array with its checksum."""
     return _open(_home(folder, label, identity), verify=False)
 
 
-def _home(folder: Path, label: str, identity: Any) -> Path:
+def _home(folder: Path, label: str, identity: object) -> Path:
     text = json.dumps([FORMAT, identity], sort_keys=True)
     slug = re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.")[:40]
     return folder / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _sidecar_checksum(sidecar: Mapping[str, Any]) -> str:
+def _sidecar_checksum(sidecar: JsonObject) -> str:
     """SHA-256 of all of the sidecar but this checksum itself."""
     rest = {key: value for key, value in sidecar.items() if key != "sidecar_checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
@@ -101,7 +102,7 @@ def _open(home: Path, verify: bool) -> Entry | None:
         return None
 
 
-def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
+def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: JsonObject | None) -> None:
     for stale in home.parent.glob(f".{home.name}.*"):  # left by a process that was killed: we hold the lock
         shutil.rmtree(stale)
     part = home.with_name(f".{home.name}.{os.getpid()}")
@@ -126,7 +127,7 @@ def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: Any) -> None:
         raise
 
 
-def _sync(file: Any) -> None:
+def _sync(file: IO) -> None:
     file.flush()
     os.fsync(file.fileno())
 

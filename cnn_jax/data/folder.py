@@ -8,7 +8,6 @@ import collections
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ def source(directory: str, split_seed: int = 0, image_size: int | None = None) -
         if _is_divided(home):
             files = {part: _classes(what, home / part, skipped) for part in _PARTS}
             skipped.update(_kind(entry) for entry in _visible(home) if entry.name not in _PARTS)
-            identity: list[Any] = ["folder"]
+            identity: list[object] = ["folder"]
         else:
             files = divide(what, _classes(what, home, skipped), split_seed)
             identity = ["folder, divided", TEST_SHARE, split_seed]

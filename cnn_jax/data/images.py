@@ -8,11 +8,14 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from cnn_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MAX_PIXELS = 2**24  # 4096 x 4096: no convnet reads more, and a few kilobytes of PNG can claim much more
@@ -61,7 +64,7 @@ def resize_all(images_NHWC: np.ndarray, size: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(file: Path | IO[bytes], what: str) -> Iterator[Any]:
+def _opened(file: Path | IO[bytes], what: str) -> Iterator["Image.Image"]:
     from PIL import Image
 
     try:

@@ -41,7 +41,9 @@ class Normalization:
             return centered_NHWC / variance_N111.clip(1 / math.prod(x_NHWC.shape[1:])) ** 0.5
         unit_NHWC = x_NHWC * (1 / 255)
         if self.kind == "per_channel":
-            return (unit_NHWC - np.array(self.mean, np.float32)) * np.array([1 / s for s in self.std], np.float32)
+            shape = (1,) * (unit_NHWC.ndim - 1) + (-1,)
+            mean, slope = np.array(self.mean, np.float32), np.array([1 / s for s in self.std], np.float32)
+            return (unit_NHWC - mean.reshape(shape)) * slope.reshape(shape)
         return unit_NHWC
 
 

@@ -3,7 +3,6 @@
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -64,7 +63,7 @@ def _load(what: str, path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]
     return arrays
 
 
-def _headers(what: str, path: Path) -> dict[str, tuple[tuple[int, ...], Any]]:
+def _headers(what: str, path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of every array. A header that claims more than its file holds is refused before it takes memory."""
     headers = {}
     try:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,14 +43,14 @@ class Source:
     is beside the images, `warnings` gives those about the images themselves that show without reading all of them.
     """
 
-    identity: Sequence[Any]
+    identity: Sequence[object]
     read: Callable[[], Raw]
     describe: Callable[[], DatasetInfo] | None = None
     notes: Sequence[str] = ()
     warnings: Callable[[], list[str]] = list
 
 
-def files_identity(root: Path, files: Iterable[Path]) -> list[Any]:
+def files_identity(root: Path, files: Iterable[Path]) -> list[object]:
     """Path of the root, then path, size in bytes and modification time in ns of each file."""
     stats = ((str(file), file.stat()) for file in files)
     return [str(root.resolve()), sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]

@@ -17,6 +17,7 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ def _prepared(what: str, name: str, set_name: str, config: str | None, image_siz
     return Path(builder.data_dir)
 
 
-def _import_tfds(what: str) -> Any:
+def _import_tfds(what: str) -> ModuleType:
     try:
         import tensorflow_datasets
     except ImportError as error:

@@ -1,8 +1,7 @@
 """The network as blocks, for the diagram of the report."""
 
-from typing import Any
-
 from cnn_jax import zoo
+from cnn_jax.aliases import JsonObject
 from cnn_jax.description.describe import describe
 from cnn_jax.nn import named
 from cnn_jax.nn.blocks import class_words
@@ -11,7 +10,7 @@ from cnn_jax.trial import ModelConfig
 MOST_BLOCKS = 48  # of an outline: more would be no picture
 
 
-def outline(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+def outline(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int) -> JsonObject:
     """The network as blocks for a diagram, in types that JSON knows.
 
     A block is a layer at the top of the spec with its name, what it is set to, its output shape and parameters. A residual or
@@ -22,7 +21,7 @@ def outline(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int) 
     network, found = zoo.spec(resolved, input_shape, num_classes), describe(resolved, input_shape, num_classes)
     spec = network if isinstance(network, tuple) else getattr(network, "spec", None)
     layers = {} if spec is None else {layer.name: layer for layer in named(spec)}
-    blocks: list[dict[str, Any]] = []
+    blocks: list[JsonObject] = []
     params = 0  # of the layers inside of the next block, whose rows come before it
     for row in found.layers:
         params += row.params

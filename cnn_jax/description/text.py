@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.nn import Description
 
 CONVENTION = "MACs: multiply-accumulates of convolutions and dense layers for one image, without bias; padding counts"
 
 
-def to_json(description: Description) -> dict[str, Any]:
+def to_json(description: Description) -> JsonObject:
     """What `describe` found, in types that JSON knows; None where a number does not exist."""
     layers = []
     for layer in description.layers:

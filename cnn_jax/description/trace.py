@@ -3,12 +3,14 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+from jax.extend.core import Jaxpr
 
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Description, LayerInfo
 from cnn_jax.ops.conv import TRANSPOSED_SCOPE, at_most
@@ -28,9 +30,9 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
     name = type(module).__name__
     calls: list[_Call] = []
     transposed: set[tuple[str, ...]] = set()  # modules whose convolution is the gradient of another
-    last: list[Any] = [None]
+    last: list[object] = [None]
 
-    def note(method: Any, args: tuple, kwargs: dict, context: Any) -> Any:
+    def note(method: Callable, args: tuple, kwargs: dict, context: "nn.module.InterceptorContext") -> object:
         result = method(*args, **kwargs)
         if context.method_name == "__call__":
             out = result[0] if isinstance(result, tuple) and result else result
@@ -42,7 +44,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
                 transposed.add(context.module.path)
         return result
 
-    train: dict[str, Any] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
+    train: dict[str, Value] = {"train": False} if "train" in inspect.signature(type(module).__call__).parameters else {}
     x = jax.ShapeDtypeStruct((1, *input_shape), "float32")
     try:
         with at_most("lax"):
@@ -113,12 +115,12 @@ def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Itera
                 yield from products
 
 
-def _leaves(parameters: dict[str, Any]) -> Iterator[Any]:
+def _leaves(parameters: dict[str, Value]) -> Iterator[Value]:
     for value in parameters.values():
         yield from value if isinstance(value, tuple | list) else (value,)
 
 
-def _needed(jaxpr: Any) -> list[Any]:
+def _needed(jaxpr: Jaxpr) -> list[Any]:
     """The equations that the outputs depend on: a gradient taken inside a layer leaves others behind, which are never run."""
     needed, equations = {id(variable) for variable in jaxpr.outvars}, []
     for equation in reversed(jaxpr.eqns):
@@ -128,7 +130,7 @@ def _needed(jaxpr: Any) -> list[Any]:
     return equations[::-1]
 
 
-def _convolution_macs(parameters: dict[str, Any], image: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> _Count:
+def _convolution_macs(parameters: dict[str, Value], image: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> _Count:
     """Products of a convolution, with padding too.
 
     A transposed convolution is the gradient of another and costs what that costs: every input meets every weight. It shows

@@ -13,6 +13,7 @@ from typing import Any
 
 import cnn_jax
 from cnn_jax import data
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 from cnn_jax.execution.backends import ray, slurm
 from cnn_jax.execution.backends.local import LocalBackend, overridden
@@ -60,7 +61,7 @@ class Options:
     coordinator: str = ""
     snapshots: tuple[int, ...] = ()
 
-    def worker_config(self, out: Path, provenance: dict[str, Any]) -> WorkerConfig:
+    def worker_config(self, out: Path, provenance: JsonObject) -> WorkerConfig:
         """The part that workers need."""
         return WorkerConfig(
             str(out),
@@ -77,7 +78,7 @@ class Options:
 
 def run(
     trials: Sequence[Trial], out: Path, command: str, options: Options, *,
-    cost: Callable[[Trial], float], progress: Progress, about: Mapping[str, Any] | None = None,
+    cost: Callable[[Trial], float], progress: Progress, about: JsonObject | None = None,
 ) -> Outcome:  # fmt: skip
     """Train the trials without a record in `out`; return when every trial is recorded or the run is interrupted.
 
@@ -186,7 +187,7 @@ def _outcome(trials: Sequence[Trial], out: Path, interrupted: bool) -> Outcome:
     return Outcome(dict(counts), len(trials), problems, interrupted)
 
 
-def provenance(command: str) -> dict[str, Any]:
+def provenance(command: str) -> JsonObject:
     """Provenance of a record: command, code version, package versions, host."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     versions = {"python": platform.python_version(), "cnn_jax": cnn_jax.__version__}
@@ -196,7 +197,7 @@ def provenance(command: str) -> dict[str, Any]:
     return {"command": command, "versions": versions, "code": _code_version(), "host": platform.node()}
 
 
-def _code_version() -> dict[str, Any]:
+def _code_version() -> JsonObject:
     root = Path(cnn_jax.__file__).resolve().parents[1]
 
     def git(*args: str) -> str | None:

@@ -1,7 +1,9 @@
 """Messages between the scheduler and its workers, and their JSON. A worker has slots; each slot holds one task at a time."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from cnn_jax.aliases import JsonObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +17,7 @@ class WorkerConfig:
     out: str
     keep_params: bool
     checkpoint_seconds: float
-    provenance: dict[str, Any]
+    provenance: JsonObject
     devices: int = 1
     hosts: int = 1
     host: int = 0
@@ -45,12 +47,12 @@ class Event:
     def __init_subclass__(cls) -> None:
         Event.kinds[cls.__name__] = cls
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The fields, and the class under 'event'."""
         return {"event": type(self).__name__, **dataclasses.asdict(self)}
 
     @staticmethod
-    def from_json(raw: dict[str, Any]) -> "Event":
+    def from_json(raw: JsonObject) -> "Event":
         """Inverse of `to_json`. Raises ValueError for anything else."""
         try:
             fields = dict(raw)
@@ -103,7 +105,7 @@ class Finished(Event):
     test_accuracy: float | None
 
     @classmethod
-    def of(cls, slot: int, record: dict[str, Any]) -> "Finished":
+    def of(cls, slot: int, record: JsonObject) -> "Finished":
         """The event for a record."""
         names = ("trial", "status", "reason", "val_accuracy", "test_accuracy")
         return cls(slot, **{name: record[name] for name in names})

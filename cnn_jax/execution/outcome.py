@@ -4,20 +4,24 @@ import base64
 import dataclasses
 import datetime
 import json
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnn_jax import description, zoo
+from cnn_jax.aliases import JsonObject
+from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 from cnn_jax.trial import Trial
 
+if TYPE_CHECKING:
+    from cnn_jax.training.result import Result
+
 
 def success(
-    trial: Trial, outcome: Any, dataset: Any, provenance: Mapping[str, Any], device: str, precision: str
-) -> dict[str, Any]:
+    trial: Trial, outcome: "Result", dataset: Dataset, provenance: JsonObject, device: str, precision: str
+) -> JsonObject:
     """The record of a trial that was trained: `outcome` is a training.result.Result, `dataset` a data.Dataset."""
     shape = description.describe(trial.model, dataset.info.input_shape, dataset.info.num_classes)
     epoch = outcome.epoch or len(outcome.history)
@@ -45,7 +49,7 @@ def success(
     }
 
 
-def _data(dataset: Any) -> dict[str, Any]:
+def _data(dataset: Dataset) -> JsonObject:
     """What a record says of the images; the normalization, with its statistics, where it is not the default."""
     found = {
         "checksum": dataset.checksum,
@@ -62,7 +66,7 @@ def _bitmap(correct: np.ndarray | None) -> str | None:
     return None if correct is None else base64.b64encode(np.packbits(correct).tobytes()).decode()
 
 
-def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def failure(trial: Trial, reason: str, provenance: JsonObject) -> JsonObject:
     """The record of a trial that could not be trained."""
     empty = (
         "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
@@ -74,14 +78,14 @@ def failure(trial: Trial, reason: str, provenance: Mapping[str, Any]) -> dict[st
     )
 
 
-def _omitted(trial: Trial) -> dict[str, Any]:
+def _omitted(trial: Trial) -> JsonObject:
     try:
         return zoo.omitted_options(trial.model)
     except UsageError:  # the model of a trial that failed may be what failed
         return {}
 
 
-def _record(trial: Trial, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def _record(trial: Trial, provenance: JsonObject) -> JsonObject:
     return {
         "schema": store.SCHEMA,
         "trial": trial.id,

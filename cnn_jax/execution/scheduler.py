@@ -3,11 +3,13 @@
 import collections
 import contextlib
 import dataclasses
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 from cnn_jax.execution import messages
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
@@ -103,7 +105,7 @@ class Scheduler:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        def handler(*_: Any) -> None:
+        def handler(*_: object) -> None:
             self.stopped = True
 
         if threading.current_thread() is not threading.main_thread():  # another thread gets no signals
@@ -207,7 +209,7 @@ class Scheduler:
                 self.queue.requeue(Task(tuple(again), task.lanes))
 
 
-def records(out: Any) -> list[dict[str, Any]]:
+def records(out: str | os.PathLike) -> list[JsonObject]:
     """Records of a folder during the run. Raises StoreError if it is a sweep's folder no more."""
     try:
         return store.read(out)

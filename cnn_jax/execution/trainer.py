@@ -5,23 +5,25 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from cnn_jax import data, plugins
+from cnn_jax.aliases import JsonObject
+from cnn_jax.data import Dataset
 from cnn_jax.execution import messages
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure, success
 from cnn_jax.records import store
 from cnn_jax.records.arrays import Kept
 from cnn_jax.training.loop import steps_per_epoch
-from cnn_jax.training.position import advance, finished, start
-from cnn_jax.training.program import DeviceData, compile_program, implementation
+from cnn_jax.training.position import Position, advance, finished, start
+from cnn_jax.training.program import DeviceData, Program, compile_program, implementation
 from cnn_jax.training.result import results
-from cnn_jax.trial import Trial
+from cnn_jax.trial import DataConfig, Trial
 
 CHUNK_SECONDS = 0.5  # of training steps between messages, checkpoints and checks for a stop
 
@@ -32,7 +34,7 @@ class Trainer:
     def __init__(
         self,
         config: WorkerConfig,
-        devices: Sequence[Any],
+        devices: Sequence[jax.Device],
         send: Callable[[Event], None] = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
         keep: Callable[[int, dict[str, Any], Kept], None] = lambda *_: None,
@@ -50,8 +52,8 @@ class Trainer:
         self.config, self.devices = config, tuple(devices)
         self.send, self.stopped, self.keep, self.share = send, stopped, keep, share
         self.writer, self.keeps_checkpoints = store.Writer(config.out), config.host == 0
-        self.data: dict[Any, Any] = {}
-        self.programs: dict[Any, Any] = {}
+        self.data: dict[DataConfig, tuple[Dataset, DeviceData]] = {}
+        self.programs: dict[tuple[Hashable, int], Program] = {}
         self.loading, self.running = threading.Lock(), threading.Lock()
 
     def run(self, task: Assignment) -> None:
@@ -132,7 +134,7 @@ class Trainer:
         computed = trial.train.precision
         return computed if self.devices[0].platform == "cpu" else f"{computed}, products {products}"
 
-    def _dataset(self, trial: Trial) -> tuple[Any, Any]:
+    def _dataset(self, trial: Trial) -> tuple[Dataset, DeviceData]:
         with self.loading:
             if trial.data not in self.data:
                 self.data.clear()
@@ -141,7 +143,7 @@ class Trainer:
                 self.data[trial.data] = (loaded, DeviceData.put(loaded, self.devices))
             return self.data[trial.data]
 
-    def _program(self, slot: int, trial: Trial, lanes: int, on_device: Any) -> tuple[Any, float]:
+    def _program(self, slot: int, trial: Trial, lanes: int, on_device: DeviceData) -> tuple[Program, float]:
         key = (trial.static, lanes)
         if key in self.programs:
             return self.programs[key], 0.0
@@ -156,13 +158,13 @@ class Trainer:
     # A checkpoint holds all lanes of a task, under the id of its first trial. It is valid only for the same trials, data and
     # versions: a run of two halves would give a number that neither gives.
 
-    def _made_with(self, dataset: Any, on_device: Any) -> dict[str, Any]:
+    def _made_with(self, dataset: Dataset, on_device: DeviceData) -> JsonObject:
         versions = self.config.provenance["versions"]
         return {
             "data": dataset.checksum, "device": self._device(), "convolution": implementation(on_device), "versions": versions
         }  # fmt: skip
 
-    def _checkpoint(self, trials: list[Trial], position: Any, made_with: Mapping[str, Any]) -> None:
+    def _checkpoint(self, trials: list[Trial], position: Position, made_with: JsonObject) -> None:
         if not self.keeps_checkpoints:
             return
         notes = json.dumps({"trials": [trial.id for trial in trials], **made_with})
@@ -170,7 +172,7 @@ class Trainer:
             trials[0].id, position.step, {**position.arrays(), "made": np.frombuffer(notes.encode(), np.uint8)}
         )
 
-    def _resume(self, begin: Any, trials: list[Trial], made_with: Mapping[str, Any]) -> Any:
+    def _resume(self, begin: Position, trials: list[Trial], made_with: JsonObject) -> Position:
         wanted = {"trials": [trial.id for trial in trials], **made_with}
         found = b""
         for arrays in store.checkpoints(self.config.out, trials[0].id) if self.keeps_checkpoints else ():

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.execution import messages
 from cnn_jax.execution.backends import hosts
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
@@ -40,12 +41,12 @@ def main() -> None:
     os._exit(0)  # the reading thread may be blocked
 
 
-def serve(config: WorkerConfig, assignments: Iterator[dict[str, Any]], send: Callable[[Event], None]) -> None:
+def serve(config: WorkerConfig, assignments: Iterator[JsonObject], send: Callable[[Event], None]) -> None:
     """Run tasks until `assignments` (as JSON) end or a signal arrives. `send` is called by one thread at a time."""
     tasks: queue.Queue[Assignment | None] = queue.Queue()
     stop = threading.Event()
 
-    def end(*_: Any) -> None:
+    def end(*_: object) -> None:
         stop.set()
         tasks.put(None)
 

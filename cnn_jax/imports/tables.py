@@ -7,7 +7,6 @@ import io
 import math
 import stat
 from pathlib import Path
-from typing import Any
 
 from cnn_jax.errors import UsageError
 
@@ -110,7 +109,7 @@ def _parquet(path: Path, content: bytes) -> list[list[str]]:
     return [list(table.column_names), *([*row] for row in zip(*columns, strict=True))]
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """A value as a CSV file has it: '' for None, 'nan' for NaN."""
     if value is None:
         return ""

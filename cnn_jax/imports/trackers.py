@@ -6,8 +6,9 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.imports.tables import Table, as_text
 
 Role = Literal["parameter", "metric", "status", "name", "bookkeeping", "unknown"]
@@ -200,7 +201,7 @@ def _spread(table: Table) -> tuple[Table, bool]:
     return dataclasses.replace(table, columns=(*kept, *entries), rows=tuple(rows)), True
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str) -> JsonObject:
     """The entries of a Python or JSON dict of plain values, nested names joined by '.'; {} if the text is none."""
     if not text.startswith("{") or len(text) > 10**6:
         return {}
@@ -222,8 +223,8 @@ class _Constants(ast.NodeTransformer):
         return ast.Constant(numbers[node.id]) if node.id in numbers else node
 
 
-def _flat(found: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(found: JsonObject, prefix: str = "") -> JsonObject:
+    out: JsonObject = {}
     for key, value in found.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):

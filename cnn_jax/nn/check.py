@@ -1,7 +1,6 @@
 """Contract of a model: what a linen module must keep to be trained here."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import plugins
+from cnn_jax.aliases import PyTree
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.init import initial_variables
 
@@ -78,7 +78,7 @@ def _call_of(train: bool, images: int = 3) -> str:
     return f"a call with train={train}" + (" on one image" if images == 1 else "")
 
 
-def _apply(model: nn.Module, variables: Any, x: jax.Array, train: bool) -> tuple[Any, Any]:
+def _apply(model: nn.Module, variables: PyTree, x: jax.Array, train: bool) -> tuple[PyTree, PyTree]:
     """What training or evaluation gets from a model, and the collections that it updates."""
     if not train:
         return model.apply(variables, x, train=False), {}
@@ -86,7 +86,7 @@ def _apply(model: nn.Module, variables: Any, x: jax.Array, train: bool) -> tuple
     return model.apply(variables, x, train=True, rngs={"dropout": jax.random.key(1)}, mutable=mutable)
 
 
-def _check_variables(name: str, variables: Mapping[str, Any]) -> None:
+def _check_variables(name: str, variables: Mapping[str, PyTree]) -> None:
     """Raises UsageError unless there are parameters, all of them float32: an update of a bfloat16 is mostly rounded away."""
     leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
     if not leaves:
@@ -97,7 +97,7 @@ def _check_variables(name: str, variables: Mapping[str, Any]) -> None:
             raise UsageError(f"{name}: parameter {where!r} is {leaf.dtype.name}: it must be float32, whatever the products are")
 
 
-def _check_returned(doing: str, out: Any, shape: tuple[int, int]) -> None:
+def _check_returned(doing: str, out: object, shape: tuple[int, int]) -> None:
     """Raises UsageError unless `out`, as eval_shape gives it, is (logits of `shape`, dict of arrays, an entry per image)."""
     if not isinstance(out, tuple) or len(out) != 2:
         raise UsageError(f"{doing} must return (logits, features), not {_type_of(out)}")
@@ -112,6 +112,7 @@ def _check_returned(doing: str, out: Any, shape: tuple[int, int]) -> None:
             raise UsageError(f"{doing} must return features with an entry per image: {key!r} is {_type_of(value)}")
 
 
-def _type_of(value: Any) -> str:
-    is_array = isinstance(value, jax.ShapeDtypeStruct)
-    return f"{value.dtype.name} of shape {value.shape}" if is_array else type(value).__name__
+def _type_of(value: object) -> str:
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return f"{value.dtype.name} of shape {value.shape}"
+    return type(value).__name__

@@ -8,7 +8,7 @@ VALID.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.padding import Padding, Size, array_rank, as_tuple, output_size, pad, plain, resolve_pads, transpose_geometry
 from cnn_jax.nn.spec import check_groups, count
@@ -54,8 +55,8 @@ def conv(
 class Convolution(NamedTuple):
     """A convolution ready to be done: arrays of one type, x padded but for zeros, and the settings of `conv_valid`."""
 
-    arrays: tuple[Any, ...]
-    settings: dict[str, Any]
+    arrays: tuple[jax.Array, jax.Array, jax.Array | None]
+    settings: dict[str, Value]
 
     @classmethod
     def of(
@@ -135,12 +136,18 @@ def avg_pool(
     if count_include_pad:
         size = math.prod(as_tuple(window, x.ndim - 2, "window"))
         counts = np.full_like(counts, size)
-    mean = total / counts[..., None].astype(wide.dtype)
+    mean = total / counts[None, ..., None].astype(wide.dtype)
     return mean.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else mean
 
 
 def _pool(
-    x: jax.Array, window: Size, strides: Size | None, padding: Padding, dilation: Size, combine: Callable, fill: Any
+    x: jax.Array,
+    window: Size,
+    strides: Size | None,
+    padding: Padding,
+    dilation: Size,
+    combine: Callable,
+    fill: float,
 ) -> tuple[jax.Array, np.ndarray]:
     """Windows of x combined, and the number of pixels that are no padding under each window (*S').
 
@@ -172,7 +179,7 @@ def _pool(
         for tap in range(1, k):
             # Where all taps before this one are padding.
             first_S = inside_SP[:, tap] & ~inside_SP[:, :tap].any(axis=1)
-            first = first_S.reshape(-1, *(1,) * (x.ndim - axis - 1)) if first_S.any() else None
+            first = first_S.reshape(*(1,) * axis, -1, *(1,) * (x.ndim - axis - 1)) if first_S.any() else None
             combined = combine(combined, lax.slice_in_dim(x, tap * d, tap * d + span, s, axis), first)
         x = combined
     return x, counts

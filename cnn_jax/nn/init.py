@@ -3,18 +3,18 @@
 import functools
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from cnn_jax.aliases import PyTree
 from cnn_jax.nn.network import CNN
 from cnn_jax.nn.spec import flat, named
 
 
-def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -> dict[str, Any]:
+def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -> dict[str, PyTree]:
     """Draw the variables that `model.init` returns, as NumPy arrays: a function of the network and the seed alone.
 
     Each parameter of a CNN is drawn by NumPy from its own stream (Philox keyed by the seed and the CRC-32 of the parameter's
@@ -45,11 +45,11 @@ def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def _compiled(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> dict[str, Any]:
+def _compiled(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> dict[str, PyTree]:
     x = np.zeros((1, *input_shape), np.float32)
     return jax.device_get(jax.jit(functools.partial(model.init, train=False))(jax.random.key(seed), x))
 
 
 @functools.lru_cache(maxsize=64)  # the trials of a bucket differ only in their seeds
-def _variable_shapes(model: CNN, input_shape: tuple[int, ...]) -> Any:
+def _variable_shapes(model: CNN, input_shape: tuple[int, ...]) -> PyTree:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, *input_shape), np.float32)))

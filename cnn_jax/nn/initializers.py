@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cnn_jax.aliases import Array
+
 Draw = Callable[..., Any]  # (generator or key, shape, dtype) -> array
 
 # Standard deviation of the standard normal distribution truncated at 2.
@@ -24,7 +26,7 @@ class Constant:
 
     value: float
 
-    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: type[np.floating]) -> np.ndarray:
         return np.full(shape, self.value, dtype)
 
 
@@ -34,7 +36,7 @@ class Normal:
 
     deviation: float
 
-    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: type[np.floating]) -> np.ndarray:
         return (rng.standard_normal(shape, dtype) * self.deviation).astype(dtype)
 
 
@@ -50,7 +52,7 @@ class VarianceScaling:
     fan: Literal["fan_in", "fan_avg"]
     distribution: Literal["uniform", "truncated_normal"]
 
-    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+    def __call__(self, rng: np.random.Generator, shape: Sequence[int], dtype: type[np.floating]) -> np.ndarray:
         *receptive, inputs, outputs = shape
         fan = inputs if self.fan == "fan_in" else (inputs + outputs) / 2
         deviation = math.sqrt(self.scale / (fan * math.prod(receptive)))
@@ -103,7 +105,7 @@ def packed(init: Draw, connections: Sequence[Sequence[int]]) -> Draw:
     """Draw a packed kernel (*K, I) as the connected entries of a dense one, over the channels that any filter sees."""
     channels_I, filters_I = connection_indices(connections)
 
-    def draw(key: Any, shape: Sequence[int], dtype: Any = np.float32) -> Any:
+    def draw(key: Array, shape: Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> Array:
         return init(key, (*shape[:-1], channels_I.max() + 1, len(connections)), dtype)[..., channels_I, filters_I]
 
     return draw

@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.typing import DTypeLike
 
+from cnn_jax.aliases import Value
 from cnn_jax.nn import modules
 from cnn_jax.nn.activation import MONOTONE
 from cnn_jax.nn.conv import Conv
@@ -26,7 +27,7 @@ class CNN(nn.Module):
     """
 
     spec: Spec
-    dtype: Any = None  # to compute in; None: what input and parameters promote to
+    dtype: DTypeLike | None = None  # to compute in; None: what input and parameters promote to
     precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
 
     @nn.compact
@@ -40,7 +41,7 @@ class CNN(nn.Module):
 class Forward:
     """Forward pass of a network: numerics and mode of all layers, and the features so far."""
 
-    dtype: Any
+    dtype: DTypeLike | None
     precision: str | None
     train: bool
     features: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
@@ -59,7 +60,7 @@ class Forward:
             self.features[layer.name] = x
         return x
 
-    def module(self, kind: Callable[..., nn.Module], layer: Layer, **more: Any) -> nn.Module:
+    def module(self, kind: Callable[..., nn.Module], layer: Layer, **more: Value) -> nn.Module:
         """Construct the linen module with the fields that it shares with the layer, and its dtype and precision."""
         accepted = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         numerics = {"dtype": self.dtype, "precision": self.precision, "param_dtype": parameter_dtype(self.dtype)}

@@ -11,8 +11,9 @@ and mode at once: see `PADDINGS`.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class GeometryError(UsageError):
     """A layer that does not fit its input. The message is one line that names the layer once it is part of a network."""
 
 
-def plain(value: Any) -> Any:
+def plain(value: Value) -> Value:
     """Convert NumPy integers to int, and lists and arrays to tuples, at any depth; return everything else as it is."""
     if isinstance(value, int | str | float):  # bool too: `as_tuple` refuses it
         return value

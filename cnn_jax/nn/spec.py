@@ -7,13 +7,16 @@ name: `nn/conv.py` and `nn/modules/conv.py`. A new kind of layer, here or in a f
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.padding import PADDINGS, GeometryError, Padding, Size, as_tuple, check_fill, output_size, plain, resolve_pads
 
 if TYPE_CHECKING:
+    import flax.linen as nn
     import jax
+    from jax.typing import DTypeLike
 
     from cnn_jax.nn.initializers import Draw
 
@@ -72,13 +75,13 @@ class Pass(Protocol):
     """Forward pass of a network as `Layer.apply` sees it; see `network.Forward`."""
 
     train: bool
-    dtype: Any
+    dtype: "DTypeLike | None"
 
     def run(self, spec: "Spec", x: "jax.Array") -> "jax.Array":
         """Apply nested layers, in order."""
         ...
 
-    def module(self, kind: Callable[..., Any], layer: "Layer", **more: Any) -> Any:
+    def module(self, kind: Callable[..., "nn.Module"], layer: "Layer", **more: Value) -> "nn.Module":
         """Construct the linen module `kind` with the fields of the layer."""
         ...
 
@@ -255,7 +258,7 @@ def times(sizes: Iterable[float]) -> str:
 def settings_text(layer: Layer, rank: int) -> str:
     """Window, strides, padding and activation of a layer in a few words."""
 
-    settings: dict[str, Any] = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
+    settings: dict[str, Value] = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
     found = [size_text(settings[name], rank) for name in ("kernel_size", "window") if name in settings]
     if "kernel_size" in settings and settings.get("strides", 1) not in (1, (1,) * rank):
         found.append(f"stride {size_text(settings['strides'], 1)}")

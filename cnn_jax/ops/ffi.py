@@ -243,12 +243,12 @@ for _platform in ("cuda", "rocm"):
 @jax.custom_jvp
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x (N, D) @ kernel (D, U) + bias; the gradient of the kernel as the product that XLA is quick with: images first."""
-    return x @ kernel + bias
+    return x @ kernel + bias[None]
 
 
 def _dense_tangent(_: None, residuals: Arrays, arguments: Arrays) -> Arrays:
     (x, kernel), (dx, dkernel, dbias) = residuals, arguments
-    return [dx @ kernel + x @ dkernel + dbias]
+    return [dx @ kernel + x @ dkernel + dbias[None]]
 
 
 def _dense_transpose(_: None, residuals: Arrays, cotangents: Arrays) -> Arrays:

@@ -48,7 +48,7 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     """Return y (..., F) + bias (F,) in their common type; the bias's gradient, a sum, is taken in `sum_dtype`."""
     dtype = jnp.result_type(y, bias)
     wide = sum_dtype(dtype)
-    return (y.astype(wide) + bias.astype(wide)).astype(dtype)
+    return (y.astype(wide) + lax.broadcast_to_rank(bias.astype(wide), y.ndim)).astype(dtype)
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, zeros: Zeros) -> jax.Array:
@@ -80,7 +80,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, ze
         starts = [jnp.int32(0), *first, jnp.int32(0)]
         seen = lax.dynamic_slice(x, starts, (len(x), *spans, channels))
         seen = lax.slice(seen, (0,) * x.ndim, seen.shape, (1, *strides, 1))
-        return y + seen[..., None] * weight, None
+        return y + seen[..., None] * lax.broadcast_to_rank(weight, y.ndim), None
 
     y, _ = lax.scan(add_tap, jnp.zeros((len(x), *out_S, channels, multiplier), x.dtype), (jnp.asarray(firsts), weights))
     return y.reshape(len(x), *out_S, channels * multiplier).astype(dtype)
@@ -223,7 +223,7 @@ def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax
     for number, value in enumerate(values[1:], 1):
         winner = jnp.where(value > best, jnp.uint8(number), winner)
         best = jnp.maximum(best, value)
-    y = best + bias[:, None]
+    y = best + bias[None, None, :, None]
     if relu:
         y = jax.nn.relu(y)
         winner = jnp.where(y > 0, winner, jnp.uint8(_DEAD))
@@ -253,7 +253,7 @@ def _by_convolution(window: Axes, size: Axes, x_HWCN: jax.Array, kernel: jax.Arr
 
 def _pooled_tangent(static: tuple[Axes, bool], residuals: Arrays, arguments: Arrays) -> Arrays:
     (window, _), (x_HWCN, kernel, winner_HWFN), (dx, dkernel, dbias) = static, residuals, arguments
-    y = conv(_UNPADDED, dx, kernel) + conv(_UNPADDED, jnp.moveaxis(x_HWCN, -1, 0), dkernel) + dbias
+    y = conv(_UNPADDED, dx, kernel) + conv(_UNPADDED, jnp.moveaxis(x_HWCN, -1, 0), dkernel) + lax.broadcast_to_rank(dbias, 4)
     winner = jnp.moveaxis(winner_HWFN, -1, 0)
     (_, rows, columns, _), (down, across) = winner.shape, window
     places = [y[:, p : down * rows : down, q : across * columns : across] for p, q in np.ndindex(*window)]
@@ -267,8 +267,8 @@ def _pooled_transpose(static: tuple[Axes, bool], residuals: Arrays, cotangents: 
     if relu:
         gradient_HWFN = jnp.where(winner_HWFN == _DEAD, 0, gradient_HWFN)
     # The pooled gradient put back where it came from; what no window covers gets none.
-    one_hot = winner_HWFN == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
-    spread = jnp.where(one_hot, gradient_HWFN, 0).transpose(5, 2, 0, 3, 1, 4)
+    one_hot = winner_HWFN[None, None] == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
+    spread = jnp.where(one_hot, gradient_HWFN[None, None], 0).transpose(5, 2, 0, 3, 1, 4)
     spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
 
     def by_convolution(x_HWCN: jax.Array, spread: jax.Array, *_: jax.Array) -> jax.Array:
@@ -324,8 +324,8 @@ def _winners_kernel_gradient(
             ]
             seen = parts[0]
             for number, part in enumerate(parts[1:], 1):
-                seen = jnp.where(winner_WFN[column] == number, part, seen)
-            total += gradient_WFN[column] * seen
+                seen = jnp.where(lax.broadcast_to_rank(winner_WFN[column] == number, seen.ndim), part, seen)
+            total += lax.broadcast_to_rank(gradient_WFN[column], seen.ndim) * seen
         return (row(jnp.minimum(i + 1, rows - 1)), total), None
 
     (_, total), _ = lax.scan(add, (row(jnp.int32(0)), jnp.zeros(seen_shape, x_HWCN.dtype)), jnp.arange(rows))

@@ -5,9 +5,9 @@ A fork's recipe is a dict of flags, or a `Recipe`, by package.module:attribute.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from cnn_jax import plugins
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes.names import is_attribute
 
@@ -23,7 +23,7 @@ class Recipe:
     """
 
     source: str
-    flags: Mapping[str, Any]
+    flags: Mapping[str, Value]
     differs: str = ""
 
 
@@ -210,13 +210,13 @@ def load(name: str) -> Recipe:
     return found
 
 
-def merged(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def merged(recipe: Mapping[str, Value], defaults: Mapping[str, Value]) -> dict[str, Value]:
     """Flags of a recipe with the DEFAULTS of an experiment in their place; options are joined."""
     options = {**_as_dict(recipe.get("option", {})), **_as_dict(defaults.get("option", {}))}
     return {**recipe, **defaults} | ({"option": options} if options else {})
 
 
-def _as_dict(options: Any) -> dict[str, Any]:
+def _as_dict(options: Value) -> dict[str, Value]:
     """`option` of DEFAULTS, text, a list of texts or a dict, as a dict."""
     if isinstance(options, Mapping):
         return dict(options)

@@ -1,11 +1,10 @@
 """Header of a folder, sweep.json: schema version and the commands that were run."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cnn_jax import schema
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 from cnn_jax.records import record as records
 from cnn_jax.records.files import folder, read_file
@@ -37,7 +36,7 @@ def read_header(dir: Path) -> records.Header | None:
         ) from None
 
 
-def check_schema(dir: Path, found: Mapping[str, Any]) -> None:
+def check_schema(dir: Path, found: JsonObject) -> None:
     if not isinstance(found.get("schema"), int):
         raise ValueError("no schema")
     if found["schema"] != SCHEMA:
@@ -47,6 +46,6 @@ def check_schema(dir: Path, found: Mapping[str, Any]) -> None:
         )
 
 
-def commands(dir: str | os.PathLike) -> list[dict[str, Any]]:
+def commands(dir: str | os.PathLike) -> list[JsonObject]:
     """The commands that were run in `dir`, each with its time, the name of its plan and the version that ran it."""
     return (read_header(folder(dir)) or records.Header()).to_json()["commands"]

@@ -3,22 +3,22 @@
 import json
 import zlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from cnn_jax import schema
+from cnn_jax.aliases import JsonObject
 
 MAX_LINE = 2**24  # bytes
 
 
-def encode(record: Mapping[str, Any]) -> bytes:
+def encode(record: Mapping[str, object]) -> bytes:
     # NaN and infinity are no JSON: a diverged trial's losses are null.
     body = json.dumps(_finite(record), separators=(",", ":"), allow_nan=False)
     return f'{body[:-1]},"crc32":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
 
 
-def decode(line: bytes) -> dict[str, Any]:
+def decode(line: bytes) -> JsonObject:
     """Return the object that a line holds. Raises ValueError if it is damaged, longer than MAX_LINE or no object."""
     head, mark, tail = line.rpartition(b',"crc32":"')
     if len(line) > MAX_LINE or not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
@@ -29,7 +29,7 @@ def decode(line: bytes) -> dict[str, Any]:
     return raw
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -10,10 +10,10 @@ import dataclasses
 import datetime
 import json
 import re
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from cnn_jax import schema
+from cnn_jax.aliases import JsonObject, Value
 from cnn_jax.records import confusion
 from cnn_jax.trial import TRIAL_PARTS, Trial
 
@@ -28,7 +28,7 @@ class LaterVersion(ValueError):
     """A whole record or trial that this version does not understand."""
 
 
-def is_plain_name(text: Any) -> bool:
+def is_plain_name(text: object) -> bool:
     """Whether `text` can be a trial's id: the name of a folder, of letters, digits, '-', '_' and '.', not a path."""
     return isinstance(text, str) and _PLAIN_NAME.fullmatch(text) is not None
 
@@ -116,7 +116,7 @@ class Record:
         if self.finished is not None:
             _require(1970 <= datetime.datetime.fromisoformat(self.finished).year < 9999, "finished is not a time")
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Value:
         """Return a field by name, as in the records that `store.read` returns."""
         if name not in self.__dataclass_fields__:
             raise KeyError(name)
@@ -179,7 +179,7 @@ class Header:
     commands: tuple[Command, ...] = ()  # in the order in which they were run
     damaged: tuple[str, ...] = ()  # lines that a command has reported
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the header as JSON; fields of a command that say nothing are left out."""
         commands = [
             {field.name: value for field in dataclasses.fields(c) if (value := getattr(c, field.name)) is not None}
@@ -188,7 +188,7 @@ class Header:
         return {"schema": self.schema, "commands": commands, "damaged": list(self.damaged)}
 
 
-def decode(raw: Any) -> Record:
+def decode(raw: object) -> Record:
     """Return a record from parsed JSON; unknown measurements are left out.
 
     Raises:
@@ -205,20 +205,20 @@ def decode(raw: Any) -> Record:
         raise LaterVersion(f"{error}, written by {_version(raw)}") from None
 
 
-def _trial(raw: Any) -> Any:
+def _trial(raw: object) -> JsonObject:
     """A configuration with its model, data, train and seed given: what each of them lacks is the default of its time."""
     if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
         raise ValueError("config is not a trial")
     return raw
 
 
-def _version(raw: Mapping[str, Any]) -> str:
+def _version(raw: JsonObject) -> str:
     versions = raw.get("versions")
     found = versions.get("cnn_jax") if isinstance(versions, dict) else None
     return f"cnn_jax {found}" if is_plain_name(found) else "an unknown version"
 
 
-def to_json(record: Record) -> dict[str, Any]:
+def to_json(record: Record) -> JsonObject:
     """Return a record as statistics and tables read it: every field, with the configuration in its canonical form."""
     out = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     out |= {"config": json.loads(record.config.canonical), "history": [dict(row) for row in record.history]}

@@ -36,6 +36,7 @@ import numpy as np
 
 import cnn_jax
 from cnn_jax import schema
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 from cnn_jax.records import record as records
 from cnn_jax.records.arrays import from_npz, to_npz
@@ -87,7 +88,7 @@ def _can_make_folders(parent: Path) -> bool:
     return True
 
 
-def read(dir: str | os.PathLike) -> list[dict[str, Any]]:
+def read(dir: str | os.PathLike) -> list[JsonObject]:
     """The records in `dir`, one per trial: the first finished one, else its last failure; in order of trial id.
 
     Damaged lines are left out (see `damaged`). Raises UsageError if `dir` holds no sweep.
@@ -123,7 +124,7 @@ def later(dir: str | os.PathLike) -> list[str]:
 
 
 class _Contents(NamedTuple):
-    records: dict[str, dict[str, Any]]
+    records: dict[str, JsonObject]
     damaged: list[str]
     later: dict[str, int]  # reason -> number of records
     params: dict[str, set[str]]  # checksums of a trial's parameters: several if it was trained again after damage
@@ -272,7 +273,7 @@ def _trial_folder(dir: Path, trial_id: str) -> Path:
 # ---------------------------------------------------------------------------------------------------------------- writing
 
 
-def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Mapping[str, Any] | None = None) -> list[str]:
+def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: JsonObject | None = None) -> list[str]:
     """Writes down what is about to be run: the schema, the command and its plan. Mends what a crash or damage left behind.
 
     about: what the report says of the command besides its results, as JSON; earlier commands with the same drop theirs.

@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 import cnn_jax
 from cnn_jax import imports, stats
+from cnn_jax.aliases import Row
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 from cnn_jax.report import page_tables, svg, words
@@ -67,7 +67,7 @@ class Imported(Sweep):
         ]
 
 
-def row(results: imports.Results, run: imports.Run) -> dict[str, Any]:
+def row(results: imports.Results, run: imports.Run) -> Row:
     """A run as a row of results.csv; accuracies are fractions of 1."""
     levels = {name: stats.text(level) for name, level in run.levels.items()}
     return {

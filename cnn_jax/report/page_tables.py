@@ -3,9 +3,9 @@
 import base64
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from cnn_jax import stats
+from cnn_jax.aliases import Row, Value
 from cnn_jax.report import answer, svg, words
 from cnn_jax.report import table as rows_of
 
@@ -16,13 +16,13 @@ def heading(title: str, note: str) -> str:
     return svg.tag("h2", svg.escape(title)) + svg.tag("p", svg.escape(note), class_="note")
 
 
-def download(name: str, rows: list[dict[str, Any]]) -> str:
+def download(name: str, rows: list[Row]) -> str:
     text = rows_of.to_csv(rows)
     link = "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode(errors="backslashreplace")).decode()
     return svg.tag("p", svg.tag("a", "data (CSV)", href=link, download=f"{name}.csv"), class_="data")
 
 
-Cell = tuple[str, Any] | str  # what is shown, and what it is sorted by if that differs
+Cell = tuple[str, Value] | str  # what is shown, and what it is sorted by if that differs
 
 
 def table(
@@ -41,7 +41,7 @@ def table(
     body = [[c if isinstance(c, tuple) else (c, None) for c in row] for row in rows]
     number = [any(isinstance(row[i][1], (int, float)) for row in body) for i in range(len(head))]
 
-    def show(i: int, shown: str, value: Any) -> str:
+    def show(i: int, shown: str, value: object) -> str:
         known = None if value is None or (isinstance(value, float) and math.isnan(value)) else value
         class_ = "number" if number[i] else "wrap" if len(shown) > 60 else None
         exact = ("" if known is None else known) if number[i] else None
@@ -63,7 +63,7 @@ def table(
     return f"{opening}<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 
-def _attributes(class_: str | None, value: Any) -> str:
+def _attributes(class_: str | None, value: object) -> str:
     return (f' class="{class_}"' if class_ else "") + (f' data-v="{svg.escape(value)}"' if value is not None else "")
 
 
@@ -147,7 +147,7 @@ def cells(analysis: stats.Analysis) -> str:
         names: list[Cell] = [stats.text(v) for v in cell.levels.values()] or [cell.label]
         counts = {status: cell.count(status) for status in statuses}
         row = names + [(str(n), n) for n in counts.values()]
-        record: dict[str, Any] = {n: stats.text(v) for n, v in cell.levels.items()} | counts
+        record: Row = {n: stats.text(v) for n, v in cell.levels.items()} | counts
         for metric in (m.name for m in metrics):
             values = cell.values(metric)
             e = analysis.interval(cell, metric)
@@ -185,7 +185,7 @@ def trials(records: Sequence[stats.Record], columns: Sequence[str] = (), source:
     ours = ("trial", "status", "val_accuracy", "test_accuracy", "train_loss", "params", "train_seconds", "images_per_second")
     columns = columns or ours
 
-    def show(value: Any) -> Cell:
+    def show(value: object) -> Cell:
         if isinstance(value, float):
             return (f"{value:.4g}", value)
         return (f"{value:,}", value) if isinstance(value, int) else str(value or "–")

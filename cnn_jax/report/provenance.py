@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnn_jax.report.sweep import Sweep
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def rows(sweep: "Sweep") -> list[tuple[str, str]]:
     """Facts as (what, value)."""
 
-    def tally(values: Iterable[Any]) -> str:
+    def tally(values: Iterable[object]) -> str:
         counts = collections.Counter(str(v) for v in values if v is not None)
         total = sum(counts.values())
         return "; ".join(k if n == total else f"{k} ({n} trials)" for k, n in counts.most_common(12)) or "–"

@@ -4,29 +4,28 @@ import dataclasses
 import html
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 COLOURS = 8  # classes c0 to c7 of style.css
 Point = tuple[float, float]
 
 
-def escape(value: Any) -> str:
+def escape(value: object) -> str:
     """Text that is safe between tags and in attributes."""
     return html.escape(str(value), quote=True)
 
 
-def tag(name: str, content: str = "", /, **attributes: Any) -> str:
+def tag(name: str, content: str = "", /, **attributes: object) -> str:
     """An element; `content` is markup, attributes are escaped: class_ -> class, text_anchor -> text-anchor, None: left out."""
     words = [f'{k.rstrip("_").replace("_", "-")}="{_attribute(v)}"' for k, v in attributes.items() if v is not None]
     head = " ".join([name, *words])
     return f"<{head}>{content}</{name}>" if content else f"<{head}/>"
 
 
-def _attribute(value: Any) -> str:
+def _attribute(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else escape(value)
 
 
-def text(x: float, y: float, content: Any, *, anchor: str = "start", **attributes: Any) -> str:
+def text(x: float, y: float, content: object, *, anchor: str = "start", **attributes: object) -> str:
     """A text element; `content` is escaped."""
     return tag("text", escape(content), x=float(x), y=float(y), text_anchor=anchor, **attributes)
 

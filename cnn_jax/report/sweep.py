@@ -3,9 +3,9 @@
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 from cnn_jax import stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.report import page_tables, pictures, provenance, trained
 from cnn_jax.trial import Trial
 
@@ -19,7 +19,7 @@ class Sweep:
 
     records: list[stats.Record]
     plan: list[Trial]
-    commands: list[dict[str, Any]]
+    commands: list[JsonObject]
     damaged: list[str]
     notes: list[str] = dataclasses.field(default_factory=list)
     images: dict[str, pictures.Images] = dataclasses.field(default_factory=dict)  # by checksum of the data set

@@ -3,9 +3,9 @@
 import csv
 import importlib.util
 import io
-from typing import Any
 
 from cnn_jax import stats
+from cnn_jax.aliases import Row, Value
 
 # Name of the column -> where the record holds it; the rest comes from the configuration under the names of the flags.
 # Outside scripts rely on the first group.
@@ -19,11 +19,11 @@ _CONFIG = (
 )  # fmt: skip
 
 
-def row(record: stats.Record) -> dict[str, Any]:
+def row(record: stats.Record) -> Row:
     """One trial under the columns of results.csv. What is not known, or left to the model, is None."""
     config = stats.flat(record["config"])
     code, versions = record["code"] or {}, record["versions"] or {}
-    out: dict[str, Any] = {"trial": record["trial"], "status": record["status"]}
+    out: Row = {"trial": record["trial"], "status": record["status"]}
     out |= {name: config.pop(name) for name in _CONFIG}
     out |= {"seed": record["config"]["seed"]} | {name: record.get(name) for name in _RECORD}
     out |= config | (record.get("metrics") or {}) | {name: record.get(name) for name in _MORE}
@@ -32,13 +32,13 @@ def row(record: stats.Record) -> dict[str, Any]:
     return out
 
 
-def rows(records: list[stats.Record]) -> list[dict[str, Any]]:
+def rows(records: list[stats.Record]) -> list[Row]:
     """All trials under the columns of results.csv; an option that some set has its default where others leave it out."""
     defaults = stats.option_defaults(records)
     return [defaults[record["config"]["model"]["name"]] | row(record) for record in records]
 
 
-def cell(value: Any) -> Any:
+def cell(value: Value) -> Value:
     """A value as a CSV cell: stacks and sizes joined by '-', None empty, numbers in full precision."""
     if isinstance(value, (list, tuple)):
         return "-".join(map(str, value))
@@ -58,7 +58,7 @@ def results_parquet(records: list[stats.Record]) -> bytes | None:
     import pyarrow.parquet
 
     table = rows(records)
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[Value]] = {}
     for name in dict.fromkeys(name for r in table for name in r):
         values = [r.get(name) for r in table]
         # A column that holds stacks in some rows is one of words in all: 8 and 16-32.
@@ -75,7 +75,7 @@ def _utf8(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()  # a path may hold bytes that are not UTF-8
 
 
-def to_csv(rows: list[dict[str, Any]], columns: tuple[str, ...] = ()) -> str:
+def to_csv(rows: list[Row], columns: tuple[str, ...] = ()) -> str:
     """Rows as CSV; the header is `columns` and then every other key in order of first appearance."""
     columns = tuple(dict.fromkeys([*columns, *(name for r in rows for name in r)]))
     out = io.StringIO()

@@ -4,9 +4,10 @@ import collections
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnn_jax import stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.plots.figure import clip
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, added_defaults
@@ -61,7 +62,7 @@ def _varied(design: stats.Design) -> str:
 def _fixed(design: stats.Design) -> dict[str, list[str]]:
     """Per part of a trial's configuration the settings that all cells share, as '--help' names them."""
     seen: dict[str, dict[str, set[stats.Level]]] = collections.defaultdict(lambda: collections.defaultdict(set))
-    empty: dict[str, Any] = {"model": {"name": ""}, "data": {}, "train": {}}
+    empty: JsonObject = {"model": {"name": ""}, "data": {}, "train": {}}
     for cell in design.cells:
         for section, part in cell.config.items():
             if isinstance(part, Mapping):
@@ -99,7 +100,7 @@ def _counts(records: Sequence[stats.Record]) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- networks
 
 
-def _networks(found: Any) -> str:
+def _networks(found: object) -> str:
     """A list of blocks for each network that was stored; the file may come from anywhere, so what does not fit is left out."""
     out = []
     for network in found if isinstance(found, list) else ():
@@ -110,7 +111,7 @@ def _networks(found: Any) -> str:
     return "".join(out)
 
 
-def _network(network: Mapping[str, Any]) -> str:
+def _network(network: JsonObject) -> str:
     start = {"kind": "input", "detail": clip(network["dataset"], 18), "shape": network["input_shape"], "params": 0}
     blocks = [start, *network["blocks"]]
     sizes = [math.prod(block["shape"][:-1]) ** 0.5 for block in blocks if len(block["shape"]) > 1]
@@ -124,7 +125,7 @@ def _network(network: Mapping[str, Any]) -> str:
     return svg.tag("p", svg.escape(caption), class_="note") + svg.tag("ol", items, class_="network", aria_label=label)
 
 
-def _block(block: Mapping[str, Any], largest: float) -> str:
+def _block(block: JsonObject, largest: float) -> str:
     shape = [int(n) for n in block["shape"]]
     lines = [svg.tag("b", svg.escape(block["kind"]))]
     if block["detail"]:

@@ -4,18 +4,18 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from cnn_jax.aliases import JsonObject, Value
 from cnn_jax.nn import ACTIVATIONS, PADDINGS
 from cnn_jax.trial import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, added_defaults
 
-Record = dict[str, Any]  # one trial's record, as `store.read` returns it
-Level = Any  # what a factor may be set to: int, float, str, None (the model's default) or a stack (16, 32)
+Record = JsonObject  # one trial's record, as `store.read` returns it
+Level = Value  # what a factor may be set to: int, float, str, None (the model's default) or a stack (16, 32)
 
 
-def flat(config: dict[str, Any]) -> dict[str, Level]:
+def flat(config: JsonObject) -> dict[str, Level]:
     """A trial's configuration under the names of the flags, without its seed; a model's own options stand by their names.
 
     A stack of one is its only entry: [3] -> 3, so that it reads as on the command line.
@@ -37,7 +37,7 @@ _ADDED = {
 }
 
 
-def _level(value: Any) -> Level:
+def _level(value: Value) -> Level:
     if isinstance(value, (list, tuple)):
         return value[0] if len(value) == 1 else tuple(value)
     return value
@@ -93,7 +93,7 @@ class Cell:
         return " ".join(f"{k}={text(v)}" for k, v in self.levels.items()) or text(self.config["model"]["name"])
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The configuration without its seed."""
         return {k: v for k, v in self.records[0]["config"].items() if k != "seed"}
 
@@ -124,7 +124,7 @@ class Cell:
         values = self.values(metric)
         return float(values.mean()) if values.size else float("nan")
 
-    def fact(self, name: str) -> Any:
+    def fact(self, name: str) -> Value:
         """What all runs of a cell share and the record states: params, macs, receptive_field; None if no run knows."""
         return next((r[name] for r in self.records if r.get(name) is not None), None)
 
@@ -155,7 +155,7 @@ class Design:
         return found if found in ("params", "macs") else None
 
 
-def key(config: dict[str, Any]) -> str:
+def key(config: JsonObject) -> str:
     """What the runs of one cell share: the configuration without the seeds of the run and of the split."""
     data = {k: v for k, v in config["data"].items() if k != "split_seed"}
     return json.dumps({k: v for k, v in config.items() if k != "seed"} | {"data": data}, sort_keys=True)
@@ -219,7 +219,7 @@ def _place_of_name(name: str) -> int:
     return -1 if name == "model" else _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
-def _levels(config: dict[str, Any]) -> dict[str, Level]:
+def _levels(config: JsonObject) -> dict[str, Level]:
     """A cell's levels. Filters that were solved for equal cost are no level of a factor: those they were solved from are."""
     out = flat(config)
     del out["split_seed"]

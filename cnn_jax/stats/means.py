@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -56,7 +55,7 @@ class Contrasts:
         """Standard errors."""
         return np.sqrt(self.variance)
 
-    def __getitem__(self, at: Any) -> "Contrasts":
+    def __getitem__(self, at: int | np.ndarray | tuple) -> "Contrasts":
         return Contrasts(*(getattr(self, field.name)[at] for field in dataclasses.fields(self)))
 
     def ravel(self) -> "Contrasts":

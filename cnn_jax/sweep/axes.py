@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import ACTIVATIONS, PADDINGS
 from cnn_jax.recipes.names import AUGMENTATIONS, LOSSES, SCHEDULES
@@ -16,7 +16,7 @@ class Axis:
     """What a sweep can vary: the part of a trial that holds it, how one value is read from text, and what it is."""
 
     part: str  # "model", "data" or "train"
-    parse: Callable[[str], Any]
+    parse: Callable[[str], Value]
     help: str
 
 
@@ -56,12 +56,12 @@ AXES: dict[str, Axis] = {
 }
 
 
-def parse_values(flag: str, text: str) -> list[Any]:
+def parse_values(flag: str, text: str) -> list[Value]:
     """Parse the values of an axis from its flag's text: 'a,b' -> [a, b]. Raises UsageError naming flag and legal values."""
     return parse_list(flag, text, AXES[flag].parse)
 
 
-def parse_list(flag: str, text: str, parse: Callable[[str], Any]) -> list[Any]:
+def parse_list(flag: str, text: str, parse: Callable[[str], Value]) -> list[Value]:
     """Comma-separated values and ranges, each value read by `parse`, in order and without repeats."""
     values = []
     for part in text.split(","):

@@ -3,9 +3,9 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cnn_jax import zoo
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes.names import check_option, is_training_option
 from cnn_jax.sweep.axes import AXES
@@ -15,11 +15,11 @@ MOST_TRIALS = 1_000_000  # a plan of more would not fit in memory, and its sweep
 
 
 def product(
-    axes: Mapping[str, Sequence[Any]],
+    axes: Mapping[str, Sequence[Value]],
     seeds: int = 1,
-    options: Mapping[str, Sequence[Any]] | None = None,
-    defaults: Mapping[str, Sequence[Any]] | None = None,
-    default_options: Mapping[str, Sequence[Any]] | None = None,
+    options: Mapping[str, Sequence[Value]] | None = None,
+    defaults: Mapping[str, Sequence[Value]] | None = None,
+    default_options: Mapping[str, Sequence[Value]] | None = None,
 ) -> list[Trial]:
     """Every combination of the axes' values, `seeds` trials each (seeds 0, 1, ...), in the order given, without repeats.
 
@@ -45,7 +45,7 @@ def product(
     if count > MOST_TRIALS:
         raise UsageError(f"the sweep has {count:,} trials: at most {MOST_TRIALS:,}; use fewer --seeds or values")
 
-    def combinations(part: str, values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    def combinations(part: str, values: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
         names = [name for name in values if AXES[name].part == part]
         return [dict(zip(names, chosen, strict=True)) for chosen in itertools.product(*(values[name] for name in names))]
 

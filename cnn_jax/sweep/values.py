@@ -4,10 +4,10 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 
+from cnn_jax.aliases import Value
 from cnn_jax.recipes.names import is_attribute
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
@@ -111,10 +111,10 @@ def one_of(names: Iterable[str]) -> Callable[[str], str]:
     return parse
 
 
-def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def optional(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     """A parser of 'none' (None), or of what `parse` reads."""
 
-    def parse_optional(text: str) -> Any:
+    def parse_optional(text: str) -> Value:
         if text == "none":
             return None
         try:

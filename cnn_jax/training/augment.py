@@ -79,7 +79,7 @@ def cutout(key: jax.Array, images_BHWC: jax.Array, targets_BK: jax.Array, pixels
 
     def inside(key: jax.Array, size: int) -> jax.Array:
         first_B = jax.random.randint(key, (batch, 1), 0, size) - pixels // 2
-        position = jnp.arange(size)
+        position = jnp.arange(size)[None]
         return (position >= first_B) & (position < first_B + pixels)
 
     hole_BHW = inside(rows_key, height)[:, :, None] & inside(columns_key, width)[:, None, :]

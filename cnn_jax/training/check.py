@@ -1,7 +1,6 @@
 """Checks of the training components of a fork by their types, before anything is trained."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +69,9 @@ def check_optimizer(setup: Components) -> None:
         jax.eval_shape(lambda p: rule.update(p, rule.init(p), p), params)
 
 
-def _kind_of(found: Any) -> str:
+def _kind_of(found: object) -> str:
     if isinstance(found, tuple | list):
         return f"({', '.join(map(_kind_of, found))})"
-    return f"{found.dtype.name} of shape {found.shape}" if hasattr(found, "shape") else type(found).__name__
+    if hasattr(found, "shape") and hasattr(found, "dtype"):
+        return f"{found.dtype.name} of shape {found.shape}"
+    return type(found).__name__

@@ -4,15 +4,17 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 import jax
 import optax
 
 from cnn_jax import plugins
+from cnn_jax.aliases import Array, PyTree, Value
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes.names import check_name, check_option, is_attribute, parse_augment
 from cnn_jax.training import augment, loss, optimizer, schedule
+from cnn_jax.training.optimizer import Numbers
 from cnn_jax.trial import Options, TrainConfig
 
 Hyper = Mapping[str, jax.Array]  # Trial.dynamic as arrays
@@ -36,7 +38,7 @@ class Components:
     augmentations: tuple[Callable, ...]
     loss: Callable | None
 
-    def optimizer(self, hyper: Mapping[str, Any], step: jax.Array | int = 0) -> optax.GradientTransformation:
+    def optimizer(self, hyper: Numbers, step: Array | int = 0) -> optax.GradientTransformation:
         """The optimizer at a step, whose learning rate the schedule scales."""
         if self.factor is not None:
             hyper = {**hyper, "learning_rate": hyper["learning_rate"] * self.factor(step)}
@@ -47,7 +49,7 @@ class Components:
             decay_kernels_only=self.train.decay_parameters == "kernels",
         )
 
-    def initial_state(self, params: Any, hyper: Mapping[str, Any]) -> Any:
+    def initial_state(self, params: PyTree, hyper: Numbers) -> PyTree:
         """State of the optimizer before the first step, as NumPy arrays. `hyper` holds values as numbers."""
         rule = self.optimizer(hyper)
         return optimizer.initial_state(rule, self.train.optimizer, params)
@@ -95,7 +97,7 @@ def components(train: TrainConfig, total_steps: int, num_classes: int) -> Compon
     return Components(train, num_classes, factor, _augmentations(train), losses)
 
 
-def settable(function: Callable[..., Any], kind: str) -> dict[str, inspect.Parameter]:
+def settable(function: Callable[..., object], kind: str) -> dict[str, inspect.Parameter]:
     """Parameters of a component that --option may set: those with a default that is a number, a word or a bool."""
     reserved = optimizer.RESERVED if kind == "optimizer" else ()
     return {
@@ -105,7 +107,7 @@ def settable(function: Callable[..., Any], kind: str) -> dict[str, inspect.Param
     }
 
 
-def _of_kind(options: Options, kind: str) -> dict[str, Any]:
+def _of_kind(options: Options, kind: str) -> dict[str, Value]:
     return {name.removeprefix(f"{kind}."): value for name, value in options if name.startswith(f"{kind}.")}
 
 
@@ -119,7 +121,7 @@ def _load(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
     return function
 
 
-def _optimizer_options(train: TrainConfig) -> dict[str, Any]:
+def _optimizer_options(train: TrainConfig) -> dict[str, Value]:
     options = _of_kind(train.options, "optimizer")
     if not options:
         return {}
@@ -149,12 +151,12 @@ def _augmentations(train: TrainConfig) -> tuple[Callable, ...]:
     return tuple(_with_amount(function, amount, chosen) for (function, amount), chosen in zip(functions, options, strict=True))
 
 
-def _with_amount(function: Callable, amount: float | None, options: Mapping[str, Any]) -> Callable:
+def _with_amount(function: Callable, amount: float | None, options: Mapping[str, Value]) -> Callable:
     rest = () if amount is None else (amount,)
     return lambda key, images_BHWC, targets_BK: function(key, images_BHWC, targets_BK, *rest, **options)
 
 
-def _checked(kind: str, name: str, functions: list[Callable], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _checked(kind: str, name: str, functions: list[Callable], options: Mapping[str, Value]) -> list[dict[str, Value]]:
     """The options that each function has, checked against the defaults of its parameters."""
     parameters = [settable(function, kind) for function in functions]
     for option in options:
@@ -168,7 +170,7 @@ def _checked(kind: str, name: str, functions: list[Callable], options: Mapping[s
     ]
 
 
-def _value(kind: str, option: str, parameter: inspect.Parameter, value: Any) -> Any:
+def _value(kind: str, option: str, parameter: inspect.Parameter, value: Value) -> Value:
     """A value of --option in the type of the parameter's default."""
     legal = get_args(parameter.annotation) if get_origin(parameter.annotation) is Literal else ()
     default = parameter.default

@@ -4,10 +4,10 @@ Shapes: T trials, E batches, B images of a batch, N images, K classes.
 """
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
+from cnn_jax.aliases import PyTree
 from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program
 
 
@@ -26,7 +26,7 @@ class Answers:
     logits_TNK: np.ndarray | None
 
 
-def evaluate(program: Program, variables: Any, data: DeviceData, which: range, *, logits: bool) -> Answers:
+def evaluate(program: Program, variables: PyTree, data: DeviceData, which: range, *, logits: bool) -> Answers:
     """Evaluate the eval images at `which`: every one, none twice.
 
     Args:

@@ -41,7 +41,7 @@ def cross_entropy_of_labels(logits_BK: jax.Array, labels_B: jax.Array) -> jax.Ar
     """
     logits_BK = as_float32(logits_BK)
     shifted_BK = logits_BK - jax.lax.stop_gradient(logits_BK.max(-1, keepdims=True))
-    own_BK = labels_B[:, None] == jnp.arange(logits_BK.shape[-1], dtype=labels_B.dtype)
+    own_BK = labels_B[:, None] == jnp.arange(logits_BK.shape[-1], dtype=labels_B.dtype)[None]
     return jnp.log(jnp.exp(shifted_BK).sum(-1)) - jnp.where(own_BK, shifted_BK, 0).sum(-1)
 
 
@@ -52,7 +52,7 @@ def as_float32(logits_BK: jax.Array) -> jax.Array:
 
 def one_hot(labels_B: jax.Array, classes: int) -> jax.Array:
     """Targets (B, K) of labels (B,)."""
-    return (labels_B[:, None] == jnp.arange(classes, dtype=labels_B.dtype)).astype(jnp.float32)
+    return (labels_B[:, None] == jnp.arange(classes, dtype=labels_B.dtype)[None]).astype(jnp.float32)
 
 
 def smoothed(targets_BK: jax.Array, share: jax.Array) -> jax.Array:

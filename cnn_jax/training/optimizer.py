@@ -17,6 +17,7 @@ import optax
 import optax.contrib
 
 from cnn_jax import plugins
+from cnn_jax.aliases import PyTree, Value
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes.names import is_attribute
 from cnn_jax.trial import OPTIMIZERS
@@ -30,6 +31,7 @@ _ELEMENTWISE = frozenset((
 _START_FROM_ZEROS = frozenset(OPTIMIZERS)  # initial states that need no computation
 # Not of one gradient per step alone, or evaluated at other parameters than those that they update.
 _EXCLUDED = ("scale_by_", "schedule_free", "dpsgd", "lbfgs", "momo", "sophia", "noisy_sgd", "galore")
+Numbers = Mapping[str, float | jax.Array]  # hyperparameters by name, which may be traced
 RESERVED = ("learning_rate", "weight_decay", "momentum")  # set by flags of their own
 _MODULES = (optax, optax.contrib)
 _MASKS = ("mask", "weight_decay_mask")
@@ -70,8 +72,8 @@ def load(name: str) -> Callable[..., optax.GradientTransformation]:
 
 def optimizer(
     name: str,
-    hyper: Mapping[str, Any],
-    options: Mapping[str, Any] | None = None,
+    hyper: Numbers,
+    options: Mapping[str, Value] | None = None,
     *,
     decay_kernels_only: bool = False,
 ) -> optax.GradientTransformation:
@@ -143,7 +145,7 @@ def is_kernel(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in str(path[-1]), params)
 
 
-def initial_state(rule: optax.GradientTransformation, name: str, params: Any) -> Any:
+def initial_state(rule: optax.GradientTransformation, name: str, params: PyTree) -> PyTree:
     """State of an optimizer before the first step, as NumPy arrays."""
     if name in _START_FROM_ZEROS:  # held by a test: no need to compile its init
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rule.init, params))

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import zoo
+from cnn_jax.aliases import PyTree
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.description import describe
 from cnn_jax.ops import conv as ops
@@ -141,7 +142,7 @@ def trace_program(trial: Trial, lanes: int, data: DeviceData) -> Traced:
     def evaluate(variables, images, labels, indices):  # type: ignore[no-untyped-def]
         return eval_batches(model, setup, variables, images, labels, indices, data.normalization)
 
-    placed: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    placed: tuple[dict[str, PyTree], dict[str, PyTree]] = ({}, {})
     if data.mesh is not None:
         # Values are whole on every device, the batch is divided: XLA then adds up the gradients of the parts.
         whole = NamedSharding(data.mesh, PartitionSpec())
@@ -193,7 +194,7 @@ def _most(data: DeviceData) -> str:
     return "native" if data.mesh is None else "xla"
 
 
-def stack_states(states: Sequence[Any]) -> Any:
+def stack_states(states: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
 
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import flax.traverse_util
 import jax
 import numpy as np
 
+from cnn_jax.aliases import Row
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import confusion
@@ -40,7 +40,7 @@ class Result:
 
     status: str
     reason: str | None
-    history: list[dict[str, Any]]
+    history: list[Row]
     variables: dict[str, np.ndarray]
     epoch: int | None = None
     test_loss: float | None = None

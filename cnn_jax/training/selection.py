@@ -5,11 +5,11 @@ Epochs are compared on the validation images alone. Shapes: T trials, V validati
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
+from cnn_jax.aliases import JsonObject, PyTree
 from cnn_jax.trial import TrainConfig
 
 Curves = Sequence[Mapping[str, Sequence[float | None]]]  # a row per epoch, a list over trials in each
@@ -31,10 +31,10 @@ class Selection:
     stopped: tuple[int | None, ...]
     metrics: tuple[dict[str, float | None], ...]
     right_TV: np.ndarray
-    variables: Any
+    variables: PyTree
 
     @classmethod
-    def start(cls, train: TrainConfig, trials: int, validation: int, variables: Any) -> "Selection":
+    def start(cls, train: TrainConfig, trials: int, validation: int, variables: PyTree) -> "Selection":
         """Before the first epoch. `variables` have a leading axis of lanes, of which the first are the trials."""
         keeps = train.select != "last" or train.patience is not None
         kept = jax.tree.map(lambda leaf: np.array(leaf[:trials]), variables) if keeps else None
@@ -50,7 +50,7 @@ class Selection:
         history: Curves,
         right_TV: np.ndarray,
         metrics: Sequence[dict[str, float | None]] | None,
-        variables: Any,
+        variables: PyTree,
     ) -> "Selection":
         """The selection after an epoch.
 
@@ -79,19 +79,19 @@ class Selection:
             self.variables if self.variables is None or not copied.any() else _replaced(self.variables, variables, copied),
         )
 
-    def variables_of(self, train: TrainConfig, last: Any) -> Any:
+    def variables_of(self, train: TrainConfig, last: PyTree) -> PyTree:
         """Variables at the kept epochs, with a leading axis of lanes; `last` are those of the last step."""
         if self.variables is None:
             return last
         old = np.array([train.select != "last" or stopped is not None for stopped in self.stopped])
         return jax.tree.map(lambda kept, leaf: _first_lanes(old, kept, np.array(leaf)), self.variables, last)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """All but the arrays."""
         return {"epochs": self.epochs, "stopped": self.stopped, "metrics": self.metrics}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any], right_TV: np.ndarray, variables: Any) -> "Selection":
+    def from_json(cls, raw: JsonObject, right_TV: np.ndarray, variables: PyTree) -> "Selection":
         """The selection that `to_json` describes, with its arrays."""
         return cls(tuple(raw["epochs"]), tuple(raw["stopped"]), tuple(raw["metrics"]), right_TV, variables)
 
@@ -111,7 +111,7 @@ def _number(value: float | None) -> float:
     return float("inf") if value is None or np.isnan(value) else value
 
 
-def _replaced(kept: Any, variables: Any, lanes_T: np.ndarray) -> Any:
+def _replaced(kept: PyTree, variables: PyTree, lanes_T: np.ndarray) -> PyTree:
     """`kept` with the lanes of `lanes_T` (bool) taken from `variables`."""
     return jax.tree.map(lambda old, new: _first_lanes(~lanes_T, old, np.asarray(new)[: len(lanes_T)]), kept, variables)
 

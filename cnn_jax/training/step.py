@@ -4,7 +4,6 @@ Shapes: B images of a batch, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cnn_jax.aliases import Array, PyTree, Value
 from cnn_jax.data import UNIT, Normalization
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.training.components import Components, Hyper
@@ -33,15 +33,15 @@ class TrainState:
       average: moving average of parameters and model_state; None where none is kept.
     """
 
-    step: Any
-    params: Any
-    model_state: Any
-    opt_state: Any
-    average: Any = None
+    step: Array
+    params: PyTree
+    model_state: PyTree
+    opt_state: PyTree
+    average: PyTree = None
 
 
 def create_train_state(
-    model: nn.Module, input_shape: tuple[int, ...], setup: Components, dynamic: Mapping[str, Any]
+    model: nn.Module, input_shape: tuple[int, ...], setup: Components, dynamic: Mapping[str, Value]
 ) -> TrainState:
     """The state before the first step, as NumPy arrays: initial values drawn from the seed of `dynamic`, `Trial.dynamic`."""
     variables = initial_variables(model, input_shape, dynamic["seed"])
@@ -51,7 +51,7 @@ def create_train_state(
     return TrainState(np.zeros((), np.int32), params, model_state, setup.initial_state(params, dynamic), average)
 
 
-def variables_of(state: TrainState) -> dict[str, Any]:
+def variables_of(state: TrainState) -> dict[str, PyTree]:
     """Variables of the network to evaluate and to keep."""
     return {"params": state.params, **state.model_state} if state.average is None else state.average
 
@@ -79,7 +79,7 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
     inputs_BHWC, targets_BK = _inputs(setup, key, images_BHWC, labels_B, normalization)
 
-    def loss_of(params: Any) -> tuple[jax.Array, Any]:
+    def loss_of(params: PyTree) -> tuple[jax.Array, PyTree]:
         (logits_BK, _), changed = model.apply(
             {"params": params, **state.model_state},
             inputs_BHWC,
@@ -117,7 +117,7 @@ def _inputs(
     return as_floats(unit_BHWC * 255, normalization), targets_BK
 
 
-def _averaged(average: Any, variables: Any, decay: jax.Array, step: jax.Array) -> Any:
+def _averaged(average: PyTree, variables: PyTree, decay: jax.Array, step: Array) -> PyTree:
     """Exponential moving average after a step, of a decay of at most (1 + step) / (10 + step).
 
     The bound lets an average that starts at the initial values forget them (tf.train.ExponentialMovingAverage, num_updates).
@@ -130,7 +130,7 @@ def _averaged(average: Any, variables: Any, decay: jax.Array, step: jax.Array) -
 def eval_step(
     model: nn.Module,
     setup: Components,
-    variables: Any,
+    variables: PyTree,
     images_BHWC: jax.Array,
     labels_B: jax.Array,
     normalization: Normalization = UNIT,

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import (
     PADDINGS,
@@ -81,7 +82,7 @@ def cnn(
         zip(filters, _stretch(kernel_size, filters), _stretch(strides, filters), strict=True), start=1
     ):
         ends = i % blocks_per_pool == 0
-        common: dict[str, Any] = {
+        common: dict[str, Value] = {
             "strides": 2 * s if ends and pool == "stride" else s,
             "padding": amount,
             "padding_mode": mode,

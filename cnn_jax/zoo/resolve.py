@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cnn_jax import plugins
+from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import ACTIVATIONS, PADDINGS, layer_table
 from cnn_jax.trial import ModelConfig, format_stack
@@ -54,7 +55,7 @@ def resolve(config: ModelConfig) -> ModelConfig:
             )
     added = _added(config.name)
     rest = tuple(sorted((n, v) for n, v in values.items() if n not in FLAGS and not (n in added and v == added[n])))
-    filled: dict[str, Any] = {flag: values.get(flag) for flag in FLAGS}
+    filled: dict[str, Value] = {flag: values.get(flag) for flag in FLAGS}
     return dataclasses.replace(config, options=rest, **filled)
 
 
@@ -96,7 +97,7 @@ def _make(model: Callable[..., Any], config: ModelConfig, input_shape: Shape, nu
     return model(**{name: value for name, value in given.items() if name in fields}, **arguments)
 
 
-def _reporting(name: str, what: str, model: Any) -> contextlib.AbstractContextManager[None]:
+def _reporting(name: str, what: str, model: object) -> contextlib.AbstractContextManager[None]:
     """Reports exceptions of a fork's model in one line; an exception of ours is a fault of ours, with its traceback."""
     function = model if callable(model) else None
     return plugins.reporting(f"--model: {name} {what}", function) if ":" in name else contextlib.nullcontext()
@@ -111,7 +112,7 @@ def _load(name: str) -> Any:
     return plugins.load_attribute(name, f"--model: {name}")
 
 
-def _is_network(model: Any) -> bool:
+def _is_network(model: object) -> bool:
     """A finished spec or linen module, as opposed to something that makes one."""
     return isinstance(model, tuple) or (hasattr(model, "apply") and not inspect.isclass(model))
 
@@ -134,14 +135,14 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     return {n: p.replace(annotation=hints.get(n, p.empty)) for n, p in parameters.items() if n not in skipped}
 
 
-def options(name: str) -> dict[str, Any]:
+def options(name: str) -> dict[str, Value]:
     """What can be set of a model, with the defaults, flags and own options alike. Raises UsageError for an unknown model."""
     # A fork's fields may default to anything (a dtype, a function): those are for its own code to set.
     return {name: p.default for name, p in _parameters(name).items() if isinstance(p.default, str | int | float | tuple)}
 
 
 @functools.cache
-def _added(name: str) -> dict[str, Any]:
+def _added(name: str) -> dict[str, Value]:
     """Options of a model that are marked as added, with their defaults."""
     return {
         option: parameter.default
@@ -150,7 +151,7 @@ def _added(name: str) -> dict[str, Any]:
     }
 
 
-def omitted_options(config: ModelConfig) -> dict[str, Any]:
+def omitted_options(config: ModelConfig) -> dict[str, Value]:
     """Options that a resolved configuration leaves out because they are at their defaults, with these."""
     given = dict(config.options)
     return {name: default for name, default in _added(config.name).items() if name not in given}
@@ -160,7 +161,7 @@ def _flag(name: str) -> str:
     return f"--{name}" if name in FLAGS else f"--option={name}"
 
 
-def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
+def _checked(model: str, name: str, annotation: Any, value: Value) -> Value:
     """`value` in the form that a ModelConfig holds. Raises UsageError if it is not what the option's annotation says."""
 
     def refuse(legal: str) -> UsageError:

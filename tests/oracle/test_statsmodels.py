@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import synthetic
 
 from cnn_jax import stats
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
-from tests import synthetic
 
 pytestmark = pytest.mark.oracle
 pd = pytest.importorskip("pandas")

@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from cnn_jax import cache_folder, plugins
+from cnn_jax.aliases import JsonObject
 from cnn_jax.execution import cores
 from cnn_jax.execution.messages import Assignment, Event, Lost, WorkerConfig
 from cnn_jax.execution.scheduler import MOST_LANES
@@ -114,7 +114,7 @@ class LocalBackend:
 class _Process:
     """A worker process and its pipes."""
 
-    def __init__(self, setup: dict[str, Any], log: Path, extra: dict[str, str]):
+    def __init__(self, setup: JsonObject, log: Path, extra: dict[str, str]):
         read, write = os.pipe()
         try:
             with open(log, "ab") as file:
@@ -135,7 +135,7 @@ class _Process:
         self.inbox, self._rest = read, b""
         self.send(setup)
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: JsonObject) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died, as the end of its output will show
             self.process.stdin.write(json.dumps(message).encode() + b"\n")

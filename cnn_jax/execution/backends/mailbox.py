@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from cnn_jax.aliases import JsonObject
 
 POLL, HEARTBEAT, SILENCE = 0.25, 10.0, 60.0  # seconds between reads, between heartbeats, until a silent peer is presumed dead
 
@@ -20,7 +21,7 @@ class Outbox:
     def __init__(self, path: Path):
         self.path, self._sent, self._lock = path, time.monotonic(), threading.Lock()
 
-    def send(self, message: dict[str, Any] | None) -> None:
+    def send(self, message: JsonObject | None) -> None:
         """Appends a message by one write; None is a heartbeat. Raises OSError."""
         line = b"\n" if message is None else json.dumps(message).encode() + b"\n"
         with self._lock, open(self.path, "ab", buffering=0) as file:
@@ -40,7 +41,7 @@ class Inbox:
     def __init__(self, path: Path):
         self.path, self._received, self._offset, self._rest = path, time.monotonic(), 0, b""
 
-    def receive(self) -> list[dict[str, Any]]:
+    def receive(self) -> list[JsonObject]:
         """Return the messages since the last call. Raises OSError without a file, ValueError for a line without a message."""
         with open(self.path, "rb") as file:
             file.seek(self._offset)
@@ -58,7 +59,7 @@ class Inbox:
         """Whether the last message or heartbeat is older than SILENCE; valid right after `receive`."""
         return time.monotonic() - self._received > SILENCE
 
-    def messages(self, outbox: Outbox) -> Iterator[dict[str, Any]]:
+    def messages(self, outbox: Outbox) -> Iterator[JsonObject]:
         """Yield messages and send heartbeats; ends when the file is removed or damaged, or the peer is presumed dead."""
         while True:
             try:

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.errors import UsageError
@@ -38,7 +39,7 @@ def _search_path() -> dict[str, str]:
     return {"PYTHONPATH": path, _FOLDER: os.getcwd()}
 
 
-def check() -> Any:
+def check() -> ModuleType:
     """Import Ray and return it. Raises UsageError if it is not installed, or if RAY_ADDRESS does not answer."""
     address = os.environ.get("RAY_ADDRESS")
     if _on_loopback(address):  # read by Ray at import; otherwise 127.0.0.1 is replaced by the address of this machine
@@ -94,7 +95,7 @@ class RayBackend:
         )
         self.mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
         self.writer = store.Writer(config.out)
-        self.running: dict[Any, int] = {}
+        self.running: dict[object, int] = {}
         self.events: list[tuple[int, Event]] = []
 
     @property

@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.initializers import INITIALIZERS, WITHOUT_FANS, Draw, for_jax
@@ -34,7 +34,7 @@ def errors_named(name: str | None) -> Iterator[None]:
         raise UsageError(f"layer {name!r}: {error}") from error
 
 
-def parameter_dtype(dtype: Any) -> Any:
+def parameter_dtype(dtype: DTypeLike | None) -> DTypeLike:
     """The type of the parameters of a layer that computes in `dtype`: float64 for float64, otherwise float32."""
     return jnp.promote_types(dtype or jnp.float32, jnp.float32)
 
@@ -58,7 +58,7 @@ class Parametric(Named, kw_only=True):
     """
 
     activation: str | Function = WeightedSpec.activation
-    dtype: Any = None  # to compute in; None: what input and parameters promote to
+    dtype: DTypeLike | None = None  # to compute in; None: what input and parameters promote to
 
     def transform(self, x: jax.Array) -> jax.Array:
         return self.outputs(x if self.dtype is None else x.astype(self.dtype))

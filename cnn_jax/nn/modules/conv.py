@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +83,7 @@ class PooledConv(Conv):
 
     window: Size = dataclasses.field(default=specs.MaxPool.window, kw_only=True)
 
-    def outputs(self, x: jax.Array) -> Any:
+    def outputs(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:  # type: ignore[override]
         how = self.convolution(x, *self.weights(x), self.groups)
         y = self.activated(how)
         window = as_tuple(self.window, array_rank(x), "window")

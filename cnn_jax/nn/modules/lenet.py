@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from cnn_jax import nn as specs
 from cnn_jax.errors import UsageError
@@ -29,7 +30,8 @@ class Subsample(Parametric):
         bias = self.parameter("bias", "zeros", (x.shape[-1],))
         dtype = jnp.result_type(x, scale, bias)
         wide = sum_dtype(dtype)  # the gradients of scale and bias are sums over all positions
-        return (avg_pool(x.astype(wide), self.window) * (size * scale.astype(wide)) + bias.astype(wide)).astype(dtype)
+        scale, bias = (lax.broadcast_to_rank(one.astype(wide), x.ndim) for one in (scale, bias))
+        return (avg_pool(x.astype(wide), self.window) * (size * scale) + bias).astype(dtype)
 
 
 class RBF(Named):
@@ -42,4 +44,4 @@ class RBF(Named):
         if codes_KC.shape[1:] != x.shape[1:]:
             raise UsageError(f"codes have length {codes_KC.shape[1:]}, but x has {x.shape[1:]} features")
         wide = x.astype(sum_dtype(x.dtype))
-        return (-0.5 * jnp.sum((wide[:, None] - codes_KC.astype(wide.dtype)) ** 2, axis=-1)).astype(x.dtype)
+        return (-0.5 * jnp.sum((wide[:, None] - codes_KC[None].astype(wide.dtype)) ** 2, axis=-1)).astype(x.dtype)

@@ -2,16 +2,22 @@
 
 import functools
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from cnn_jax import nn as specs
+from cnn_jax.aliases import PyTree
 from cnn_jax.nn.modules.base import parameter_dtype
 from cnn_jax.ops.linear import Arrays, Rule, canonical, linear
+
+
+def _like(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Return values (C,) with as many axes as x (..., C)."""
+    return lax.broadcast_to_rank(values, x.ndim)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -23,7 +29,7 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)
     var = jnp.maximum(0, (x * x).mean(axes) - mean * mean)
-    return mean, lax.cond(jnp.all(mean * mean <= 4 * var), lambda: var, lambda: jnp.square(x - mean).mean(axes))
+    return mean, lax.cond(jnp.all(mean * mean <= 4 * var), lambda: var, lambda: jnp.square(x - _like(mean, x)).mean(axes))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -35,17 +41,18 @@ def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float)
     """
     mean, var = _moments(x)
     slope = scale * jax.lax.rsqrt(var + epsilon)
-    return x * slope + (bias - mean * slope), mean, var
+    return x * _like(slope, x) + _like(bias - mean * slope, x), mean, var
 
 
 def _normalized_tangent(epsilon: float, residuals: Arrays, arguments: Arrays) -> Arrays:
     (x, scale, mean, var), (dx, dscale, dbias) = residuals, arguments
     axes = tuple(range(x.ndim - 1))
     inverse = jax.lax.rsqrt(var + epsilon)
-    centred, dmean = x - mean, dx.mean(axes)
+    centred, dmean = x - _like(mean, x), dx.mean(axes)
     dvar = 2 * (centred * dx).mean(axes)
     dslope = dscale * inverse - scale * inverse**3 * dvar / 2
-    return [(dx - dmean) * (scale * inverse) + centred * dslope + dbias, dmean, dvar]
+    of_dx, of_x, constant = (_like(values, x) for values in (scale * inverse, dslope, dbias))
+    return [(dx - _like(dmean, x)) * of_dx + centred * of_x + constant, dmean, dvar]
 
 
 def _normalized_transpose(epsilon: float, residuals: Arrays, cotangents: Arrays) -> Arrays:
@@ -58,14 +65,14 @@ def _normalized_transpose(epsilon: float, residuals: Arrays, cotangents: Arrays)
     slope = scale * inverse
     of_x = (2 * y_var - slope * inverse * scale_gradient) / count
     constant = (y_mean - slope * bias) / count - of_x * mean
-    return [y * slope + x * of_x + constant, scale_gradient, bias]
+    return [y * _like(slope, x) + x * _like(of_x, x) + _like(constant, x), scale_gradient, bias]
 
 
 _NORMALIZED = Rule(_normalized_tangent, _normalized_transpose)
 
 
 @_normalized.defjvp
-def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
+def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[PyTree, PyTree]:
     x, scale, _ = primals
     outputs = _, mean, var = _normalized(*primals, epsilon)
     return outputs, tuple(linear(_NORMALIZED, epsilon, (x, scale, mean, var), tangents, outputs))
@@ -82,7 +89,7 @@ class BatchNorm(nn.Module):
     epsilon: float = specs.BatchNorm.epsilon
     use_scale: bool = specs.BatchNorm.use_scale
     use_bias: bool = specs.BatchNorm.use_bias
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -104,5 +111,5 @@ class BatchNorm(nn.Module):
                     running.value = self.momentum * running.value + (1 - self.momentum) * now
         else:
             slope = scale * jax.lax.rsqrt(var.value + self.epsilon)
-            y = x * slope + (bias - mean.value * slope)
+            y = x * _like(slope, x) + _like(bias - mean.value * slope, x)
         return y.astype(self.dtype or x.dtype)

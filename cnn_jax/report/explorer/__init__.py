@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnn_jax import stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.lowering import Op
 from cnn_jax.report import pictures, svg, words
 from cnn_jax.report.explorer import forward, kept, static
@@ -124,7 +125,7 @@ def _network(
     return Network(cell, record, ops) if ops else None
 
 
-def _cell(network: Network, analysis: stats.Analysis) -> dict[str, Any]:
+def _cell(network: Network, analysis: stats.Analysis) -> JsonObject:
     packed = pack(network.ops, network.bytes)
     units, record = words.units(analysis), network.record
     return {

@@ -5,7 +5,7 @@ It decides where half precision may be used. Axes: N images, H height, W width, 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from scipy import special
@@ -14,7 +14,13 @@ from cnn_jax.lowering import Op
 
 Function = Callable[[np.ndarray], np.ndarray]
 
-_PAD_MODES: dict[str, Any] = {"reflect": "reflect", "symmetric": "symmetric", "replicate": "edge", "circular": "wrap"}
+_PadMode = Literal["reflect", "symmetric", "edge", "wrap"]
+_PAD_MODES: dict[str, _PadMode] = {
+    "reflect": "reflect",
+    "symmetric": "symmetric",
+    "replicate": "edge",
+    "circular": "wrap",
+}
 ACTIVATIONS: dict[str, Function] = {
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),

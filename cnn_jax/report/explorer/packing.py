@@ -3,10 +3,10 @@
 import base64
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.lowering import Op
 
 
@@ -14,7 +14,7 @@ from cnn_jax.lowering import Op
 class Packed:
     """Steps as JSON, whose arrays are [offset, *shape] into the parameters, and these in base64, `bytes` a value."""
 
-    steps: list[dict[str, Any]]
+    steps: list[JsonObject]
     parameters: str
     bytes: int
 
@@ -45,7 +45,7 @@ def halved(ops: Sequence[Op]) -> tuple[Op, ...]:
     )
 
 
-def _steps(ops: Sequence[Op], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
+def _steps(ops: Sequence[Op], arrays: list[np.ndarray]) -> list[JsonObject]:
     out = []
     for op in ops:
         references = {}

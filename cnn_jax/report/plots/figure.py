@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from cnn_jax import stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.report import svg
 
 DOTS_WITH_TITLES = 600  # more are drawn as one path
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclasses.dataclass(frozen=True)

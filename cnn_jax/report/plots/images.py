@@ -1,18 +1,18 @@
 """Which test images cells disagree on."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from cnn_jax import stats
+from cnn_jax.aliases import JsonObject
 from cnn_jax.report import svg, words
 from cnn_jax.report.plots.figure import Figure, Row, clip
 
 HEATMAP = 20  # cells of the matrix
 
 
-def disagreement(analysis: stats.Analysis) -> tuple[Figure, dict[str, Any]] | None:
+def disagreement(analysis: stats.Analysis) -> tuple[Figure, JsonObject] | None:
     """A matrix of how often runs of two cells disagree on a test image; page.js lists the images that flip between two cells.
 
     None for fewer than two cells, and where no two runs disagree. Also returns what that needs: per cell the number of runs,

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from cnn_jax import stats
 from cnn_jax.report import svg, words
@@ -101,7 +100,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
     costs = [k for k in ("params", "train_seconds") if len({r.get(k) for _, r in runs}) > 1]
     width, top, bottom = 900, 46, 300
     names = [*analysis.design.factors, *costs, *metrics]
-    axes: list[tuple[str, svg.Scale, dict[Any, float] | None]] = []
+    axes: list[tuple[str, svg.Scale, dict[stats.Level, float] | None]] = []
     for name in names:
         levels = analysis.design.factors.get(name)
         if levels and (len(levels) <= 12 or not stats.numeric(levels)):
