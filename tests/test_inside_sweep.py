@@ -293,10 +293,10 @@ def test_cards_are_averaged_by_padding_and_drawn(tmp_path):
     assert len(csv) == 1 + 2 * 24
     assert csv[1].startswith("valid,-2,-3,nan,nan,0.9") or csv[1].startswith("valid,-2,-3,nan,nan,0.8999")
     pictures = [image_of(found) for found in re.findall(r'<image href="([^"]*)"', text)]
-    assert [picture.size for picture in pictures] == [(6, 4)] * 4
+    assert [picture.size for picture in pictures] == [(6 * 16, 4 * 16)] * 4
     errors = np.asarray(pictures[0].convert("RGBA"))
-    assert (errors[0, :, 3] == 0).all()  # no image stays inside: nothing is drawn
-    assert tuple(errors[1, 0, :3]) == tuple(tiles.palette(64)[16])  # a quarter
+    assert (errors[:16, :, 3] == 0).all()  # no image stays inside: nothing is drawn
+    assert tuple(errors[16, 0, :3]) == tuple(tiles.palette(64)[16])  # a quarter
 
 
 @pytest.mark.parametrize(
