@@ -166,7 +166,7 @@ def test_networks_that_are_not_finite_or_do_not_fit_are_no_end_of_the_report(tmp
     path.write_bytes(store.to_npz({name: np.full_like(a, np.nan) for name, a in arrays.items()}))
     assert inside(tmp_path / "out").count('<details class="cell-inside') == 2
     sweep, analysis = loaded(tmp_path / "out")
-    record = sweep.records[0] | {"data": sweep.records[0]["data"] | {"normalization": {"mean": [0.1, 0.2], "std": [1, 1]}}}
+    record = sweep.records[0] | {"data": sweep.records[0]["data"] | {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [1, 1]}}}
     cell = stats.design([record]).cells[0]
     images = next(iter(sweep.images.values()))
     assert cells.networks(sweep.folders, cell, analysis.metric, images, SHAPE) == []
