@@ -166,7 +166,7 @@ def test_networks_that_are_not_finite_or_do_not_fit_are_no_end_of_the_report(tmp
     path.write_bytes(store.to_npz({name: np.full_like(a, np.nan) for name, a in arrays.items()}))
     assert inside(tmp_path / "out").count('<details class="cell-inside') == 2
     sweep, analysis = loaded(tmp_path / "out")
-    record = sweep.records[0] | {"data": sweep.records[0]["data"] | {"normalization": {"mean": [0.1, 0.2], "std": [1, 1]}}}
+    record = sweep.records[0] | {"data": sweep.records[0]["data"] | {"normalization": {"mean": [0.1, 0.2, 0.3], "std": [1, 1]}}}
     cell = stats.design([record]).cells[0]
     images = next(iter(sweep.images.values()))
     assert cells.networks(sweep.folders, cell, analysis.metric, images, SHAPE) == []
@@ -293,10 +293,10 @@ def test_cards_are_averaged_by_padding_and_drawn(tmp_path):
     assert len(csv) == 1 + 2 * 24
     assert csv[1].startswith("valid,-2,-3,nan,nan,0.9") or csv[1].startswith("valid,-2,-3,nan,nan,0.8999")
     pictures = [image_of(found) for found in re.findall(r'<image href="([^"]*)"', text)]
-    assert [picture.size for picture in pictures] == [(6, 4)] * 4
+    assert [picture.size for picture in pictures] == [(6 * 16, 4 * 16)] * 4
     errors = np.asarray(pictures[0].convert("RGBA"))
-    assert (errors[0, :, 3] == 0).all()  # no image stays inside: nothing is drawn
-    assert tuple(errors[1, 0, :3]) == tuple(tiles.palette(64)[16])  # a quarter
+    assert (errors[:16, :, 3] == 0).all()  # no image stays inside: nothing is drawn
+    assert tuple(errors[16, 0, :3]) == tuple(tiles.palette(64)[16])  # a quarter
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def _map(values_HW: np.ndarray, left: float, top: float, what: str) -> list[str]
     """A map of shares with its shifts along both axes."""
     height, width = values_HW.shape
     indices = np.where(np.isnan(values_HW), SHADES, np.rint(np.nan_to_num(values_HW) * (SHADES - 1))).astype(np.uint8)
-    address = pictures.paletted(indices, tiles.palette(SHADES))
+    zoom = max(1, 96 // max(height, width))  # printers smooth small images
+    address = pictures.paletted(indices.repeat(zoom, axis=0).repeat(zoom, axis=1), tiles.palette(SHADES))
     place = {"x": left, "y": top, "width": float(_MAP), "height": float(_MAP)}
     options = {"preserveAspectRatio": "none", "style": "image-rendering:pixelated"}
     title = svg.tag("title", svg.escape(what))
