@@ -44,7 +44,8 @@ def test_training_program(cell):
     if precision == "bfloat16":
         assert set(step.convolutions) == {"bf16"}
         assert not re.search(r"= bf16\[[\d,]*\]\S* reduce\(", text)  # sums of statistics and biases
-    recorded = golden.recorded()[golden.name(*cell)]
+    recorded = golden.recorded().get(golden.name(*cell))
+    assert recorded, "not in golden.json: run make accelerators-golden"
     assert step.kernels <= recorded["kernels"]
     assert step.megabytes <= recorded["megabytes"]
     assert step.cycles <= recorded["cycles"]
