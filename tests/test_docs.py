@@ -158,7 +158,7 @@ def test_pictures_of_padding_are_those_of_the_code(monkeypatch: pytest.MonkeyPat
 
 def steps() -> list[tuple[str, str]]:
     """The commands of the tutorial, each with the output that follows it."""
-    return re.findall(r"^    (python launch\.py.*)\n\n```\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^    (python launch\.py[^\n]*)\n\n```\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
 
 
 def trains(command: str) -> bool:
@@ -191,7 +191,7 @@ def test_what_trains_nothing_prints_what_the_tutorial_says(
     command, expected = step
     status, out, err = launch([word for word in command.split()[2:] if word != "--dry_run"])
     assert (status, err) == (0, "")
-    assert out.strip() == expected.strip()
+    assert out.split() == expected.split()  # long lines are wrapped in the tutorial
 
 
 def cells(lines: list[str]) -> set[str]:

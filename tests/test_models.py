@@ -92,7 +92,7 @@ def test_the_chapters_net_is_its_formula():
     conv1, dense1 = variables["params"]["conv1"], variables["params"]["dense1"]
     x = images()
     hidden = max_pool(jnp.maximum(conv(x, conv1["kernel"], conv1["bias"]), 0), 2)
-    expected = hidden.reshape(3, -1) @ dense1["kernel"] + dense1["bias"]
+    expected = np.asarray(hidden.reshape(3, -1) @ dense1["kernel"]) + dense1["bias"]
     np.testing.assert_allclose(apply(model, variables, x)[0], expected, atol=1e-5)
 
 
@@ -306,7 +306,7 @@ class Fork(nn.Module):
         if self.fault == "rng":
             hidden = nn.Dropout(0.5, deterministic=False)(hidden)
         if self.fault == "batch":
-            hidden = hidden - hidden.mean(axis=0)
+            hidden = hidden - hidden.mean(axis=0, keepdims=True)
         if self.fault == "whim":
             hidden = hidden * next(TRACES)
         logits = nn.Dense(self.num_classes)(hidden)

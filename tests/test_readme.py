@@ -227,7 +227,7 @@ def test_b4_flags_exist() -> None:
         set(values)
         | {f"no{name}" for name in values}
         | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "panel", "measures", "factor", "quick"}
-        | {"padding_card", "charts"}
+        | {"padding_card", "charts", "helpfull"}
         | {"seed", "factors", "study", "lower_is_better", "metric", "format"}
     )
     parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))

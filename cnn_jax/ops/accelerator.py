@@ -86,7 +86,8 @@ def _conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[ja
     y = xla.as_written(x, kernel, how.plain)
     if how.pool:
         return _choose(how, _places(y, [size // 2 for size in y.shape[1:3]]), bias)
-    return [jax.nn.relu(y + bias) if how.relu else y + bias]
+    y = y + jax.lax.broadcast_to_rank(bias, y.ndim)
+    return [jax.nn.relu(y) if how.relu else y]
 
 
 def _choose(how: How, places: Sequence[jax.Array], bias: jax.Array) -> list[jax.Array]:
@@ -98,7 +99,7 @@ def _choose(how: How, places: Sequence[jax.Array], bias: jax.Array) -> list[jax.
     for number, place in enumerate(places[1:], 1):
         wins = (place > best) | ((place != place) & (best == best))
         best, winner = jnp.where(wins, place, best), jnp.where(wins, jnp.uint8(number), winner)
-    y = best + bias
+    y = best + jax.lax.broadcast_to_rank(bias, best.ndim)
     if not how.relu:
         return [y, winner]
     y = jax.nn.relu(y)
