@@ -240,7 +240,7 @@ def _by_shifts(window: Axes, size: Axes, x_HWCN: jax.Array, kernel: jax.Array) -
         seen = (
             x_HWCN[p + i :: window[0], q + j :: window[1], c][:rows, :columns] for i, j, c in np.ndindex(*kernel.shape[:-1])
         )
-        weights = (kernel[tap][:, None] for tap in np.ndindex(*kernel.shape[:-1]))
+        weights = (kernel[tap][None, None, :, None] for tap in np.ndindex(*kernel.shape[:-1]))
         values.append(functools.reduce(jnp.add, (w * s[:, :, None] for w, s in zip(weights, seen, strict=True))))
     return values
 
