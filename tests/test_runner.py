@@ -498,7 +498,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
             " exec(",
             "shell=True",
         ):
-            # An exported module is run once, to compare its logits: its text is the package's, and names stand in it as literals.
+            # An exported module is run to compare its logits: its text is the package's, and names stand in it as literals.
             own = word == " exec(" and path == ROOT / "cnn_jax/export/torch.py"
             assert word not in text or own, (path, word)
         assert text.count("np.load(") == text.count("allow_pickle=False") or path.name == "cache.py", path

@@ -126,7 +126,7 @@ def _through(how: How, x: xla.Shaped, kernel: xla.Shaped, gradient: jax.Array, s
     y = jax.eval_shape(lambda x, kernel: xla.as_written(x, kernel, how.plain), x, kernel)
     images, rows, columns, filters = seen.shape
     # One selection of the whole size. Each place by itself would be interleaved with the others by four sums.
-    number = np.arange(len(PLACES), dtype=np.uint8).reshape(WINDOW[0], 1, WINDOW[1], 1)
+    number = np.arange(len(PLACES), dtype=np.uint8).reshape(1, 1, WINDOW[0], 1, WINDOW[1], 1)
     spread = jnp.where(seen[:, :, None, :, None] == number, gradient[:, :, None, :, None], 0)
     spread = spread.reshape(images, rows * WINDOW[0], columns * WINDOW[1], filters)
     left_over = [(0, whole - used) for whole, used in zip(y.shape, spread.shape, strict=True)]
@@ -184,7 +184,10 @@ def _conv_by_shifts(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) 
     size = [n // 2 for n in y.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *how.zeros, (0, 0)))
     taps = list(np.ndindex(*kernel.shape[:-1]))
-    places = [functools.reduce(jnp.add, (_seen_by(how, x, tap, place, size) * kernel[tap] for tap in taps)) for place in PLACES]
+    places = [
+        functools.reduce(jnp.add, (_seen_by(how, x, tap, place, size) * kernel[tap][None, None, None] for tap in taps))
+        for place in PLACES
+    ]
     return _choose(how, places, bias)
 
 

@@ -10,15 +10,10 @@ import numpy as np
 
 
 class Kept(NamedTuple):
-    """Arrays of a trial that are kept; None: not kept.
+    """Arrays of a trial that are kept; None: not kept."""
 
-    Attributes:
-      params: variables at the end of training, by path ('params/conv1/kernel').
-      snapshots: variables at epochs of the training, by epoch and path ('4/params/conv1/kernel').
-    """
-
-    params: Mapping[str, np.ndarray] | None = None
-    snapshots: Mapping[str, np.ndarray] | None = None
+    params: Mapping[str, np.ndarray] | None = None  # variables at the end of training, by path ('params/conv1/kernel')
+    snapshots: Mapping[str, np.ndarray] | None = None  # at epochs of it, by epoch and path ('4/params/conv1/kernel')
 
 
 def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
