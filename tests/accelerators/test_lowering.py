@@ -146,7 +146,7 @@ def test_an_operation_and_its_gradients_are_right_on(platform, case):
 
     def reference(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
         numbers = ("NHWC", "HWIO", "NHWC")
-        y = jax.lax.conv_general_dilated(x, kernel, how.strides, how.zeros, dimension_numbers=numbers) + bias
+        y = jax.lax.conv_general_dilated(x, kernel, how.strides, how.zeros, dimension_numbers=numbers) + bias[None, None, None]
         if how.pool:  # select-and-scatter gives the gradient to the first of equal values
             y = jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         return jax.nn.relu(y) if how.relu else y
