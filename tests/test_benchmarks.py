@@ -25,7 +25,9 @@ def file(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", ["pytorch", pytest.param("keras", marks=pytest.mark.slow), "flax"])
+@pytest.mark.parametrize(
+    "name", ["pytorch", pytest.param("keras", marks=pytest.mark.slow), pytest.param("flax", marks=pytest.mark.slow)]
+)
 def test_a_peer_trains_every_trial_of_the_sweep(name, file):
     if sweep.interpreter(name) is None:
         pytest.skip(f"{sweep.PEERS[name]} is not installed")

@@ -234,7 +234,7 @@ def test_the_command_writes_into_the_folder_of_the_sweep(sweep: Path, network: T
         (["--format=torch"], "--format=torch: torch is not installed"),
         (["--format=keras"], "--format=keras: keras is not installed"),
         (["--format=jax_export"], "--format=jax_export: flatbuffers is not installed"),
-        (["--format=safetensors"], "--format=safetensors: safetensors is not installed"),
+        (["--format=safetensors", "--out=mine.safetensors"], "--format=safetensors: safetensors is not installed"),
         (["WITHOUT", "--format=safetensors"], "its parameters were not kept"),
     ],
 )  # fmt: skip

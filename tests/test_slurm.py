@@ -58,6 +58,7 @@ def cluster(npz: str, tmp_path: Path) -> Cluster:
     return Cluster(tmp_path, npz)
 
 
+@pytest.mark.slow
 def test_jobs_die_and_leave_and_the_driver_is_interrupted_and_nothing_is_lost(cluster: Cluster, tmp_path: Path) -> None:
     calm, out = tmp_path / "calm", tmp_path / "out"
     done(cluster.launch(f"--out={calm}"))
