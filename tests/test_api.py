@@ -210,6 +210,7 @@ def test_a_folder_without_results_has_no_answer(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- interruption
 
 
+@pytest.mark.slow
 def test_an_interrupted_call_is_resumed_by_the_same_call(npz: str, tmp_path: Path) -> None:
     code = f"""
 import cnn_jax

@@ -254,6 +254,7 @@ def test_a_sweep_leaves_a_table_a_page_and_parameters(npz: str, tmp_path: Path) 
     assert not list((out / "trials").glob("*seed2*"))
 
 
+@pytest.mark.slow
 def test_b5_normalization_is_an_axis_of_the_sweep(npz: str, tmp_path: Path) -> None:
     """A column of the table and a factor; its statistics are in the record; finished trials without it stay finished."""
     args = [f"--dataset={npz}", *ONE_CELL, "--seeds=2", f"--out={tmp_path}/o"]
@@ -596,6 +597,7 @@ def in_terminal(columns: int, *args: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "")
 
 
+@pytest.mark.slow
 def test_c2_c3_c6_paths_of_any_name(npz: str, tmp_path: Path) -> None:
     """Brackets, a home folder, bytes that are not UTF-8, no home at all, an encoding without dashes."""
     (tmp_path / "sitecustomize.py").write_text("import pwd\ndef none(uid): raise KeyError(uid)\npwd.getpwuid = none\n")
@@ -651,6 +653,7 @@ def test_c9_a_reader_may_stop_reading_a_report(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_c9_settings_of_jax_do_not_change_the_numbers(npz: str, tmp_path: Path) -> None:
     args = [f"--dataset={npz}", *ONE_CELL, "--seeds=1"]
     settings = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_RANDOM_SEED_OFFSET": "3"}

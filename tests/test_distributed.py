@@ -204,6 +204,7 @@ def test_two_hosts_are_interrupted_and_end_as_one(npz: str, tmp_path: Path) -> N
     assert store.lost_params(out) == set()
 
 
+@pytest.mark.slow
 def test_devices_by_the_command_line(npz: str, tmp_path: Path) -> None:
     args = [
         f"--dataset={npz}",

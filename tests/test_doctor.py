@@ -39,6 +39,7 @@ def test_nothing_is_wrong_here_and_80_columns_are_enough(well: subprocess.Comple
         assert f"{name} {doctor._version(name)}" in words
 
 
+@pytest.mark.slow
 def test_without_a_compiler(tmp_path: Path) -> None:
     environment = {"PATH": str(tmp_path), "CC": None, "CNN_JAX_CACHE": str(tmp_path / "cache")}
     done = examined("--json", **environment)
@@ -53,6 +54,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     assert max(map(len, text.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_a_compiler_that_fails(tmp_path: Path) -> None:
     found = faults(examined("--json", CC="false", CNN_JAX_CACHE=str(tmp_path / "cache")))
     assert list(found) == ["compiler"]
@@ -62,12 +64,14 @@ def test_a_compiler_that_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/cache", "/proc/cache"])
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written(folder: str) -> None:
     done = examined("--json", CNN_JAX_CACHE=folder)
     assert done.returncode == 1
     assert "export CNN_JAX_CACHE=DIR, a folder of yours" in [remedy for _, remedy in faults(done)["caches"]]
 
 
+@pytest.mark.slow
 def test_a_cache_that_others_can_write(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -79,6 +83,7 @@ def test_a_cache_that_others_can_write(tmp_path: Path) -> None:
     assert "caches" not in faults(examined("--json", CNN_JAX_CACHE=str(cache)))
 
 
+@pytest.mark.slow
 def test_a_gpu_that_jax_does_not_use(tmp_path: Path) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\necho 'GPU 1: NVIDIA H100 (UUID: GPU-2)'\n")
@@ -109,6 +114,7 @@ def test_a_platform_that_is_not_there() -> None:
     assert remedy == "unset JAX_PLATFORMS"
 
 
+@pytest.mark.slow
 def test_data_sets_are_listed(tmp_path: Path) -> None:
     for name in ("mnist/3.0.1", "colours/two/1.0.0"):
         (tmp_path / name).mkdir(parents=True)

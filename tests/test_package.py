@@ -36,6 +36,7 @@ def python(*words: str, site: Path, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_texts_name_the_installed_command(site: Path, tmp_path: Path) -> None:
     for words in ([], ["grid"], ["describe"], ["report"], ["doctor"]):
         done = python("-m", "cnn_jax", *words, "--help", site=site, cwd=tmp_path)
@@ -44,6 +45,7 @@ def test_texts_name_the_installed_command(site: Path, tmp_path: Path) -> None:
         assert "launch.py" not in done.stdout
 
 
+@pytest.mark.slow
 def test_experiments_are_found_and_run(site: Path, npz: str, tmp_path: Path) -> None:
     unknown = python("-m", "cnn_jax", "experiments.padding", site=site, cwd=tmp_path)
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1)  # there is no such package

@@ -277,6 +277,7 @@ def test_every_paper_has_a_recipe_a_command_and_rows_that_its_recipe_trains() ->
             assert all(str(level) in str(flags[flag]).split(",") for flag, level in row.where.items()), (name, row.label)
 
 
+@pytest.mark.slow
 def test_a_papers_sweep_ends_in_its_table(tmp_path: Path) -> None:
     out = tmp_path / "out"
     args = [f"--out={out}", "--seeds=1", "--epochs=1", "--padding=valid,same", "--workers=1", "--filters=4-4-4-4"]
@@ -300,6 +301,7 @@ def test_a_papers_sweep_ends_in_its_table(tmp_path: Path) -> None:
     assert len(store.read(out)) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_of_frozen_and_learned_kernels_ends_in_its_table(npz: str, tmp_path: Path) -> None:
     args = [
         f"--out={tmp_path}",

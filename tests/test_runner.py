@@ -447,6 +447,7 @@ def test_a_failed_trial_is_tried_again_by_the_next_command(npz: str, tmp_path: P
     assert [record["status"] for record in store.read(tmp_path / "o")] == ["done"]
 
 
+@pytest.mark.slow
 def test_an_object_store_is_a_folder_too(npz: str, tmp_path: Path) -> None:
     """gs:// in every process of the run, kept by tests/objects.py; interrupted and gone on with."""
     (tmp_path / "sitecustomize.py").write_text("import objects")
