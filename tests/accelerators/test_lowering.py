@@ -131,6 +131,7 @@ CASES = {
 }
 
 
+@pytest.mark.accelerators
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 @pytest.mark.parametrize("case", CASES)
 def test_an_operation_and_its_gradients_are_right_on(platform, case):
