@@ -522,6 +522,7 @@ def test_what_cannot_be_printed_is_one_line(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
 
 
+@pytest.mark.slow
 def test_second_launch_into_a_folder_says_who_holds_it(npz: str, tmp_path: Path) -> None:
     args = [f"--dataset={npz}", *LONG, "--epochs=9999", f"--out={tmp_path}/o"]
     process = begin(*args, new_session=True)
@@ -646,6 +647,7 @@ def test_c9_the_folder_of_another_program_is_left_alone(words: list[str], tmp_pa
     assert [path.name for path in tmp_path.rglob("*")] == ["foreign", "records", "calls.jsonl"]
 
 
+@pytest.mark.slow
 def test_c9_a_reader_may_stop_reading_a_report(tmp_path: Path) -> None:
     sweep = many_factors(tmp_path / "sweep")
     command = shlex.join([sys.executable, str(ROOT / "launch.py"), "report", str(sweep)])
@@ -666,6 +668,7 @@ def test_c9_settings_of_jax_do_not_change_the_numbers(npz: str, tmp_path: Path) 
         assert a[field] == b[field]
 
 
+@pytest.mark.slow
 def test_c9_warnings_of_libraries_stay_off_the_terminal(tmp_path: Path) -> None:
     """Pillow warns of a palette whose transparency is given in bytes."""
     rng = np.random.default_rng(0)

@@ -437,6 +437,7 @@ def test_any_number_of_threads_gives_the_same_bits():
 
 
 @pytest.mark.usefixtures("only_native")
+@pytest.mark.slow
 def test_no_compiler_means_xla_and_a_damaged_file_is_made_anew(tmp_path):
     code = "from cnn_jax.ops import conv, native; print(conv.implementation(), *native.library())"
 

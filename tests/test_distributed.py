@@ -137,6 +137,7 @@ CURVES = """
 
 
 @pytest.mark.parametrize("recipe", ["plain", "rich"])
+@pytest.mark.slow
 def test_eight_devices_give_the_loss_curve_of_one(npz: str, recipe: str) -> None:
     """The batch is divided over virtual CPU devices: as one device, up to the order of float32 sums."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)}

@@ -108,6 +108,7 @@ def test_libraries_that_do_not_fit_together(tmp_path: Path) -> None:
     assert remedy == "pip install -U jax jaxlib flax optax"
 
 
+@pytest.mark.slow
 def test_a_platform_that_is_not_there() -> None:
     ((problem, remedy),) = faults(examined("--json", JAX_PLATFORMS="no_such_platform"))["devices"]
     assert problem.startswith("JAX has no device for JAX_PLATFORMS=no_such_platform: ")
@@ -148,6 +149,7 @@ def test_a_container_with_less_time_than_cores(monkeypatch: pytest.MonkeyPatch) 
     assert doctor._cores().faults == ()
 
 
+@pytest.mark.slow
 def test_bad_words_are_one_line() -> None:
     for words, said in ((["all"], "doctor takes no arguments"), (["--jsom"], "did you mean --json?")):
         done = examined(*words)

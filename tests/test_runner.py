@@ -341,6 +341,7 @@ def test_a_full_disk_is_one_line_and_later_all_is_well(args: list[str], calm: Pa
 
 
 @pytest.mark.parametrize("harm", ["remove", pytest.param("trials", marks=pytest.mark.slow), "logs"])
+@pytest.mark.slow
 def test_a_folder_that_changes_under_the_run_is_one_line(harm: str, args: list[str], calm: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     if harm == "logs":  # it cannot even begin

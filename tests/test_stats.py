@@ -83,6 +83,7 @@ def false_claims(repeats, seeds, sd, **design):
     return np.mean([claims(null_sweep(rng, runs, sd)) for _ in range(repeats)])
 
 
+@pytest.mark.slow
 def test_no_effect_is_rarely_claimed():
     # 150 reports, 5 % each: more than 14 would happen once in a hundred times at that level.
     assert false_claims(150, 3, (0.004, 0.004)) <= 14 / 150

@@ -297,6 +297,7 @@ def test_f1_a_private_folder_that_somebody_else_made_first_is_not_used(temporary
 
 
 @pytest.mark.parametrize("bad", ["native", "."])
+@pytest.mark.slow
 def test_f1_planted_code_is_not_loaded(bad: str, tmp_path: Path) -> None:
     """All three caches of a process: compiled code, images and JAX's programs."""
     home = cache(tmp_path / "cache")

@@ -27,7 +27,7 @@ SMALLER = {
 
 
 # Deeper networks of the same layers as shallower ones: they compile for longer.
-DEEP = ("vgg13", "vgg16", "resnet32", "resnet44", "resnet56", "resnet110")
+DEEP = ("alexnet", "vgg11", "vgg13", "vgg16", "resnet18", "resnet32", "resnet44", "resnet56", "resnet110")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else []) for n in zoo.MODELS])
