@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from cnn_jax.ops import ffi, xla
 from cnn_jax.ops.linear import canonical
-from cnn_jax.ops.platform import by_platform
 from cnn_jax.ops.xla import Axes, add_bias, sum_dtype
 
 __all__ = [
@@ -107,7 +106,9 @@ def conv_valid(
         y = xla.conv(how, x, kernel)
     elif _traced() != "lax" and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
         channelwise = functools.partial(xla.depthwise, strides=strides, dilation=dilation, zeros=how.zeros)
-        y = by_platform(x, kernel, cpu=channelwise, default=functools.partial(xla.as_written, how=how, groups=groups))
+        y = jax.lax.platform_dependent(
+            x, kernel, cpu=channelwise, default=functools.partial(xla.as_written, how=how, groups=groups)
+        )
     elif _traced() != "lax" and _is_half(x, kernel) and x.ndim == 4 and groups == 1 and set(dilation) == {1}:
         y = ffi.conv_alone(ffi.How(strides, how.zeros, bias=False, precision=precision), x, kernel)  # type: ignore[arg-type]
     else:

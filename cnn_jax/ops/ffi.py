@@ -24,7 +24,6 @@ from jax.interpreters import batching, mlir
 from cnn_jax.ops import accelerator, native, xla
 from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
 from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of
-from cnn_jax.ops.platform import by_platform
 
 _OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
 
@@ -254,7 +253,7 @@ def _dense_tangent(_: None, residuals: Arrays, arguments: Arrays) -> Arrays:
 
 def _dense_transpose(_: None, residuals: Arrays, cotangents: Arrays) -> Arrays:
     (x, kernel), (gradient,) = residuals, cotangents
-    kernel_gradient = by_platform(x, gradient, cpu=_images_first, default=lambda x, gradient: x.T @ gradient)
+    kernel_gradient = jax.lax.platform_dependent(x, gradient, cpu=_images_first, default=lambda x, gradient: x.T @ gradient)
     return [gradient @ kernel.T, kernel_gradient, gradient.sum(0)]
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from jax import lax
 
 from cnn_jax.ops.linear import Arrays, Rule, linear
-from cnn_jax.ops.platform import by_platform
 
 Axes = tuple[int, ...]  # an int per spatial axis
 Zeros = tuple[tuple[int, int], ...]  # before and after the image, per spatial axis
@@ -120,8 +119,8 @@ def _transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
     plain_of_x = functools.partial(_plain_input_gradient, how, x.shape)
     plain_of_kernel = functools.partial(_plain_kernel_gradient, how, kernel.shape)
     return [
-        by_platform(gradient, kernel, cpu=of_x, default=plain_of_x),
-        by_platform(x, gradient, cpu=of_kernel, default=plain_of_kernel),
+        lax.platform_dependent(gradient, kernel, cpu=of_x, default=plain_of_x),
+        lax.platform_dependent(x, gradient, cpu=of_kernel, default=plain_of_kernel),
     ]
 
 
@@ -219,7 +218,7 @@ def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax
     x_HWCN = lax.optimization_barrier(x.reshape(x.shape[0], -1).T).reshape(*x.shape[1:], x.shape[0])
     rows, columns = ((size - k + 1) // w for size, k, w in zip(x.shape[1:3], kernel.shape, window, strict=False))
     of_window = (functools.partial(by, window, (rows, columns)) for by in (_by_shifts, _by_convolution))
-    values = by_platform(x_HWCN, kernel, cpu=next(of_window), default=next(of_window))
+    values = lax.platform_dependent(x_HWCN, kernel, cpu=next(of_window), default=next(of_window))
     best, winner = values[0], jnp.uint8(0)
     for number, value in enumerate(values[1:], 1):
         winner = jnp.where(value > best, jnp.uint8(number), winner)
@@ -280,7 +279,7 @@ def _pooled_transpose(static: tuple[Axes, bool], residuals: Arrays, cotangents: 
         return _winners_kernel_gradient(x_HWCN, gradient_HWFN, winner_HWFN, kernel.shape, window)
 
     arrays = x_HWCN, spread, gradient_HWFN, winner_HWFN
-    kernel_gradient = by_platform(*arrays, cpu=at_winners, default=by_convolution)
+    kernel_gradient = lax.platform_dependent(*arrays, cpu=at_winners, default=by_convolution)
     x_gradient = _input_gradient(spread, kernel, (images, *x_HWCN.shape[:-1]), _UNPADDED)
     return [x_gradient, kernel_gradient, gradient_HWFN.sum((0, 1, 3))]
 
