@@ -16,6 +16,7 @@ import pytest
 import synthetic
 from absl import flags as absl_flags
 from launching import plan
+from PIL import Image
 
 from cnn_jax.cli import flags
 
@@ -79,6 +80,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         synthetic.folder(home / name, synthetic.sweep(seeds=2))
     for name, shape, train in (("mnist/3.0.1", (28, 28, 1), 60_000), ("cifar10/3.0.2", (32, 32, 3), 50_000)):
         prepared_as_planned(home / "tfds" / name, shape, train)
+    for place in (home / "images" / split / kind for split in ("train", "test") for kind in "ab"):
+        place.mkdir(parents=True)
+        for number in range(100):
+            Image.fromarray(np.full((32, 32, 3), number, np.uint8)).save(place / f"{number}.png")
     trained = ["--filters=4", "--kernel_size=3", "--padding=valid", "--epochs=1", "--seeds=2", "--workers=1", "--snapshots=0,1"]
     command = [sys.executable, str(ROOT / "launch.py"), *trained, f"--out={home / 'runs' / 'grid'}"]
     subprocess.run(command, check=True, capture_output=True)
