@@ -313,6 +313,17 @@ def test_a12_trials_that_both_folders_hold_count_once(tmp_path):
     assert {r["test_loss"] for r in sweep.records} == {0.12}
 
 
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C (RFC 3720, section 12.1), bit by bit, masked as in LevelDB's crc32c.h."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def test_event_files_hold_the_history(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
@@ -323,7 +334,9 @@ def test_event_files_hold_the_history(tmp_path):
     data, events = path.read_bytes(), []
     while data:  # TFRecords: length, checksum of it, the event, checksum of that
         (length,) = struct.unpack("<Q", data[:8])
+        assert struct.unpack("<I", data[8:12])[0] == masked_crc32c(data[:8])
         events.append(Event.FromString(data[12 : 12 + length]))
+        assert struct.unpack("<I", data[12 + length : 16 + length])[0] == masked_crc32c(data[12 : 12 + length])
         data = data[16 + length :]
     head, scalar = events
     assert head.file_version == "brain.Event:2"
