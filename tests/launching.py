@@ -6,14 +6,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from absl import flags
 
 from cnn_jax import cli
 from cnn_jax.records import store
+from cnn_jax.trial import Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_PY = (str(ROOT / "launch.py"),)
@@ -81,3 +83,18 @@ def results(out: Path) -> dict[str, list[object]]:
     """By trial, what must be the same after any history."""
     names = ("status", "history", "test_loss", "test_correct", "params_sha256")
     return {record["trial"]: [record[name] for name in names] for record in store.read(out)}
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def trained(self, trials: Any, images: int, seconds: float) -> None: ...
+    def compiled(self, trial: Trial, seconds: float) -> None: ...
+    def restarted(self, trials: Any) -> None: ...
+    def finished(self, trial: str, status: str, reason: str | None) -> None: ...
+    def note(self, sentence: str) -> None: ...
+    def tick(self, activity: Any) -> None: ...
+
+    @contextlib.contextmanager
+    def running(self, trials: Any) -> Iterator[None]:
+        yield

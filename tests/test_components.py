@@ -20,8 +20,9 @@ from cnn_jax.recipes import names
 from cnn_jax.records import confusion
 from cnn_jax.training import augment, loss, metrics, optimizer, schedule
 from cnn_jax.training.components import components
+from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.position import advance, finished, start
-from cnn_jax.training.program import DeviceData, Program, compile_program
+from cnn_jax.training.program import Program, compile_program
 from cnn_jax.training.result import results
 from cnn_jax.training.selection import best_epoch
 from cnn_jax.training.step import train_step

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, begin, results, until
+from launching import ROOT, Silent, begin, results, until
 
+from cnn_jax.execution import driver
+from cnn_jax.execution.backends import local
 from cnn_jax.records import store
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 
 def launch(*args: str, **environment: str) -> subprocess.Popen[str]:
@@ -111,7 +114,8 @@ CURVES = """
     import jax
     from cnn_jax import data
     from cnn_jax.training.position import advance, finished, start
-    from cnn_jax.training.program import DeviceData, compile_program
+    from cnn_jax.training.device_data import DeviceData
+    from cnn_jax.training.program import compile_program
     from cnn_jax.training.result import results
     from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
@@ -155,6 +159,72 @@ def test_eight_devices_give_the_loss_curve_of_one(npz: str, recipe: str) -> None
     assert eight["test_loss"] == pytest.approx(one["test_loss"], rel=1e-4)
     assert (one["devices"], eight["devices"]) == (1, 8)
     assert (one["reduces"], eight["reduces"]) == (False, True)  # the devices really share the work
+
+
+LANES = """
+    import sys
+    import jax
+    import numpy as np
+    from cnn_jax import data
+    from cnn_jax.training.device_data import DeviceData
+    from cnn_jax.training.position import advance, finished, start
+    from cnn_jax.training.program import compile_program
+    from cnn_jax.training.result import results
+    from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
+
+    model = ModelConfig(filters=(4,), kernel_size=(3,), padding="same", strides=(1,))
+    train = TrainConfig(epochs=2, batch_size=40, augment="shift:1")
+    trials = [Trial(model, DataConfig(sys.argv[1]), train, seed=s) for s in range(16)]
+    found = {}
+    for count, lanes in ((1, 2), (8, 16)):
+        dataset = DeviceData.put(data.load(trials[0].data), jax.devices()[:count], "lanes")
+        program = compile_program(trials[0], lanes, dataset)
+        found[count] = []
+        for first in range(0, 16, lanes):
+            mine = trials[first : first + lanes]
+            position = start(program, mine, dataset)
+            while not finished(mine, position):
+                position = advance(program, mine, dataset, position, 3)
+            found[count] += results(program, mine, dataset, position)
+        assert len(position.state.params["conv1"]["kernel"].sharding.device_set) == count
+    text = program.train.as_text()
+    assert not [word for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if word in text]
+    for one, eight in zip(found[1], found[8], strict=True):
+        assert (one.history, one.test_loss) == (eight.history, eight.test_loss)
+        assert all(np.array_equal(value, eight.variables[name]) for name, value in one.variables.items())
+"""
+
+
+def test_lanes_on_eight_devices_are_those_of_one_to_the_bit(npz: str) -> None:
+    """Sixteen seeds in one program of virtual CPU devices that tell each other nothing."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(ROOT)}
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LANES), npz], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 0, told.stderr
+
+
+@pytest.mark.parametrize(("filters", "seeds", "lanes"), [("2", 16, 16), ("1,2,3,4,5,6,7,8", 2, 2)])
+def test_a_worker_with_eight_devices_uses_all(
+    filters: str, seeds: int, lanes: int, npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records are those of workers with one device, to the bit."""
+    trials = [
+        Trial(
+            ModelConfig(filters=(int(f),), kernel_size=(3,), padding="same", strides=(1,)),
+            DataConfig(npz),
+            TrainConfig(epochs=1, batch_size=40),
+            seed,
+        )
+        for f in filters.split(",")
+        for seed in range(seeds)
+    ]
+    driver.run(trials, tmp_path / "one", "test", driver.Options(), cost=lambda _: 1.0, progress=Silent())
+    monkeypatch.setattr(local, "accelerator", lambda: True)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+    driver.run(trials, tmp_path / "eight", "test", driver.Options(), cost=lambda _: 1.0, progress=Silent())
+    assert {record["lanes"] for record in store.read(tmp_path / "eight")} == {lanes}
+    assert results(tmp_path / "eight") == results(tmp_path / "one")
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Which worker does what next."""
 
-from cnn_jax.execution.queue import Queue, Task
+import pytest
+
+from cnn_jax.execution.queue import Queue, Task, devices_per_program
 from cnn_jax.trial import ModelConfig, TrainConfig, Trial
 
 TRAIN = TrainConfig(epochs=1)
@@ -73,3 +75,41 @@ def test_what_is_given_back_is_given_out_again() -> None:
     drain(queue, task.trials[0].static)
     queue.requeue(task)
     assert queue.next(("another",)) == task
+
+
+@pytest.mark.parametrize(
+    ("devices", "programs", "trials", "share"),
+    [(1, 1, 64, 1), (8, 1, 64, 8), (8, 2, 64, 4), (8, 3, 64, 2), (8, 8, 64, 1), (8, 36, 3, 1), (8, 1, 3, 2), (6, 2, 9, 3)],
+)
+def test_devices_divide_the_lanes_of_a_program_if_there_are_too_few_programs(
+    devices: int, programs: int, trials: int, share: int
+) -> None:
+    assert devices_per_program(devices, programs, trials) == share
+
+
+def test_all_devices_are_used_by_eight_cells_and_by_64_seeds_of_one() -> None:
+    planned = sweep(*range(1, 9), seeds=1)
+    queue = Queue(planned, planned, cost, most_lanes=16)
+    queue.spread(parallel=8, devices=1)
+    assert [(len(task.trials), task.lanes) for task in drain(queue)] == [(1, 1)] * 8
+    planned = sweep(8, seeds=64)
+    queue = Queue(planned, planned, cost, most_lanes=16)
+    queue.spread(parallel=1, devices=8)
+    assert [(len(task.trials), task.lanes) for task in drain(queue)] == [(64, 64)]
+    queue = Queue(planned, planned, cost, most_lanes=16)
+    queue.spread(parallel=8, devices=1)  # of workers whose devices divide nothing
+    assert [(len(task.trials), task.lanes) for task in drain(queue)] == [(8, 8)] * 8
+
+
+def test_a_program_of_several_devices_that_does_not_fit_keeps_a_lane_on_each() -> None:
+    planned = sweep(8, seeds=20)
+    queue = Queue(planned, planned, cost, most_lanes=4)
+    queue.spread(parallel=1, devices=4)
+    sizes = []
+    while sizes[-1:] != [4]:
+        task = queue.next(None)
+        assert task
+        sizes.append(task.lanes)
+        queue.too_large(task)
+    assert sizes == [16, 8, 4]
+    assert sorted(trial.seed for task in drain(queue) for trial in task.trials) == list(range(20))

@@ -6,22 +6,22 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import synthetic
-from launching import ROOT, begin, launch, results, until
+from launching import ROOT, Silent, begin, launch, results, until
 
 from cnn_jax import execution
 from cnn_jax.errors import UsageError
 from cnn_jax.execution import driver, messages
 from cnn_jax.execution.backends import local
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
-from cnn_jax.execution.queue import Queue
-from cnn_jax.execution.scheduler import DEATHS, Scheduler
+from cnn_jax.execution.queue import Queue, Task
+from cnn_jax.execution.scheduler import DEATHS, Scheduler, _Worker
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
@@ -34,8 +34,10 @@ TRIALS = [Trial(ModelConfig(filters=(f,)), train=TrainConfig(epochs=1), seed=s) 
 class Played:
     """A backend whose workers do what a function says: task -> events; it keeps no processes."""
 
-    def __init__(self, out: Path, act: Callable[[int, dict[str, Any]], list[Event]], size: int = 2, slots: int = 1):
-        self.out, self.act, self.size, self.slots = out, act, size, slots
+    def __init__(
+        self, out: Path, act: Callable[[int, dict[str, Any]], list[Event]], size: int = 2, slots: int = 1, parallel: int = 0
+    ):
+        self.out, self.act, self.size, self.slots, self.parallel = out, act, size, slots, parallel or slots
         self.events: list[tuple[int, Any]] = []
         self.given: list[tuple[int, Any]] = []
         self.started: list[int] = []
@@ -43,7 +45,7 @@ class Played:
 
     def start(self, number: int) -> None:
         self.started.append(number)
-        self.events.append((number, messages.Ready(slots=self.slots, parallel=self.slots)))
+        self.events.append((number, messages.Ready(slots=self.slots, parallel=self.parallel)))
 
     def send(self, number: int, message: Assignment) -> None:
         self.given.append((number, message))
@@ -66,22 +68,11 @@ class Played:
         return [messages.Idle(slot=message.slot, task_seconds=9.0, compile_seconds=0.0)]
 
 
-class Silent:
-    """Progress that nobody watches."""
-
-    def trained(self, trials: Any, images: int, seconds: float) -> None: ...
-    def compiled(self, trial: Trial, seconds: float) -> None: ...
-    def restarted(self, trials: Any) -> None: ...
-    def finished(self, trial: str, status: str, reason: str | None) -> None: ...
-    def note(self, sentence: str) -> None: ...
-    def tick(self, activity: Any) -> None: ...
-
-
-def scheduler(out: Path, act: Any, lanes: int = 1, **how: Any) -> tuple[Scheduler, Played]:
-    store.begin(out, "test", "now", TRIALS)
+def scheduler(out: Path, act: Any, lanes: int = 1, trials: Sequence[Trial] = TRIALS, **how: Any) -> tuple[Scheduler, Played]:
+    store.begin(out, "test", "now", trials)
     config = WorkerConfig(str(out), True, 120.0, {"command": "test", "versions": {}})
     backend = Played(out, lambda number, message: act(backend, number, message), **how)
-    queue = Queue(TRIALS, TRIALS, lambda trial: 1.0, lanes)
+    queue = Queue(trials, trials, lambda trial: 1.0, lanes)
     return Scheduler(backend, queue, config, {TRIALS[0].data: "sum"}, Silent()), backend  # type: ignore[arg-type]
 
 
@@ -187,7 +178,50 @@ def test_what_does_not_fit_is_halved(tmp_path: Path) -> None:
     master, backend = scheduler(tmp_path, act, lanes=3)
     master.run()
     assert statuses(tmp_path) == {trial.id: "done" for trial in TRIALS}
-    assert {(len(m.trials), m.lanes) for _, m in backend.given} == {(3, 3), (2, 1), (1, 1)}
+    assert {(len(m.trials), m.lanes) for _, m in backend.given} == {(3, 3), (1, 1)}
+
+
+def test_the_lanes_that_fit_are_remembered(tmp_path: Path) -> None:
+    refused = []
+
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
+        if message.lanes <= 2:
+            return backend.train(message)
+        refused.append(message.lanes)
+        return [messages.OutOfMemory(slot=message.slot)]
+
+    trials = [Trial(ModelConfig(filters=(8,)), train=TrainConfig(epochs=1), seed=s) for s in range(32)]
+    master, _ = scheduler(tmp_path, act, lanes=8, size=1, trials=trials)
+    master.run()
+    assert statuses(tmp_path) == {trial.id: "done" for trial in trials}
+    assert refused == [8, 4]
+
+
+def test_tasks_go_to_the_devices_with_the_fewest(tmp_path: Path) -> None:
+    """Of eight devices with two slots each, eight tasks take one each; sixteen fill them."""
+    trials = [Trial(ModelConfig(filters=(f,)), train=TrainConfig(epochs=1)) for f in range(1, 17)]
+    given: list[int] = []
+
+    def act(backend: Played, number: int, message: Assignment) -> list[Event]:
+        given.append(message.slot)
+        if len(given) < 16:
+            return []
+        done = [event for _, sent in backend.given for event in backend.train(sent)]
+        return [done[slot] for slot in (9, 1, 4, 0, *range(2, 4), *range(5, 9), *range(10, 16))]
+
+    master, _ = scheduler(tmp_path, act, size=1, slots=16, parallel=8, trials=trials)
+    master.run()
+    assert given == [*range(8), *range(8, 16)]
+    assert statuses(tmp_path) == {trial.id: "done" for trial in trials}
+
+
+def test_a_free_slot_is_of_idle_devices_if_there_are_any() -> None:
+    worker = _Worker(slots=6, parallel=3, tasks={0: Task(tuple(TRIALS[:1]), 1), 4: Task(tuple(TRIALS[1:2]), 1)})
+    assert worker.free_slot(()) == 2
+    assert worker.free_slot({2, 5}) == 1
+    worker.tasks[2] = worker.tasks[0]
+    assert worker.free_slot(()) == 1
+    assert worker.free_slot(range(6)) is None
 
 
 def test_workers_that_never_begin_are_no_endless_loop(tmp_path: Path) -> None:

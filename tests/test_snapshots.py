@@ -20,8 +20,9 @@ from cnn_jax.execution.messages import Assignment, WorkerConfig
 from cnn_jax.execution.trainer import Trainer
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.records import store
+from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.position import Position, advance, finished, start
-from cnn_jax.training.program import DeviceData, Program, compile_program
+from cnn_jax.training.program import Program, compile_program
 from cnn_jax.training.result import Result, results
 from cnn_jax.training.step import variables_of
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial

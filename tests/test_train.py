@@ -14,12 +14,13 @@ from cnn_jax.nn.network import CNN
 from cnn_jax.ops import conv as ops
 from cnn_jax.training import position as position_module
 from cnn_jax.training import program as program_module
+from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import epoch_order
 from cnn_jax.training.loss import cross_entropy_of_labels as cross_entropy
 from cnn_jax.training.optimizer import optimizer
 from cnn_jax.training.position import Position, advance, finished, start
-from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program, compile_program
+from cnn_jax.training.program import EVAL_BATCH, Program, compile_program
 from cnn_jax.training.result import results, train_epochs
 from cnn_jax.training.step import as_floats, variables_of
 from cnn_jax.trial import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, Trial

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cnn_jax
-from cnn_jax import data
+from cnn_jax import data, sweep
 from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 from cnn_jax.execution.backends import ray, slurm
@@ -61,8 +61,9 @@ class Options:
     coordinator: str = ""
     snapshots: tuple[int, ...] = ()
 
-    def worker_config(self, out: Path, provenance: JsonObject) -> WorkerConfig:
-        """The part that workers need."""
+    def worker_config(self, out: Path, provenance: JsonObject, trials: Sequence[Trial] = ()) -> WorkerConfig:
+        """The part that workers need. `trials`: of the sweep."""
+        programs = sweep.buckets(trials)
         return WorkerConfig(
             str(out),
             self.keep_params,
@@ -73,6 +74,8 @@ class Options:
             self.host,
             self.coordinator,
             self.snapshots,
+            len(programs),
+            min((len(program.trials) for program in programs), default=1),
         )
 
 
@@ -106,7 +109,7 @@ def run(
             progress.note(note)
         interrupted = False
         if missing:
-            config = options.worker_config(out, provenance(command))
+            config = options.worker_config(out, provenance(command), trials)
             backend = _backend(config, options)
             queue = Queue(trials, missing, cost, backend.most_lanes)
             with progress.running(missing):

@@ -11,7 +11,8 @@ class WorkerConfig:
     """Sent once to every worker. `provenance` is part of every record.
 
     `devices` of each of the `hosts` share the batches of a trial; this is host number `host`, see `backends.hosts`.
-    `snapshots`: epochs whose parameters are kept besides those of the end.
+    `snapshots`: epochs whose parameters are kept besides those of the end. `programs` of the sweep, each of `trials` or more:
+    with fewer programs than devices, several devices divide the lanes of one, see `queue.devices_per_program`.
     """
 
     out: str
@@ -23,6 +24,8 @@ class WorkerConfig:
     host: int = 0
     coordinator: str = ""
     snapshots: tuple[int, ...] = ()
+    programs: int = 1
+    trials: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +66,14 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Ready(Event):
-    """The worker started: it holds `slots` tasks at once and trains `parallel` of them."""
+    """The worker started: it holds `slots` tasks at once and trains `parallel` of them, each on `devices`.
+
+    Slots i and i + parallel are of the same devices.
+    """
 
     slots: int
     parallel: int
+    devices: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

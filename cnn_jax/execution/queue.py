@@ -1,7 +1,7 @@
 """Buckets of trials -> tasks, and the next task of a worker. No processes and no JAX."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from cnn_jax import sweep
 from cnn_jax.trial import Trial
@@ -13,6 +13,18 @@ class Task:
 
     trials: tuple[Trial, ...]
     lanes: int
+
+
+def devices_per_program(devices: int, programs: int, trials: int) -> int:
+    """How many devices divide the lanes of a program, so that all are used and few programs are compiled for several.
+
+    Args:
+      devices: of a worker.
+      programs: of the sweep.
+      trials: of each program, at least.
+    """
+    most = max(1, min(devices // max(1, programs), trials))
+    return max(count for count in range(1, most + 1) if devices % count == 0)
 
 
 class Queue:
@@ -27,17 +39,40 @@ class Queue:
 
         Lanes follow from the *planned* size of a bucket, so that the program of a trial does not depend on finished trials.
         """
-        wanted = {trial.id for trial in missing}
+        self._most = most_lanes
+        self._planned = {bucket.static: len(bucket.trials) for bucket in sweep.buckets(planned)}
+        self._parallel, self._devices = 1, 1
+        self._lanes = {static: min(most_lanes, count) for static, count in self._planned.items()}
         self._pending: dict[tuple, list[Task]] = {}
-        for bucket in sweep.buckets(planned):
-            lanes = min(most_lanes, len(bucket.trials))
-            todo = [trial for trial in bucket.trials if trial.id in wanted]
-            if todo:
-                self._pending[bucket.static] = [Task(tuple(todo[i : i + lanes]), lanes) for i in range(0, len(todo), lanes)]
+        for bucket in sweep.buckets(missing):
+            self._pending[bucket.static] = self._tasks(bucket.trials)
         self._cost = {static: cost(tasks[0].trials[0]) for static, tasks in self._pending.items()}
         self._begun: set[tuple] = set()
         self._task_seconds: dict[tuple, float] = {}
         self._compile_seconds = 1.5
+
+    def _tasks(self, trials: Sequence[Trial]) -> list[Task]:
+        """Trials of a bucket, divided into tasks."""
+        lanes = self._lanes[trials[0].static]
+        return [Task(tuple(trials[i : i + lanes]), lanes) for i in range(0, len(trials), lanes)]
+
+    def spread(self, parallel: int, devices: int) -> None:
+        """Divide pending trials anew, so that they keep busy a worker that trains `parallel` tasks, each on `devices`."""
+        if (parallel, devices) == (self._parallel, self._devices):
+            return
+        self._parallel, self._devices = parallel, devices
+        parts = -(-parallel // len(self._planned))  # tasks of a bucket at once
+        for static, count in self._planned.items():
+            self._lanes[static] = devices * min(self._most, -(-count // (devices * parts)))
+        self._pending = {static: self._tasks(_trials(tasks)) for static, tasks in self._pending.items()}
+
+    def too_large(self, task: Task) -> None:
+        """Put back a task that did not fit in the memory of its devices; its bucket's tasks get half of the lanes."""
+        static = task.trials[0].static
+        half = max(1, task.lanes // self._devices // 2) * self._devices
+        self._lanes[static] = min(self._lanes[static], half)
+        self.requeue(task)
+        self._pending[static] = self._tasks(_trials(self._pending[static]))
 
     def __len__(self) -> int:
         """Number of pending trials."""
@@ -73,7 +108,7 @@ class Queue:
         return max(worth, key=left, default=None)
 
     def requeue(self, task: Task) -> None:
-        """Put back a task whose worker died or ran out of memory."""
+        """Put back a task whose worker died or was told to stop."""
         static = task.trials[0].static
         self._pending.setdefault(static, []).insert(0, task)
         self._begun.discard(static)
@@ -84,3 +119,7 @@ class Queue:
         self._task_seconds[static] = task_seconds
         if compile_seconds:
             self._compile_seconds = compile_seconds
+
+
+def _trials(tasks: Iterable[Task]) -> list[Trial]:
+    return [trial for task in tasks for trial in task.trials]

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
 from cnn_jax.aliases import JsonObject
@@ -20,7 +20,7 @@ from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, Trial
 
 STOP_SECONDS = 3.5  # for a checkpoint at an interrupt; then workers are killed, which loses the time since their last one
-MOST_LANES = 16  # trials of one program on an accelerator; halved when they do not fit
+MOST_LANES = 16  # trials of one program on a device of an accelerator; halved when they do not fit
 DEATHS = 2  # of workers, before their trials are marked as failed
 
 
@@ -62,8 +62,18 @@ class _Worker:
     parallel: int = 0  # tasks trained at once
     compiling: set[int] = dataclasses.field(default_factory=set)  # slots
     tasks: dict[int, Task] = dataclasses.field(default_factory=dict)  # by slot
-    last: tuple | None = None  # static settings of the last task
+    last: dict[int, tuple] = dataclasses.field(default_factory=dict)  # static settings of the last task, by devices
     leaving: bool = False
+
+    def free_slot(self, without: Collection[int]) -> int | None:
+        """A slot of the devices with the fewest tasks, none of `without`; None: there is no other."""
+        busy = collections.Counter(self.group(slot) for slot in self.tasks)
+        free = [slot for slot in range(self.slots) if slot not in self.tasks and slot not in without]
+        return min(free, key=lambda slot: (busy[self.group(slot)], slot), default=None)
+
+    def group(self, slot: int) -> int:
+        """Number of the devices that a slot is of."""
+        return slot % self.parallel
 
 
 class Scheduler:
@@ -131,8 +141,9 @@ class Scheduler:
     def _handle(self, number: int, event: Event) -> None:
         worker = self.workers[number]
         match event:
-            case messages.Ready(slots, parallel):
+            case messages.Ready(slots, parallel, devices):
                 worker.slots, worker.parallel = slots, parallel
+                self.queue.spread(parallel, devices)
                 self.deaths.pop("", None)
             case messages.Compiling(slot):
                 worker.compiling.add(slot)
@@ -153,10 +164,7 @@ class Scheduler:
                 task = worker.tasks.pop(slot)
                 worker.compiling.discard(slot)
                 self.progress.restarted(task.trials)
-                half = (len(task.trials) + 1) // 2
-                for part in (task.trials[half:], task.trials[:half]):
-                    if part:
-                        self.queue.requeue(Task(part, max(1, task.lanes // 2)))
+                self.queue.too_large(task)
             case messages.Checkpointed(slot):
                 self.progress.note("a worker was told to stop: its task was requeued, to resume from its checkpoint")
                 task = worker.tasks.pop(slot)
@@ -172,9 +180,12 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         for number, worker in self.workers.items():
-            while not worker.leaving and len(worker.tasks) < worker.slots and (task := self.queue.next(worker.last)):
-                slot = next(slot for slot in range(worker.slots) if slot not in worker.tasks)
-                worker.tasks[slot], worker.last = task, task.trials[0].static
+            without: set[int] = set()
+            while not worker.leaving and (slot := worker.free_slot(without)) is not None:
+                if (task := self.queue.next(worker.last.get(worker.group(slot)))) is None:
+                    without.add(slot)
+                    continue
+                worker.tasks[slot], worker.last[worker.group(slot)] = task, task.trials[0].static
                 texts = tuple(trial.canonical for trial in task.trials)
                 self.backend.send(number, Assignment(slot, texts, task.lanes, self.checksums[task.trials[0].data]))
         if not len(self.queue):

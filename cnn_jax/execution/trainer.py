@@ -19,9 +19,10 @@ from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure, success
 from cnn_jax.records import store
 from cnn_jax.records.arrays import Kept
+from cnn_jax.training.device_data import DeviceData, Divides
 from cnn_jax.training.loop import steps_per_epoch
 from cnn_jax.training.position import Position, advance, finished, start
-from cnn_jax.training.program import DeviceData, Program, compile_program, implementation
+from cnn_jax.training.program import Program, compile_program, implementation
 from cnn_jax.training.result import results
 from cnn_jax.trial import DataConfig, Trial
 
@@ -43,7 +44,7 @@ class Trainer:
         """
         Args:
           config: of the worker.
-          devices: that share every batch.
+          devices: that divide every batch if the configuration names several, or else the lanes of every program.
           send: sends an event to the scheduler.
           stopped: whether to write a checkpoint and return.
           keep: stores a record of a slot with its arrays: (slot, record, arrays).
@@ -52,9 +53,11 @@ class Trainer:
         self.config, self.devices = config, tuple(devices)
         self.send, self.stopped, self.keep, self.share = send, stopped, keep, share
         self.writer, self.keeps_checkpoints = store.Writer(config.out), config.host == 0
+        self.divides: Divides = "batch" if config.devices * config.hosts > 1 else "lanes"
         self.data: dict[DataConfig, tuple[Dataset, DeviceData]] = {}
         self.programs: dict[tuple[Hashable, int], Program] = {}
         self.loading, self.running = threading.Lock(), threading.Lock()
+        self.compiling: dict[tuple[Hashable, int], threading.Lock] = {}
 
     def run(self, task: Assignment) -> None:
         """Train the trials of a task and keep their records. An exception becomes a failed record."""
@@ -67,7 +70,7 @@ class Trainer:
                 raise
             except Exception as error:
                 full = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-                if full and task.lanes > 1:
+                if full and task.lanes > (len(self.devices) if self.divides == "lanes" else 1):
                     self.send(messages.OutOfMemory(slot))
                     return
                 with contextlib.suppress(OSError):  # of a log that cannot be written
@@ -125,7 +128,7 @@ class Trainer:
         self.send(messages.Idle(slot, seconds, program.compile_seconds))
 
     def _device(self) -> str:
-        times = f" x{len(self.devices)}" if len(self.devices) > 1 else ""
+        times = f" x{len(self.devices)}" if len(self.devices) > 1 and self.divides == "batch" else ""
         return f"{self.devices[0].platform}: {self.devices[0].device_kind}{times}"
 
     def _precision(self, trial: Trial) -> str:
@@ -140,20 +143,24 @@ class Trainer:
                 self.data.clear()
                 self.programs.clear()
                 loaded = data.load(trial.data)
-                self.data[trial.data] = (loaded, DeviceData.put(loaded, self.devices))
+                self.data[trial.data] = (loaded, DeviceData.put(loaded, self.devices, self.divides))
             return self.data[trial.data]
 
     def _program(self, slot: int, trial: Trial, lanes: int, on_device: DeviceData) -> tuple[Program, float]:
         key = (trial.static, lanes)
-        if key in self.programs:
-            return self.programs[key], 0.0
-        self.send(messages.Compiling(slot))
-        program = compile_program(trial, lanes, on_device)
-        self.send(messages.Compiled(slot, program.compile_seconds))
-        while len(self.programs) >= 4:
-            self.programs.pop(next(iter(self.programs)))
-        self.programs[key] = program
-        return program, program.compile_seconds
+        with self.loading:
+            compiling = self.compiling.setdefault(key, threading.Lock())
+        with compiling:  # not twice by two slots
+            if key in self.programs:
+                return self.programs[key], 0.0
+            self.send(messages.Compiling(slot))
+            program = compile_program(trial, lanes, on_device)
+            self.send(messages.Compiled(slot, program.compile_seconds))
+            with self.loading:
+                while len(self.programs) >= 4:
+                    self.programs.pop(next(iter(self.programs)))
+                self.programs[key] = program
+            return program, program.compile_seconds
 
     # A checkpoint holds all lanes of a task, under the id of its first trial. It is valid only for the same trials, data and
     # versions: a run of two halves would give a number that neither gives.

@@ -20,6 +20,7 @@ from cnn_jax.aliases import JsonObject
 from cnn_jax.execution import messages
 from cnn_jax.execution.backends import hosts
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
+from cnn_jax.execution.queue import devices_per_program
 from cnn_jax.records.arrays import Kept
 
 if TYPE_CHECKING:
@@ -91,10 +92,12 @@ def serve(config: WorkerConfig, assignments: Iterator[JsonObject], send: Callabl
         locked_send(messages.Ready(1, 1))
         _run_in_step(trainer_on(everywhere, share), tasks)
         return
-    trainers = [trainer_on(devices[i : i + wanted]) for i in range(0, len(devices) - wanted + 1, wanted)]
+    divided = devices_per_program(len(devices), config.programs, config.trials) if wanted == 1 else 1
+    size = max(wanted, divided)
+    trainers = [trainer_on(devices[i : i + size]) for i in range(0, len(devices) - size + 1, size)]
     # Two slots per accelerator: one task is compiled while the other runs.
-    slots = [trainer for trainer in trainers for _ in range(2 if accelerator else 1)]
-    locked_send(messages.Ready(len(slots), len(trainers)))
+    slots = trainers * (2 if accelerator else 1)
+    locked_send(messages.Ready(len(slots), len(trainers), divided))
 
     def work() -> None:
         while (task := tasks.get()) is not None and not stop.is_set():

@@ -8,7 +8,8 @@ import dataclasses
 import numpy as np
 
 from cnn_jax.aliases import PyTree
-from cnn_jax.training.program import EVAL_BATCH, DeviceData, Program
+from cnn_jax.training.device_data import DeviceData
+from cnn_jax.training.program import EVAL_BATCH, Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ def evaluate(program: Program, variables: PyTree, data: DeviceData, which: range
         count = min(size, which.stop - begin)
         # The last piece is filled up with its own first image, whose answers are then cut off.
         indices = np.where(np.arange(size) < count, np.arange(begin, begin + size), begin).astype(np.int32)
-        indices_EB = data.divided(indices.reshape(-1, EVAL_BATCH))
+        indices_EB = data.placement.orders(indices.reshape(-1, EVAL_BATCH))
         loss_TEB, right_TEB, logits_TEBK = program.evaluate(variables, data.eval_images, data.eval_labels, indices_EB)
         losses.append(np.asarray(loss_TEB, np.float64).reshape(lanes, -1)[:, :count])
         rights.append(np.asarray(right_TEB).reshape(lanes, -1)[:, :count])

@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from cnn_jax.training import metrics
+from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.evaluation import Answers, evaluate
 from cnn_jax.training.loop import epoch_order, steps_per_epoch
-from cnn_jax.training.program import DeviceData, Program, hyper_of, stack_states
+from cnn_jax.training.program import Program, hyper_of, stack_states
 from cnn_jax.training.selection import Selection
 from cnn_jax.training.snapshots import Snapshots
 from cnn_jax.training.step import TrainState, create_train_state, variables_of
@@ -126,7 +127,7 @@ def advance(program: Program, trials: Sequence[Trial], data: DeviceData, positio
         position.sums_T2S,
         data.train_images,
         data.train_labels,
-        data.divided(order_TSB),
+        data.placement.orders(order_TSB),
         np.int32(first),
         np.int32(last),
     )

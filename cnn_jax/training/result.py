@@ -12,10 +12,11 @@ from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import confusion
 from cnn_jax.training import metrics
+from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.evaluation import evaluate
 from cnn_jax.training.loop import steps_per_epoch
 from cnn_jax.training.position import Position, advance, finished, start
-from cnn_jax.training.program import DeviceData, Program, compile_program
+from cnn_jax.training.program import Program, compile_program
 from cnn_jax.training.step import variables_of
 from cnn_jax.trial import Trial
 

@@ -10,7 +10,8 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from cnn_jax.training.program import DeviceData, trace_program
+from cnn_jax.training.device_data import DeviceData
+from cnn_jax.training.program import trace_program
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 _ENVIRONMENT = {
