@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from launching import ROOT, Silent, begin, results, until
 
-from cnn_jax.execution import driver
-from cnn_jax.execution.backends import local
+from cnn_jax.errors import UsageError
+from cnn_jax.execution import driver, messages
+from cnn_jax.execution.backends import local, mailbox, trial_hosts
+from cnn_jax.execution.messages import Event, WorkerConfig
 from cnn_jax.records import store
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
@@ -273,6 +276,76 @@ def test_two_hosts_are_interrupted_and_end_as_one(npz: str, tmp_path: Path) -> N
         assert b["device"].endswith("x2")
         np.testing.assert_allclose([r["train_loss"] for r in a["history"]], [r["train_loss"] for r in b["history"]], rtol=1e-3)
     assert store.lost_params(out) == set()
+
+
+# ---------------------------------------------------------------------------------------------- hosts that share trials
+
+
+def shared(npz: str, out: Path, *more: str) -> list[str]:
+    cells = ["--filters=1,2,3,4", "--kernel_size=3", "--padding=same", "--seeds=2", "--batch_size=20", "--workers=1"]
+    return [f"--dataset={npz}", *cells, f"--out={out}", *more]
+
+
+@pytest.mark.slow
+def test_two_hosts_share_the_trials_of_a_folder(npz: str, tmp_path: Path) -> None:
+    """The second one waits for host 0, takes a part, and ends with it; the records are those of one host, to the bit."""
+    out = tmp_path / "out"
+    args = shared(npz, out, "--epochs=20", "--hosts=2")
+    second = launch(*args, "--host=1")
+    first = launch(*args, "--host=0")
+    done(first)
+    told = done(second)
+    assert "host 1 waits for host 0" in told
+    assert "the results are with host 0" in told
+    assert sorted(path.name for path in (out / "logs").glob("worker-*.log")) == ["worker-0.log", "worker-1.log"]
+    done(launch(*shared(npz, tmp_path / "one", "--epochs=20")))
+    assert results(out) == results(tmp_path / "one")
+    assert "the results are with host 0" in done(launch(*args, "--host=1"))  # all is done: it waits for nobody
+
+
+def test_a_host_that_leaves_or_falls_silent_loses_no_trial(npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "SILENCE", 1.5)
+    monkeypatch.setattr(mailbox, "HEARTBEAT", 0.3)
+    config = WorkerConfig(str(tmp_path), False, 120.0, {"command": "test", "versions": {}})
+    backend = trial_hosts.TrialHosts(config, 1, hosts=3)
+    try:
+        mine = backend.here.size
+        (first,), (second,) = (list((tmp_path / "hosts" / host).iterdir()) for host in "12")
+        one, two = (mailbox.Outbox(folder / "events.jsonl") for folder in (first, second))
+        one.send({"size": 4})
+        two.send({"size": 3})
+        assert backend.poll(0) == []
+        assert backend.size == mine + 7
+        for number in range(3):
+            backend.start(number)
+        assert backend.at == {0: 1, 1: 1, 2: 2}  # where most are free
+        sent = mailbox.Inbox(first / "tasks.jsonl").receive()
+        assert [message.get("start") for message in sent] == [None, 0, 1]
+        one.send({"number": 1, "event": messages.Ready(1, 1).to_json()})
+        one.send({"left": True})
+        assert backend.poll(0) == [
+            (1, messages.Ready(1, 1)), (0, messages.Lost("host 1 has left")), (1, messages.Lost("host 1 has left"))
+        ]  # fmt: skip
+        assert backend.size == mine + 3
+        assert not (first / "tasks.jsonl").exists()
+        assert len(list((tmp_path / "hosts" / "1").iterdir())) == 2  # it may come back
+        found: list[tuple[int, Event]] = []
+        until(lambda: found.extend(backend.poll(0.1)) or bool(found))
+        assert found == [(2, messages.Lost("host 2 is silent and presumed dead"))]
+        assert (backend.size, backend.at) == (mine, {})
+    finally:
+        backend.shutdown(1.0)
+
+
+def test_hosts_of_trials_need_a_folder_that_they_share() -> None:
+    with pytest.raises(
+        UsageError, match="--hosts: --out=gs://bucket/folder must be a folder in a file system that all hosts share"
+    ):
+        driver.check(epath.Path("gs://bucket/folder"), driver.Options(hosts=2))
+    driver.check(epath.Path("gs://bucket/folder"), driver.Options(hosts=2, coordinator="127.0.0.1:9911"))
+
+
+# ------------------------------------------------------------------------------------------------------- the command line
 
 
 @pytest.mark.slow

@@ -21,9 +21,9 @@ SWEEP_FLAGS = {
     "out": "folder of the results; default runs/EXPERIMENT",
     "workers": "worker processes at most; default one per core",
     "devices": "devices that share the batches of one trial; default 1; on CPU they are virtual, a core each",
-    "hosts": "machines that share the batches of one trial; the same command is given on each; default 1",
-    "host": "which of the hosts this is, from 0; the records are in the folder of host 0",
-    "coordinator": "ADDRESS:PORT of host 0, where the hosts meet",
+    "hosts": "machines that share the trials, or with --coordinator the batches; the same command on each; default 1",
+    "host": "which of the hosts this is, from 0, the one that reports",
+    "coordinator": "ADDRESS:PORT of host 0, where hosts meet that share the batches of each trial",
     "executor": "local; ray: a cluster at RAY_ADDRESS; slurm: --workers jobs, as SBATCH_PARTITION etc. say; default local",
     "snapshots": "epochs whose parameters are kept too, as 0,1,2,4 or 0..8; 0 is before training",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
@@ -131,8 +131,8 @@ def places(values: flags.FlagValues) -> dict[str, Value]:
     }
     if found["host"] >= found["hosts"]:
         raise UsageError(f"--host: must be between 0 and {found['hosts'] - 1}, one less than --hosts, not {found['host']}")
-    if (found["hosts"] > 1) != bool(found["coordinator"]):
-        raise UsageError("--coordinator: use ADDRESS:PORT of host 0 with --hosts of 2 or more, and only there")
+    if found["hosts"] == 1 and found["coordinator"]:
+        raise UsageError("--coordinator: needs --hosts of 2 or more")
     if found["hosts"] > 1 and found["executor"] != "local":
         raise UsageError("--hosts: not with --executor, which finds the machines itself")
     return found

@@ -113,7 +113,7 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
 
 def _planned(trials: Sequence[Trial], options: execution.Options) -> plan.Plan:
     planned = plan.preflight(trials)
-    sharing = options.devices * options.hosts
+    sharing = options.devices * options.batch_hosts
     for batch_size in {trial.train.batch_size for trial in trials}:
         if batch_size % sharing:
             raise UsageError(f"--devices: {sharing} cannot share batches of {batch_size} evenly: use a divisor of --batch_size")

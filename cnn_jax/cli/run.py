@@ -56,7 +56,7 @@ def run(job: Job, console: Console, command: str) -> Result:
     if job.note:
         console.print(job.note)
     summary = about.describe(planned, job.question, job.resolve)
-    execution.check(out, options.executor, options.workers)
+    execution.check(out, options)
     if options.executor == "local":
         execution.warm_up()
 
@@ -82,6 +82,7 @@ def run(job: Job, console: Console, command: str) -> Result:
             break
         added, note = _added(job, trials, _of(trials, store.read(out)))
     page_so_far.close()
+    execution.end(out, options)
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # in time; the page can wait
@@ -95,12 +96,13 @@ def run(job: Job, console: Console, command: str) -> Result:
 
 
 def follow(job: Job, console: Console) -> int:
-    """Work for host 0, which has the folder; return the exit status."""
+    """Work for host 0; return the exit status."""
     if job.note:
         console.print(job.note)
+    execution.check(job.out, job.options)
     for config in job.planned.info:
         data.prepare(config)
-    if trouble := execution.follow(job.out, job.options):
+    if trouble := execution.follow(job.planned.trials, job.out, job.options, console.print):
         print(f"error: {trouble}: rerun the same commands on all hosts to resume from the last checkpoint", file=sys.stderr)
         return 1
     console.print(f"host {job.options.host} is done: the results are with host 0")

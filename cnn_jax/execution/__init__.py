@@ -10,6 +10,6 @@ trainer.py     training of a task: data, programs, checkpoints                ou
 """
 
 from cnn_jax.execution.backends.local import warm_up
-from cnn_jax.execution.driver import EXECUTORS, Options, Outcome, check, follow, provenance, run
+from cnn_jax.execution.driver import EXECUTORS, Options, Outcome, check, end, follow, provenance, run
 
-__all__ = ["EXECUTORS", "Options", "Outcome", "check", "follow", "provenance", "run", "warm_up"]
+__all__ = ["EXECUTORS", "Options", "Outcome", "check", "end", "follow", "provenance", "run", "warm_up"]

@@ -15,7 +15,7 @@ import cnn_jax
 from cnn_jax import data, sweep
 from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
-from cnn_jax.execution.backends import ray, slurm
+from cnn_jax.execution.backends import ray, slurm, trial_hosts
 from cnn_jax.execution.backends.local import LocalBackend, overridden
 from cnn_jax.execution.messages import Broken, Lost, WorkerConfig
 from cnn_jax.execution.progress import Progress
@@ -47,8 +47,9 @@ class Options:
     """How trials are executed; results do not depend on it, except on the number of devices.
 
     workers: processes at most; None: one per core, or one for all accelerators. executor: one of EXECUTORS. devices: that share
-    the batches of a trial, on each of `hosts` machines, of which this is number `host` (see `backends.hosts`). snapshots:
-    epochs whose parameters are kept beside those of the end.
+    the batches of a trial. hosts: machines, of which this is number `host`; with a `coordinator` they share those batches (see
+    `backends.batch_hosts`), else the trials (see `backends.trial_hosts`). snapshots: epochs whose parameters are kept besides
+    those of the end.
     """
 
     workers: int | None = None
@@ -61,6 +62,11 @@ class Options:
     coordinator: str = ""
     snapshots: tuple[int, ...] = ()
 
+    @property
+    def batch_hosts(self) -> int:
+        """Machines that share the batches of a trial."""
+        return self.hosts if self.coordinator else 1
+
     def worker_config(self, out: Path, provenance: JsonObject, trials: Sequence[Trial] = ()) -> WorkerConfig:
         """The part that workers need. `trials`: of the sweep."""
         programs = sweep.buckets(trials)
@@ -70,8 +76,8 @@ class Options:
             self.checkpoint_seconds,
             provenance,
             self.devices,
-            self.hosts,
-            self.host,
+            self.batch_hosts,
+            self.host if self.coordinator else 0,
             self.coordinator,
             self.snapshots,
             len(programs),
@@ -117,14 +123,16 @@ def run(
         return _outcome(trials, out, interrupted)
 
 
-def check(out: Path, executor: str, workers: int | None) -> None:
+def check(out: Path, options: Options) -> None:
     """Raise UsageError if the executor is not available. Writes nothing."""
-    if executor == "slurm":
-        if workers is None:
+    if options.executor == "slurm":
+        if options.workers is None:
             raise UsageError("--workers: with --executor=slurm, give the number of jobs to submit at most")
         slurm.check(out)
-    elif executor == "ray":
+    elif options.executor == "ray":
         ray.check()
+    elif options.hosts > options.batch_hosts and not store.is_local(out):
+        raise UsageError(f"--hosts: --out={out} must be a folder in a file system that all hosts share")
 
 
 def _backend(config: WorkerConfig, options: Options) -> Backend:
@@ -133,11 +141,41 @@ def _backend(config: WorkerConfig, options: Options) -> Backend:
         return slurm.SlurmBackend(config, options.workers)
     if options.executor == "ray":
         return ray.RayBackend(config, options.workers)
+    if options.hosts > options.batch_hosts:
+        return trial_hosts.TrialHosts(config, options.workers, options.hosts)
     return LocalBackend(config, options.workers)
 
 
-def follow(out: Path, options: Options) -> str | None:
-    """Work as host number `options.host`, above 0, until host 0 has no more tasks; return the error, or None."""
+def end(out: Path, options: Options) -> None:
+    """Let hosts that share the trials go: this command has no more."""
+    if options.hosts > options.batch_hosts:
+        trial_hosts.end(out)
+
+
+def follow(trials: Sequence[Trial], out: Path, options: Options, note: Callable[[str], object]) -> str | None:
+    """Work as host number `options.host`, above 0, until host 0 has no more tasks; return the error, or None.
+
+    Args:
+      trials: of the sweep.
+      out: its folder.
+      options: those of host 0, but for the number of the host.
+      note: prints a line.
+    """
+    if not options.coordinator:
+
+        def done() -> bool:
+            known = (
+                {record["trial"] for record in records(out) if record["status"] in store.FINISHED} if out.exists() else set()
+            )
+            return all(trial.id in known for trial in trials)
+
+        trial_hosts.follow(out, options.host, options.workers, done, lambda: note(f"host {options.host} waits for host 0"))
+        return None
+    return _follow_in_step(out, options)
+
+
+def _follow_in_step(out: Path, options: Options) -> str | None:
+    """Do what host 0 does, step by step."""
     options = dataclasses.replace(options, keep_params=False, snapshots=(), checkpoint_seconds=float("inf"))
     backend = LocalBackend(options.worker_config(out, {"versions": provenance("")["versions"]}), 1)
     try:

@@ -10,7 +10,7 @@ from cnn_jax.aliases import JsonObject
 class WorkerConfig:
     """Sent once to every worker. `provenance` is part of every record.
 
-    `devices` of each of the `hosts` share the batches of a trial; this is host number `host`, see `backends.hosts`.
+    `devices` of each of the `hosts` share the batches of a trial; this is host number `host`, see `backends.batch_hosts`.
     `snapshots`: epochs whose parameters are kept besides those of the end. `programs` of the sweep, each of `trials` or more:
     with fewer programs than devices, several devices divide the lanes of one, see `queue.devices_per_program`.
     """

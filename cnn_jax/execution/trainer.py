@@ -48,7 +48,7 @@ class Trainer:
           send: sends an event to the scheduler.
           stopped: whether to write a checkpoint and return.
           keep: stores a record of a slot with its arrays: (slot, record, arrays).
-          share: broadcasts bytes of host 0 to all hosts, see `backends.hosts`.
+          share: broadcasts bytes of host 0 to all hosts, see `backends.batch_hosts`.
         """
         self.config, self.devices = config, tuple(devices)
         self.send, self.stopped, self.keep, self.share = send, stopped, keep, share

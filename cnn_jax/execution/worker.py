@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_jax.aliases import JsonObject
 from cnn_jax.execution import messages
-from cnn_jax.execution.backends import hosts
+from cnn_jax.execution.backends import batch_hosts
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.queue import devices_per_program
 from cnn_jax.records.arrays import Kept
@@ -72,7 +72,7 @@ def serve(config: WorkerConfig, assignments: Iterator[JsonObject], send: Callabl
         with lock:
             send(event)
 
-    def trainer_on(devices: list[Any], share: hosts.Share = lambda data: data) -> "Trainer":
+    def trainer_on(devices: list[Any], share: batch_hosts.Share = lambda data: data) -> "Trainer":
         def keep(slot: int, record: dict[str, Any], arrays: Kept) -> None:
             if config.host == 0:
                 trainer.writer.finish(record, *arrays)
@@ -81,7 +81,7 @@ def serve(config: WorkerConfig, assignments: Iterator[JsonObject], send: Callabl
         trainer = Trainer(config, devices, locked_send, stop.is_set, keep, share)
         return trainer
 
-    share = hosts.join(config) if config.hosts > 1 else None
+    share = batch_hosts.join(config) if config.hosts > 1 else None
     devices, wanted = jax.local_devices(), config.devices
     accelerator = devices[0].platform != "cpu"
     if len(devices) < wanted:
