@@ -222,10 +222,14 @@ def test_a_worker_with_eight_devices_uses_all(
         for f in filters.split(",")
         for seed in range(seeds)
     ]
-    driver.run(trials, tmp_path / "one", "test", driver.Options(), cost=lambda _: 1.0, progress=Silent())
+    driver.run(
+        trials, tmp_path / "one", "test", driver.Options(), cost=lambda _: 1.0, lane_bytes=lambda _: 0, progress=Silent()
+    )
     monkeypatch.setattr(local, "accelerator", lambda: True)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
-    driver.run(trials, tmp_path / "eight", "test", driver.Options(), cost=lambda _: 1.0, progress=Silent())
+    driver.run(
+        trials, tmp_path / "eight", "test", driver.Options(), cost=lambda _: 1.0, lane_bytes=lambda _: 0, progress=Silent()
+    )
     assert {record["lanes"] for record in store.read(tmp_path / "eight")} == {lanes}
     assert results(tmp_path / "eight") == results(tmp_path / "one")
 

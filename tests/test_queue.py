@@ -113,3 +113,11 @@ def test_a_program_of_several_devices_that_does_not_fit_keeps_a_lane_on_each() -
         queue.too_large(task)
     assert sizes == [16, 8, 4]
     assert sorted(trial.seed for task in drain(queue) for trial in task.trials) == list(range(20))
+
+
+def test_lanes_work_on_no_more_than_the_device_asks_for() -> None:
+    planned = sweep(1, 8, 64, seeds=64)
+    queue = Queue(planned, planned, cost, most_lanes=16, lane_bytes=lambda trial: int(cost(trial)) << 20)
+    queue.spread(parallel=1, devices=1, lane_bytes=32 << 20)
+    found = {(cost(task.trials[0]), task.lanes) for task in drain(queue)}
+    assert found == {(1, 16), (8, 4), (64, 1)}

@@ -63,6 +63,9 @@ def run(job: Job, console: Console, command: str) -> Result:
     def cost(trial: Trial) -> float:
         return planned.cost(trial)  # `planned` grows with the trials that are added
 
+    def lane_bytes(trial: Trial) -> int:
+        return planned.lane_bytes(trial)
+
     progress = live.progress_for(console, lambda trial: planned.training_images(trial), cost)
     with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
         for config in planned.info:
@@ -77,7 +80,9 @@ def run(job: Job, console: Console, command: str) -> Result:
             console.print(note, soft_wrap=True)
             planned = job.extended(planned, added)
         trials += added
-        outcome = execution.run(trials, out, command, options, cost=cost, progress=progress, about=summary)
+        outcome = execution.run(
+            trials, out, command, options, cost=cost, lane_bytes=lane_bytes, progress=progress, about=summary
+        )
         if outcome.interrupted:
             break
         added, note = _added(job, trials, _of(trials, store.read(out)))

@@ -87,7 +87,7 @@ class Options:
 
 def run(
     trials: Sequence[Trial], out: Path, command: str, options: Options, *,
-    cost: Callable[[Trial], float], progress: Progress, about: JsonObject | None = None,
+    cost: Callable[[Trial], float], lane_bytes: Callable[[Trial], int], progress: Progress, about: JsonObject | None = None,
 ) -> Outcome:  # fmt: skip
     """Train the trials without a record in `out`; return when every trial is recorded or the run is interrupted.
 
@@ -97,6 +97,7 @@ def run(
       command: recorded with the results.
       options: how trials are executed.
       cost: work of a trial in any unit; the costliest start first.
+      lane_bytes: what a training step of a trial works on.
       progress: display.
       about: see `store.begin`.
 
@@ -117,7 +118,7 @@ def run(
         if missing:
             config = options.worker_config(out, provenance(command), trials)
             backend = _backend(config, options)
-            queue = Queue(trials, missing, cost, backend.most_lanes)
+            queue = Queue(trials, missing, cost, backend.most_lanes, lane_bytes)
             with progress.running(missing):
                 interrupted = Scheduler(backend, queue, config, checksums, progress).run()
         return _outcome(trials, out, interrupted)

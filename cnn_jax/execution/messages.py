@@ -68,12 +68,14 @@ class Event:
 class Ready(Event):
     """The worker started: it holds `slots` tasks at once and trains `parallel` of them, each on `devices`.
 
-    Slots i and i + parallel are of the same devices.
+    Slots i and i + parallel are of the same devices. `lane_bytes`: what the lanes of a device should work on at most; None:
+    it does not matter.
     """
 
     slots: int
     parallel: int
     devices: int = 1
+    lane_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

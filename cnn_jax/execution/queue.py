@@ -34,14 +34,31 @@ class Queue:
     most work left, if that work takes longer than another compilation of its program.
     """
 
-    def __init__(self, planned: Iterable[Trial], missing: Iterable[Trial], cost: Callable[[Trial], float], most_lanes: int):
-        """`cost`: of a trial, in any unit. `most_lanes`: trials of one program at most.
+    def __init__(
+        self,
+        planned: Iterable[Trial],
+        missing: Iterable[Trial],
+        cost: Callable[[Trial], float],
+        most_lanes: int,
+        lane_bytes: Callable[[Trial], int] = lambda _: 0,
+    ):
+        """Divide the trials into tasks.
 
         Lanes follow from the *planned* size of a bucket, so that the program of a trial does not depend on finished trials.
+
+        Args:
+          planned: all trials of the sweep.
+          missing: those without a record.
+          cost: of a trial, in any unit.
+          most_lanes: trials of one program on a device, at most.
+          lane_bytes: what a training step of a trial works on.
         """
+        planned = list(planned)
+        self._bytes = {bucket.static: lane_bytes(bucket.trials[0]) for bucket in sweep.buckets(planned)}
         self._most = most_lanes
         self._planned = {bucket.static: len(bucket.trials) for bucket in sweep.buckets(planned)}
-        self._parallel, self._devices = 1, 1
+        self._devices = 1
+        self._spread: tuple[int, int, int | None] = (1, 1, None)
         self._lanes = {static: min(most_lanes, count) for static, count in self._planned.items()}
         self._pending: dict[tuple, list[Task]] = {}
         for bucket in sweep.buckets(missing):
@@ -56,14 +73,21 @@ class Queue:
         lanes = self._lanes[trials[0].static]
         return [Task(tuple(trials[i : i + lanes]), lanes) for i in range(0, len(trials), lanes)]
 
-    def spread(self, parallel: int, devices: int) -> None:
-        """Divide pending trials anew, so that they keep busy a worker that trains `parallel` tasks, each on `devices`."""
-        if (parallel, devices) == (self._parallel, self._devices):
+    def spread(self, parallel: int, devices: int, lane_bytes: int | None = None) -> None:
+        """Divide pending trials anew, to keep a worker busy.
+
+        Args:
+          parallel: tasks that it trains at once.
+          devices: of each task.
+          lane_bytes: what the lanes of a device should work on at most; None: it does not matter.
+        """
+        if (parallel, devices, lane_bytes) == self._spread:
             return
-        self._parallel, self._devices = parallel, devices
+        self._spread, self._devices = (parallel, devices, lane_bytes), devices
         parts = -(-parallel // len(self._planned))  # tasks of a bucket at once
         for static, count in self._planned.items():
-            self._lanes[static] = devices * min(self._most, -(-count // (devices * parts)))
+            most = self._most if lane_bytes is None else min(self._most, max(1, lane_bytes // max(1, self._bytes[static])))
+            self._lanes[static] = devices * min(most, -(-count // (devices * parts)))
         self._pending = {static: self._tasks(_trials(tasks)) for static, tasks in self._pending.items()}
 
     def too_large(self, task: Task) -> None:

@@ -141,9 +141,9 @@ class Scheduler:
     def _handle(self, number: int, event: Event) -> None:
         worker = self.workers[number]
         match event:
-            case messages.Ready(slots, parallel, devices):
+            case messages.Ready(slots, parallel, devices, lane_bytes):
                 worker.slots, worker.parallel = slots, parallel
-                self.queue.spread(parallel, devices)
+                self.queue.spread(parallel, devices, lane_bytes)
                 self.deaths.pop("", None)
             case messages.Compiling(slot):
                 worker.compiling.add(slot)

@@ -26,6 +26,10 @@ from cnn_jax.records.arrays import Kept
 if TYPE_CHECKING:
     from cnn_jax.execution.trainer import Trainer
 
+# What the lanes of a device should work on at most, by platform: a quarter of a TPU v5e's vector memory. Beyond it the compiler
+# moves activations to main memory, and a lane takes longer than alone (modelled: docs/accelerators.md).
+LANE_BYTES = {"tpu": 32 << 20}
+
 
 def main() -> None:
     outbox = os.fdopen(int(sys.argv[1]), "w", buffering=1)
@@ -97,7 +101,7 @@ def serve(config: WorkerConfig, assignments: Iterator[JsonObject], send: Callabl
     trainers = [trainer_on(devices[i : i + size]) for i in range(0, len(devices) - size + 1, size)]
     # Two slots per accelerator: one task is compiled while the other runs.
     slots = trainers * (2 if accelerator else 1)
-    locked_send(messages.Ready(len(slots), len(trainers), divided))
+    locked_send(messages.Ready(len(slots), len(trainers), divided, LANE_BYTES.get(devices[0].platform)))
 
     def work() -> None:
         while (task := tasks.get()) is not None and not stop.is_set():

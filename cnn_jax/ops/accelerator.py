@@ -124,13 +124,14 @@ def _through(how: How, x: xla.Shaped, kernel: xla.Shaped, gradient: jax.Array, s
     if not how.pool:
         return jnp.where(seen > 0, gradient, 0) if how.relu else gradient
     y = jax.eval_shape(lambda x, kernel: xla.as_written(x, kernel, how.plain), x, kernel)
-    images, rows, columns, filters = seen.shape
-    # One selection of the whole size. Each place by itself would be interleaved with the others by four sums.
-    number = np.arange(len(PLACES), dtype=np.uint8).reshape(1, 1, WINDOW[0], 1, WINDOW[1], 1)
-    spread = jnp.where(seen[:, :, None, :, None] == number, gradient[:, :, None, :, None], 0)
-    spread = spread.reshape(images, rows * WINDOW[0], columns * WINDOW[1], filters)
-    left_over = [(0, whole - used) for whole, used in zip(y.shape, spread.shape, strict=True)]
-    return jnp.pad(spread, left_over)
+    zero = jnp.zeros((), gradient.dtype)
+    spread = []
+    for number, place in enumerate(PLACES):
+        # A sum of dilated paddings is one kernel; a TPU writes out what a selection from a repeated array repeats.
+        sizes = zip(place, WINDOW, y.shape[1:3], seen.shape[1:3], strict=True)
+        padding = [(i, whole - i - step * (n - 1) - 1, step - 1) for i, step, whole, n in sizes]
+        spread.append(lax.pad(jnp.where(seen == number, gradient, 0), zero, [(0, 0, 0), *padding, (0, 0, 0)]))
+    return functools.reduce(jnp.add, spread)
 
 
 def _of_bias(how: How, gradient: jax.Array, seen: jax.Array) -> jax.Array:

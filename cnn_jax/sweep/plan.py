@@ -43,6 +43,11 @@ class Plan:
         """Work of a trial in MACs of its forward passes: for ordering, not for promises."""
         return max(self.shape(trial).macs, 1) * self.training_images(trial)
 
+    def lane_bytes(self, trial: Trial) -> int:
+        """Bytes that a training step of one trial works on: activations of a batch, parameters and their gradients."""
+        shape = self.shape(trial)
+        return shape.activation_bytes * trial.train.batch_size + 2 * 4 * shape.params
+
 
 def preflight(trials: Sequence[Trial]) -> Plan:
     """Looks at every data set and every network of the trials. Raises UsageError for the first that cannot be."""

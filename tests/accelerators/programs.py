@@ -10,6 +10,11 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Sharding, SingleDeviceSharding
 
+from cnn_jax.description import describe
+from cnn_jax.execution.queue import Queue
+from cnn_jax.execution.scheduler import MOST_LANES
+from cnn_jax.execution.worker import LANE_BYTES
+from cnn_jax.sweep.plan import Plan
 from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.program import trace_program
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
@@ -36,6 +41,18 @@ NETS: dict[str, tuple[tuple[int, ...], int, ModelConfig]] = {
     "lenet5": ((28, 28, 1), 54_000, ModelConfig("lenet5")),
     "resnet20": ((32, 32, 3), 45_000, ModelConfig("resnet20")),
 }
+
+
+def lanes(net: str, target: str) -> int:
+    """Return the lanes of a program on one device of `target`, for a sweep of many seeds of one of NETS."""
+    shape, _, model = NETS[net]
+    trials = [Trial(model, DataConfig("mnist"), TrainConfig(batch_size=128), seed) for seed in range(MOST_LANES)]
+    lane_bytes = Plan((), {}, {(model, trials[0].data): describe(model, shape, 10)}).lane_bytes
+    queue = Queue(trials, trials, lambda _: 1.0, MOST_LANES, lane_bytes)
+    queue.spread(1, 1, LANE_BYTES.get(TARGETS[target][0]))
+    task = queue.next(None)
+    assert task
+    return task.lanes
 
 
 @functools.cache
