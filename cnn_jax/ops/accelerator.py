@@ -139,7 +139,12 @@ def _of_bias(how: How, gradient: jax.Array, seen: jax.Array) -> jax.Array:
         gradient = jnp.where(seen == DEAD, 0, gradient)
     elif how.relu:
         gradient = jnp.where(seen > 0, gradient, 0)
-    return gradient.sum((0, 1, 2))
+    return _sum(gradient)
+
+
+def _sum(values: jax.Array) -> jax.Array:
+    """Over images, rows and columns."""
+    return values.sum((0, 1, 2), dtype=xla.sum_dtype(values.dtype)).astype(values.dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------ on a GPU
@@ -181,6 +186,8 @@ def _conv_by_shifts(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) 
     """With few taps the sum of products is one kernel with bias, pool and relu, which stores what was pooled alone."""
     if not _few_taps(kernel):
         return _conv(how, x, kernel, bias)
+    dtype = x.dtype
+    x, kernel, bias = (array.astype(xla.sum_dtype(dtype)) for array in (x, kernel, bias))
     y = jax.eval_shape(lambda x, kernel: xla.as_written(x, kernel, how.plain), x, kernel)
     size = [n // 2 for n in y.shape[1:3]]
     x = jnp.pad(x, ((0, 0), *how.zeros, (0, 0)))
@@ -189,7 +196,8 @@ def _conv_by_shifts(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) 
         functools.reduce(jnp.add, (_seen_by(how, x, tap, place, size) * kernel[tap][None, None, None] for tap in taps))
         for place in PLACES
     ]
-    return _choose(how, places, bias)
+    y, *seen = _choose(how, places, bias)
+    return [y.astype(dtype), *seen]
 
 
 def _kernel_gradient_at_winners(
@@ -200,10 +208,11 @@ def _kernel_gradient_at_winners(
     if not _few_taps(kernel):
         return _kernel_gradient(how, results, x, gradient, seen)
     x = jnp.pad(x, ((0, 0), *how.zeros, (0, 0)))
-    gradient = jnp.where(seen == DEAD, 0, gradient)
+    gradient = jnp.where(seen == DEAD, 0, gradient).astype(xla.sum_dtype(gradient.dtype))
     sums = []
     for tap in np.ndindex(*kernel.shape[:-1]):
         by_place = [_seen_by(how, x, tap, place, seen.shape[1:3]) for place in PLACES]
         at_winner = _at(seen, by_place, jnp.zeros((), x.dtype))
-        sums.append((gradient * at_winner).sum((0, 1, 2)))
-    return [jnp.stack(sums).reshape(kernel.shape), gradient.sum((0, 1, 2))]
+        sums.append(_sum(gradient * at_winner))
+    of_kernel, of_bias = jnp.stack(sums).reshape(kernel.shape), _sum(gradient)
+    return [of_kernel.astype(kernel.dtype), of_bias.astype(kernel.dtype)]

@@ -1,6 +1,6 @@
 """VALID convolution with bias, relu and max-pool, and their gradients, by the implementation that is fastest on the device.
 
-    native   C compiled for the processor (`ffi`, `native`): on CPU, float32, two spatial axes
+    native   C compiled for the processor (`ffi`, `native`): on CPU, float32 and half precision, two spatial axes
     xla      plain convolutions in place of XLA's slow gradients (`xla`): on CPU for the rest, and without a C compiler
     lax      `lax.conv_general_dilated` as it is: on accelerators, in other precisions, with groups
 
@@ -58,12 +58,13 @@ def _traced() -> str:
 
 
 def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups: int) -> str:
-    if groups > 1 or not x.dtype == kernel.dtype == jnp.float32:
+    half = x.dtype in (jnp.bfloat16, jnp.float16)
+    if groups > 1 or x.dtype != kernel.dtype or not (half or x.dtype == jnp.float32):
         return "lax"
     found = _traced()
     if found == "native" and (x.ndim != 4 or set(dilation) != {1} or 0 in x.shape):
-        return "xla"
-    return found
+        found = "xla"
+    return "lax" if half and found == "xla" else found
 
 
 def conv_valid(
@@ -109,16 +110,10 @@ def conv_valid(
         y = jax.lax.platform_dependent(
             x, kernel, cpu=channelwise, default=functools.partial(xla.as_written, how=how, groups=groups)
         )
-    elif _traced() != "lax" and _is_half(x, kernel) and x.ndim == 4 and groups == 1 and set(dilation) == {1}:
-        y = ffi.conv_alone(ffi.How(strides, how.zeros, bias=False, precision=precision), x, kernel)  # type: ignore[arg-type]
     else:
         y = xla.as_written(x, kernel, how, groups)
     y = y if bias is None else add_bias(y, bias)
     return jax.nn.relu(y) if relu else y
-
-
-def _is_half(x: jax.Array, kernel: jax.Array) -> bool:
-    return x.dtype == kernel.dtype and x.dtype in (jnp.bfloat16, jnp.float16)
 
 
 def _sizes(x: jax.Array, kernel: jax.Array, strides: Axes, zeros: Sequence[tuple[int, int]]) -> list[int]:

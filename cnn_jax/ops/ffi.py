@@ -1,4 +1,4 @@
-"""Convolution by `native`'s C, as operations of JAX: float32, two spatial axes, no dilation, no groups.
+"""Convolution by `native`'s C, as operations of JAX: two spatial axes, no dilation, no groups.
 
 A layer's convolution, bias, relu and max-pool of 2x2 are one operation, which stores nothing but its result and, of a pool,
 which of the four won (a byte each). Its gradients are two more, so that the one nobody asks for is dropped. All three are
@@ -21,7 +21,7 @@ import numpy as np
 from jax.extend import core
 from jax.interpreters import batching, mlir
 
-from cnn_jax.ops import accelerator, native, xla
+from cnn_jax.ops import accelerator, native
 from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
 from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of
 
@@ -46,12 +46,6 @@ def available() -> bool:
 def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x (N, H, W, C), kernel (*K, C, F), bias (F,) -> (N, H', W', F). A NaN goes through relu and wins its window."""
     return _conv(how, x, kernel, bias)[0]
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def conv_alone(how: How, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution without bias, relu and pool, by XLA in any precision; its kernel's gradient is decided by platform."""
-    return xla.as_written(x, kernel, how.plain)
 
 
 _Size = tuple[tuple[int, ...], tuple[int, ...]]  # of image and kernel
@@ -117,18 +111,6 @@ def _input_gradient_transpose(static: tuple[How, _Size], residuals: Arrays, cota
     return [passed(how, _plain(how, x, kernel, none), seen), _kernel_gradient(*static, x, gradient, seen)[0]]
 
 
-def _alone_tangent(how: How, residuals: Arrays, arguments: Arrays) -> Arrays:
-    (x, kernel), (dx, dkernel) = residuals, arguments
-    return [conv_alone(how, dx, kernel) + conv_alone(how, x, dkernel)]
-
-
-def _alone_transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
-    (x, kernel), (gradient,) = residuals, cotangents
-    (of_x,) = jax.linear_transpose(lambda x: xla.as_written(x, kernel, how.plain), x)(gradient)
-    return [of_x, _kernel_gradient(how, (x.shape[1:3], kernel.shape[:2]), x, gradient, kernel)[0]]
-
-
-_CONV_ALONE = Rule(_alone_tangent, _alone_transpose)
 _CONV = Rule(_conv_tangent, _conv_transpose)
 _KERNEL_GRADIENT = Rule(_kernel_gradient_tangent, _kernel_gradient_transpose)
 _INPUT_GRADIENT = Rule(_input_gradient_tangent, _input_gradient_transpose)
@@ -142,12 +124,6 @@ def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Arr
     seen = outputs[-1] if how.pool or how.relu else bias
     winners = [np.zeros(choice.shape, jax.dtypes.float0) for choice in outputs[1:]]
     return outputs, linear(_CONV, how, (x, kernel, seen), tangents, outputs[:1]) + winners
-
-
-@conv_alone.defjvp
-def _conv_alone_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[jax.Array, jax.Array]:
-    y = conv_alone(how, *primals)
-    return y, linear(_CONV_ALONE, how, primals, tangents, [y])[0]
 
 
 @_kernel_gradient.defjvp
@@ -184,9 +160,16 @@ def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays:
 
 
 def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax.Array]:
+    """C computes in float32: of half precision it takes and gives what is converted, so that sums are rounded once."""
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
-    return list(jax.ffi.ffi_call(name, results)(*arrays, how=numbers))
+    wide = [jax.ShapeDtypeStruct(result.shape, _in_c_as(result.dtype)) for result in results]
+    outputs = jax.ffi.ffi_call(name, wide)(*(array.astype(_in_c_as(array.dtype)) for array in arrays), how=numbers)
+    return [output.astype(result.dtype) for output, result in zip(outputs, results, strict=True)]
+
+
+def _in_c_as(dtype: np.dtype) -> Any:
+    return jnp.uint8 if dtype == jnp.uint8 else jnp.float32
 
 
 def _one_by_one(function: Callable[..., list[jax.Array]], levels: Levels) -> Callable[..., list[jax.Array]]:
@@ -209,7 +192,7 @@ def _lower(context: mlir.LoweringRuleContext, *arrays: Any, platform: str = "", 
 
 def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
     exported = context.module_context.lowering_parameters.for_export
-    if exported or not available() or context.avals_in[0].dtype != np.float32:  # type: ignore[attr-defined]
+    if exported or not available():
         return _lower(context, *arrays, levels=levels, **params)
     function = _one_by_one(functools.partial(_in_c, **params), levels)
     return mlir.lower_fun(function, multiple_results=True)(context, *arrays)

@@ -132,10 +132,14 @@ CASES = {
 
 
 @pytest.mark.accelerators
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 @pytest.mark.parametrize("case", CASES)
-def test_an_operation_and_its_gradients_are_right_on(platform, case):
-    """Against lax and its gradients, on small integers: sums are exact, and of equal values the first must win."""
+def test_an_operation_and_its_gradients_are_right_on(platform, case, dtype):
+    """Against lax and its gradients, on small integers: sums are exact, and of equal values the first must win.
+
+    In bfloat16 sums are taken in float32 and rounded once.
+    """
     how, shape = CASES[case]
     lanes, filters = 3, 4
     rng = np.random.default_rng(5)
@@ -153,17 +157,22 @@ def test_an_operation_and_its_gradients_are_right_on(platform, case):
         return jax.nn.relu(y) if how.relu else y
 
     def run(name: str, results: list[jax.Array], *arrays: jax.Array) -> list[jax.Array]:
-        of_one = tuple(jax.ShapeDtypeStruct(result.shape[1:], result.dtype) for result in results)
+        of_one = tuple(jax.ShapeDtypeStruct(result.shape[1:], dtype) for result in results)
         level = (True,) * len(arrays)
-        return jax.jit(accelerator.function(f"cnn_jax_{name}", how, of_one, (level,), platform))(*arrays)
+        given = [array if array.dtype == jnp.uint8 else array.astype(dtype) for array in arrays]
+        return jax.jit(accelerator.function(f"cnn_jax_{name}", how, of_one, (level,), platform))(*given)
+
+    def assert_rounded(found: jax.Array, exact: jax.Array) -> None:
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, exact.astype(dtype))
 
     y, pull_back = jax.vjp(jax.vmap(reference), x, kernel, bias)
     found = run("conv", [y], x, kernel, bias)
-    np.testing.assert_array_equal(found[0], y)
+    assert_rounded(found[0], y)
     gradient = integers(*y.shape)
     of_x, of_kernel, of_bias = pull_back(gradient)
     seen = found[-1] if how.pool or how.relu else bias
     found_kernel, found_bias = run("conv_kernel_gradient", [kernel, bias], x, gradient, seen)
-    np.testing.assert_array_equal(found_kernel, of_kernel)
-    np.testing.assert_array_equal(found_bias, of_bias)
-    np.testing.assert_array_equal(run("conv_input_gradient", [x], gradient, kernel, seen)[0], of_x)
+    assert_rounded(found_kernel, of_kernel)
+    assert_rounded(found_bias, of_bias)
+    assert_rounded(run("conv_input_gradient", [x], gradient, kernel, seen)[0], of_x)
