@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -639,3 +640,20 @@ def test_workers_ask_for_large_pages_unless_the_user_says_otherwise(
 ) -> None:
     monkeypatch.setenv("GLIBC_TUNABLES", mine)
     assert local.environment(1)["GLIBC_TUNABLES"].split(":") == ["glibc.malloc.hugetlb=1", *theirs]  # the last one counts
+
+
+@pytest.mark.parametrize(
+    ("mine", "told"), [("", True), ("--xla_gpu_deterministic_ops=false", False), ("--xla_gpu_deterministic_ops", True)]
+)
+def test_a_gpu_is_asked_for_the_same_sums_unless_the_user_says_otherwise(
+    mine: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says which."""
+    from cnn_jax.execution.trainer import Trainer
+
+    monkeypatch.setenv("XLA_FLAGS", mine)
+    monkeypatch.setenv("XLA_FLAGS", local.environment(1)["XLA_FLAGS"])
+    config = WorkerConfig("out", False, 1e9, {"command": "test", "versions": {}})
+    gpu = SimpleNamespace(platform="gpu", device_kind="H100")
+    found = Trainer(config, [gpu])._precision(TRIALS[0])  # type: ignore[list-item]
+    assert found == "float32, products default" + ("" if told else ", not deterministic")

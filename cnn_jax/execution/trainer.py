@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from cnn_jax import data, plugins
 from cnn_jax.aliases import JsonObject
 from cnn_jax.data import Dataset
 from cnn_jax.execution import messages
+from cnn_jax.execution.backends.local import DETERMINISTIC
 from cnn_jax.execution.messages import Assignment, Event, WorkerConfig
 from cnn_jax.execution.outcome import failure, success
 from cnn_jax.records import store
@@ -134,8 +136,10 @@ class Trainer:
     def _precision(self, trial: Trial) -> str:
         """Type that a trial computes in; accelerators multiply less exactly, unless jax_default_matmul_precision says so."""
         products = jax.config.jax_default_matmul_precision or "default"  # type: ignore[attr-defined]
-        computed = trial.train.precision
-        return computed if self.devices[0].platform == "cpu" else f"{computed}, products {products}"
+        computed, platform = trial.train.precision, self.devices[0].platform
+        if platform == "cpu":
+            return computed
+        return f"{computed}, products {products}{', not deterministic' if platform == 'gpu' and not _deterministic() else ''}"
 
     def _dataset(self, trial: Trial) -> tuple[Dataset, DeviceData]:
         with self.loading:
@@ -190,3 +194,9 @@ class Trainer:
                     break
         found = self.share(found)
         return begin.restored(store.from_npz(found)) if found else begin
+
+
+def _deterministic() -> bool:
+    """Whether XLA was told to compute the same sums in the same order on a GPU, run after run."""
+    said = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag.partition("=")[0] == DETERMINISTIC]
+    return bool(said) and said[-1].partition("=")[2].lower() not in ("false", "0")
