@@ -42,8 +42,9 @@ def test_training_program(cell):
     assert "bf16" not in layout  # parameters, statistics of batches and optimizer state
     step = module.step()
     if precision == "bfloat16":
-        assert set(step.convolutions) == {"bf16"}
-        assert not re.search(r"= bf16\[[\d,]*\]\S* reduce\(", text)  # sums of statistics and biases
+        assert set(step.convolutions) | set(step.products) == {"bf16"}
+        if target == "h100":  # libtpu writes a sum that is rounded afterwards as one of bfloat16, whatever it adds up in
+            assert not re.search(r"= bf16\[[\d,]*\]\S* reduce\(", text)  # sums of statistics and biases
     recorded = golden.recorded().get(golden.name(*cell))
     assert recorded, "not in golden.json: run make accelerators-golden"
     assert step.kernels <= recorded["kernels"]

@@ -114,7 +114,7 @@ def test_every_recipe(name, lanes):
     training = {key: value for key, value in flags.items() if key in known and not isinstance(value, (list, tuple, dict))}
     option = {key: value for key, value in flags.get("option", {}).items() if "." not in key}
     model = flags.get("model", "cnn")
-    shape, classes = PUBLISHED_FOR[model]
+    shape, classes = PUBLISHED_FOR.get(model, ((28, 28, 1), 10))  # a model of a paper: on MNIST
     programs = traced(ModelConfig(model, options=tuple(sorted(option.items()))), lanes, shape, classes, **training)
     for platform in PLATFORMS:
         check_both(programs, platform)
