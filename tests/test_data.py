@@ -18,7 +18,8 @@ from PIL import Image
 
 from cnn_jax import data
 from cnn_jax.cache_folder import cache_root
-from cnn_jax.data import builtin, cache, images, normalization, tfds
+from cnn_jax.data import cache, images, normalization, red_green, tfds
+from cnn_jax.data.order import order
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import DataConfig
 
@@ -110,6 +111,34 @@ def test_red_green_tells_classes_by_order_and_swaps_halves_when_dissimilar():
     assert set(first_rows) == {*range(3, 11), *range(19, 27)}
 
 
+def test_the_published_red_green_images_are_drawn_as_by_the_published_program():
+    """Its calls: column and row of the left box, then of the right box until it is five columns further right."""
+    rng = np.random.RandomState(1988)
+    images_NHWC, labels = red_green.published()[2:]
+    swapped, _ = red_green.published_dissimilar()[2:]
+    for i in range(50):
+        top = 3 if i % 2 == 0 else 19
+        boxes = [(rng.randint(10), rng.randint(8))]
+        boxes += [(rng.randint(boxes[0][0], 28), rng.randint(8))]
+        while boxes[-1][0] - boxes[0][0] < 5:
+            boxes[-1] = (rng.randint(boxes[0][0], 28), rng.randint(8))
+        expected = np.zeros((32, 32, 3), np.uint8)
+        for (column, row), colour in zip(boxes, (i % 2, 1 - i % 2), strict=True):
+            expected[top + row :, column : column + 4, colour][:4] = 255
+        np.testing.assert_array_equal(images_NHWC[i], expected)
+        np.testing.assert_array_equal(swapped[i], np.roll(expected, 16, axis=0))
+    assert labels.tolist() == [0, 1] * 500
+
+
+def test_the_published_validation_images_are_the_first_thousand_of_training():
+    loaded = data.load(DataConfig("red_green:published", validation_fraction=1 / 3))
+    seen = {image.tobytes() for image in loaded.train_images}
+    assert (len(loaded.train_images), len(loaded.validation_images)) == (2000, 1000)
+    assert sorted(image.tobytes() for image in loaded.validation_images) == sorted(i.tobytes() for i in loaded.test_images)
+    assert {image.tobytes() for image in loaded.test_images} <= seen
+    assert np.bincount(loaded.validation_labels).tolist() == [500, 500]
+
+
 # --------------------------------------------------------------------------------------------------------------- the split
 
 
@@ -133,8 +162,8 @@ def test_split_divides_the_training_images_by_its_seed_alone():
 
 def test_split_never_changes():
     """Philox's raw output is promised to be the same on every machine and version: so are our splits."""
-    assert builtin.order(0, 10).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
-    assert builtin.order(1, 10).tolist() != builtin.order(0, 10).tolist()
+    assert order(0, 10).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
+    assert order(1, 10).tolist() != order(0, 10).tolist()
 
 
 def test_train_examples_are_nested_and_kept_before_the_split():

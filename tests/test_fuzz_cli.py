@@ -24,7 +24,7 @@ LEGAL = {
     "strides": ["1", "2", "3", "1-2"],
     "padding": list(PADDINGS),
     "activation": list(ACTIVATIONS),
-    "dataset": ["digits", "red_green", "red_green:dissimilar"],
+    "dataset": ["digits", "red_green", "red_green:dissimilar", "red_green:published"],
     "validation_fraction": ["0", "0.1", "0.5"],
     "split_seed": ["0", "7"],
     "train_examples": ["100", "1438"],

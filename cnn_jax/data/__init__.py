@@ -4,7 +4,7 @@ A data set is read and decoded once, into checksummed .npy files (see `cache`), 
 on the same images share their pages. Training, validation and test images are always separate, and which training images
 are held out is a function of `DataConfig.split_seed` alone.
 
-    digits, red_green, red_green:dissimilar     `builtin`
+    digits, red_green[:KIND]                    `builtin`, `red_green`
     npz:FILE, folder:DIR                        `npz`, `folder`
     mnist, cifar10, NAME[/CONFIG][:VERSION]     `tfds`: any image classification set of tensorflow-datasets
     package.module:attribute                    a function of a fork, see `builtin`
@@ -21,6 +21,7 @@ from cnn_jax import cache_folder
 from cnn_jax.data import builtin, cache, folder, images, npz, tfds, warn
 from cnn_jax.data.builtin import DATASETS
 from cnn_jax.data.normalization import UNIT, Normalization, channel_statistics
+from cnn_jax.data.order import order
 from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, check_scales, describe_raw
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import NORMALIZATIONS, DataConfig
@@ -179,7 +180,7 @@ def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool)
     whole = _read(config, source, cache_dir, verify)
 
     def shuffle() -> cache.Made:
-        indices = builtin.order(config.split_seed, len(whole.arrays["train_labels"]))
+        indices = order(config.split_seed, len(whole.arrays["train_labels"]))
         parts = {"images": whole.arrays["train_images"][indices], "labels": whole.arrays["train_labels"][indices]}
         return {**parts, "indices": indices}, None
 

@@ -1,4 +1,4 @@
-"""Data sets that are functions: two of ours, and any `package.module:attribute` of a fork.
+"""Data sets that are functions: ours, and any `package.module:attribute` of a fork.
 
 Such a function takes nothing and returns training images, training labels, test images, test labels: images (N, H, W) or
 (N, H, W, C) as uint8 or as floats in [0, 1], labels as integers from 0. It is called once; then the cache is read, until the
@@ -12,18 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from cnn_jax import plugins
+from cnn_jax.data import red_green
+from cnn_jax.data.order import order
 from cnn_jax.data.source import DatasetInfo, Raw, Source, files_identity, raw_from_arrays
 from cnn_jax.errors import UsageError
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def order(seed: int, n: int) -> np.ndarray:
-    """A random permutation of n, int64 (n,).
-
-    The ranks of n raw outputs of Philox: unlike `Generator.permutation`, its stream is promised never to change.
-    """
-    return np.argsort(np.random.Philox(key=seed).random_raw(n), kind="stable")
 
 
 def digits() -> Arrays:
@@ -40,56 +34,18 @@ def digits() -> Arrays:
     return x_NHW[train], y[train], x_NHW[test], y[test]
 
 
-_SIDE, _BOX = 32, 4
-_TOP, _BOTTOM = 3, 19  # first of the eight rows at which a box may start
-
-
-def _boxes(seed: int, n: int, swap: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """n images of a red and a green box; class 0, red left of green, at the top and class 1 at the bottom, or swapped."""
-    u = (np.random.Philox(key=seed).random_raw((n, 4)) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
-    label_N = np.arange(n) % 2
-    left_N = (u[:, 0] * 10).astype(int)
-    right_N = left_N + _BOX + 1 + (u[:, 1] * (_SIDE - 2 * _BOX - 1 - left_N)).astype(int)
-    first_row_N = np.where((label_N == 0) ^ swap, _TOP, _BOTTOM)
-    images_NHWC = np.zeros((n, _SIDE, _SIDE, 3), np.uint8)
-    for column_N, v_N, colour_N in ((left_N, u[:, 2], label_N), (right_N, u[:, 3], 1 - label_N)):
-        rows_NB = (first_row_N + (v_N * 8).astype(int))[:, None] + np.arange(_BOX)
-        columns_NB = column_N[:, None] + np.arange(_BOX)
-        images_NHWC[np.arange(n)[:, None, None], rows_NB[:, :, None], columns_NB[:, None, :], colour_N[:, None, None]] = 255
-    return images_NHWC, label_N
-
-
-def red_green() -> Arrays:
-    """Is red left of green? Two 4 x 4 boxes on black, 32 x 32 x 3; the location gives the class away, in the test set too.
-
-    The "similar" task of Kayhan and van Gemert, "On Translation Invariance in CNNs", CVPR 2020, with the
-    geometry of their published program: class 0 (red left of green) in the upper half, class 1 in the lower; the left box
-    starts in columns 0..9, the other at least 5 further right and up to column 27, rows vary by 8. Their 2,000 training and
-    1,000 validation images are our 3,000 training images; 1,000 test images. Their program draws all
-    three with the same seed, so that the test images are among the training images; ours are new.
-    """
-    return *_boxes(0, 3000), *_boxes(1, 1000)
-
-
-def red_green_dissimilar() -> Arrays:
-    """`red_green` with the test images 16 rows further down or up, so that only left and right tell the classes apart.
-
-    A network that is blind to absolute location is as good here as on the similar test set; one that reads it is always wrong.
-    """
-    return *_boxes(0, 3000), *_boxes(1, 1000, swap=True)
-
-
 DATASETS: dict[str, Callable[[], Arrays]] = {
     "digits": digits,
-    "red_green": red_green,
-    "red_green:dissimilar": red_green_dissimilar,
+    "red_green": red_green.similar,
+    "red_green:dissimilar": red_green.dissimilar,
+    "red_green:published": red_green.published,
+    "red_green:published_dissimilar": red_green.published_dissimilar,
 }
 _REVISION = 1  # raise it when one of the functions above returns other images
-_ORDERS = ("red left of green", "green left of red")
+_SQUARE = (red_green.SIDE, red_green.SIDE, 3)
 INFO = {
     "digits": DatasetInfo("digits", (8, 8, 1), 10, 1438, 359, tuple("0123456789")),
-    "red_green": DatasetInfo("red_green", (_SIDE, _SIDE, 3), 2, 3000, 1000, _ORDERS),
-    "red_green:dissimilar": DatasetInfo("red_green:dissimilar", (_SIDE, _SIDE, 3), 2, 3000, 1000, _ORDERS),
+    **{name: DatasetInfo(name, _SQUARE, 2, 3000, 1000, red_green.CLASS_NAMES) for name in DATASETS if name != "digits"},
 }
 
 

@@ -74,6 +74,8 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_normal": VarianceScaling(2, "fan_in", "truncated_normal"),
     "lecun_uniform": VarianceScaling(1, "fan_in", "uniform"),
     "lecun_normal": VarianceScaling(1, "fan_in", "truncated_normal"),
+    # of PyTorch's layers: kaiming_uniform_ with a = sqrt(5)
+    "pytorch_uniform": VarianceScaling(1 / 3, "fan_in", "uniform"),
     "normal": Normal(0.01),
 }
 # Need no fans, which a bias does not have.

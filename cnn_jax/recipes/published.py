@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
         "Kayhan and van Gemert, CVPR 2020, section 3, arXiv 2003.07064",
         {
             "model": "kayhan",
-            "dataset": "red_green",
+            "dataset": "red_green:published",
             "padding": "valid,same,circular,full",
             "optimizer": "adadelta",
             "learning_rate": 1,
@@ -87,9 +87,10 @@ RECIPES: dict[str, Recipe] = {
             "batch_size": 200,
             "epochs": 50,
             "select": "best_loss",
+            "patience": 9,
             "validation_fraction": 1 / 3,
         },
-        "test images are new; the published program draws them among the training images",
+        "batches are shuffled; the published program takes the images in one order",
     ),
     "lenet1998": Recipe(
         "LeCun, Bottou, Bengio and Haffner 1998, section III",

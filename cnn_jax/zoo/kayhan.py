@@ -15,7 +15,9 @@ def kayhan(
     padding: str = "same",
     activation: str = "relu",
 ) -> Spec:
-    """Network of Kayhan and van Gemert 2020 (CVPR, section 3, arXiv 2003.07064): no biases, global max pooling.
+    """Network of Kayhan and van Gemert 2020 (CVPR, section 3, arXiv 2003.07064).
+
+    No biases, global max pooling, kernels that begin as PyTorch's.
 
     What TensorFlow's 'same' would pad is padded by (k - 1) / 2 on both sides at any stride, as their program does. At stride 2
     TensorFlow pads even sizes at the far side alone, and a network then reads the location less (see docs/papers.md).
@@ -24,7 +26,7 @@ def kayhan(
     size = kernel_size[0]
     pads = size // 2 if amount == "same" else amount
     convolutions = (
-        Conv(f, size, s, padding=pads, padding_mode=mode, activation=activation, use_bias=False, kernel_init="he_uniform")
+        Conv(f, size, s, padding=pads, padding_mode=mode, activation=activation, use_bias=False, kernel_init="pytorch_uniform")
         for f, s in zip(filters, _STRIDES, strict=True)
     )
-    return (*convolutions, GlobalMaxPool(), Dense(num_classes))
+    return (*convolutions, GlobalMaxPool(), Dense(num_classes, kernel_init="pytorch_uniform"))
