@@ -87,7 +87,7 @@ class _Stream:
     def __init__(self, stream: IO[str], lasting: bool):
         self._stream, self._lasting = stream, lasting
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from cnn_jax import nn
+from cnn_jax.aliases import JsonObject
 from cnn_jax.nn.padding import as_tuple, resolve_pads, transpose_geometry
 from cnn_jax.nn.spec import Field, Signal
+from cnn_jax.nn.weighted import Weighted
 
 Variables = Mapping[str, np.ndarray]
 
@@ -39,7 +41,7 @@ class Op:
     kind: str
     name: str
     shape: tuple[int, ...]
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: JsonObject = dataclasses.field(default_factory=dict)
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     paths: tuple[tuple["Op", ...], ...] = ()
     fields: tuple[tuple[int, int, int], ...] | None = None
@@ -117,17 +119,17 @@ def _array(variables: Variables, layer: str, name: str, shape: tuple[int, ...], 
     return found.astype(np.float32)
 
 
-def _op(kind: str, settings: dict[str, Any] | None = None, **arrays: np.ndarray) -> Op:
+def _op(kind: str, settings: JsonObject | None = None, **arrays: np.ndarray) -> Op:
     return Op(kind, "", (), settings or {}, arrays)
 
 
-def _sliding(layer: Any, x: Signal) -> dict[str, Any]:
+def _sliding(layer: nn.Conv | nn.DepthwiseConv | nn.SeparableConv, x: Signal) -> JsonObject:
     k, s, d = (as_tuple(v, 2, "size") for v in (layer.kernel_size, layer.strides, layer.dilation))
     pads = resolve_pads(x.spatial, k, s, d, layer.padding)
     return {"size": k, "strides": s, "dilation": d, "pads": pads, "mode": layer.padding_mode, "activation": layer.activation}
 
 
-def _bias(layer: Any, get: Get, filters: int) -> dict[str, np.ndarray]:
+def _bias(layer: Weighted, get: Get, filters: int) -> dict[str, np.ndarray]:
     return {"bias": get("bias", (filters,))} if layer.use_bias else {}
 
 
@@ -178,8 +180,8 @@ def _conv_transpose(layer: nn.ConvTranspose, x: Signal, get: Get) -> list[Op]:
     return [_op("conv_transpose", settings, kernel=kernel, **_bias(layer, get, layer.filters))]
 
 
-def _pool(kind: str) -> Callable[[Any, Signal, Get], list[Op]]:
-    def make(layer: Any, x: Signal, get: Get) -> list[Op]:
+def _pool(kind: str) -> Callable[[nn.MaxPool | nn.AvgPool, Signal, Get], list[Op]]:
+    def make(layer: nn.MaxPool | nn.AvgPool, x: Signal, get: Get) -> list[Op]:
         size = as_tuple(layer.window, 2, "window")
         s = size if layer.strides is None else as_tuple(layer.strides, 2, "strides")
         d = as_tuple(getattr(layer, "dilation", 1), 2, "dilation")
@@ -196,7 +198,7 @@ def _batch_norm(layer: nn.BatchNorm, x: Signal, get: Get) -> list[Op]:
     return [_op("batch_norm", {"epsilon": layer.epsilon, "momentum": layer.momentum}, **arrays)]
 
 
-def _norm(layer: Any, x: Signal, get: Get) -> list[Op]:
+def _norm(layer: nn.GroupNorm | nn.LayerNorm, x: Signal, get: Get) -> list[Op]:
     groups = layer.groups if isinstance(layer, nn.GroupNorm) else 0
     settings = {"groups": groups, "epsilon": layer.epsilon}
     return [_op("norm", settings, scale=get("scale", (x.channels,)), bias=get("bias", (x.channels,)))]
@@ -216,6 +218,7 @@ def _pad_channels(layer: nn.PadChannels, x: Signal, get: Get) -> list[Op]:
     return [_op("pad_channels", {"strides": as_tuple(layer.strides, 2, "strides")})]
 
 
+# Each takes layers of its kind.
 _MAKERS: dict[type, Callable[[Any, Signal, Get], list[Op]]] = {
     nn.Conv: _conv,
     nn.DepthwiseConv: _depthwise,

@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from cnn_jax.errors import UsageError
 
@@ -68,7 +67,7 @@ def load_module(name: str, what: str) -> ModuleType:
             raise
 
 
-def load_attribute(name: str, what: str) -> Any:
+def load_attribute(name: str, what: str) -> object:
     """Imports `package.module:attribute`; the attribute may be dotted. Raises UsageError as `load_module` does."""
     module_name, _, attribute = name.partition(":")
     module = load_module(module_name, what)

@@ -51,8 +51,8 @@ def decode(cls: Callable[..., T], value: object, *, ignore_unknown: bool = False
 
 
 @functools.cache
-def _decoder(kind: Any) -> Decoder:
-    if dataclasses.is_dataclass(kind):
+def _decoder(kind: object) -> Decoder:
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
@@ -91,7 +91,7 @@ def _text(value: object) -> str:
     return value if value.isprintable() else _CONTROL.sub("\ufffd", value)  # such as a terminal's escape sequences
 
 
-_PLAIN: dict[Any, Decoder] = {
+_PLAIN: dict[object, Decoder] = {
     bool: _check(lambda value: isinstance(value, bool), "true or false"),
     int: _check(lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**63, "an integer of 64 bits"),
     float: _float,
@@ -139,7 +139,7 @@ def _dict(one: Decoder) -> Decoder:
     return decoder
 
 
-def _dataclass(cls: Any) -> Decoder:
+def _dataclass(cls: type) -> Decoder:
     hints = typing.get_type_hints(cls)
     decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls) if field.init}
 

@@ -7,7 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich.progress
 from absl import flags as absl_flags
@@ -193,7 +193,7 @@ def _p(p: float) -> str:
 # --------------------------------------------------------------------------------------------------------------------- csv
 
 
-def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
+def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, object]]:
     """Rows of levels.csv: the mean over cells, the difference from before training, and the mean of each level."""
     out: list[dict[str, object]] = []
     for dataset, found in lines.items():

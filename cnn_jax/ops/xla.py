@@ -9,14 +9,15 @@ has the measurements. Letters: N images, S spatial axes, C channels, F filters, 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import DTypeLike
 
-from cnn_jax.ops.linear import Arrays, Rule, linear
+from cnn_jax.ops.linear import Arrays, Rule, linear, zero_tangent
 
 Axes = tuple[int, ...]  # an int per spatial axis
 Zeros = tuple[tuple[int, int], ...]  # before and after the image, per spatial axis
@@ -36,7 +37,7 @@ class How(NamedTuple):
     precision: str | None = None
 
 
-def sum_dtype(dtype: Any) -> Any:
+def sum_dtype(dtype: DTypeLike) -> np.dtype:
     """Return the type in which sums of `dtype` are taken: float32 at least.
 
     XLA's CPU backend adds up bfloat16 in bfloat16, where a sum of ones ends at 256.
@@ -289,10 +290,12 @@ _POOLED = Rule(_pooled_tangent, _pooled_transpose)
 
 
 @_pooled.defjvp
-def _pooled_jvp(window: Axes, relu: bool, primals: Arrays, tangents: Arrays) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _pooled_jvp(
+    window: Axes, relu: bool, primals: Arrays, tangents: Arrays
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     y, x_HWCN, winner = outputs = _pooled(window, relu, *primals)
     (tangent,) = linear(_POOLED, (window, relu), (x_HWCN, primals[1], winner), tangents, [y])
-    return outputs, (tangent, jnp.moveaxis(tangents[0], 0, -1), np.zeros(winner.shape, jax.dtypes.float0))
+    return outputs, (tangent, jnp.moveaxis(tangents[0], 0, -1), zero_tangent(winner))
 
 
 def _winners_kernel_gradient(

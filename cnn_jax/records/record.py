@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from cnn_jax import schema
 from cnn_jax.aliases import JsonObject, Value
@@ -49,7 +49,7 @@ class Images:
     train: int  # number of training images, without the validation images
     validation: int  # number of validation images
     test: int  # number of test images
-    normalization: Any = None  # arguments of data.Normalization; None: pixels are divided by 255
+    normalization: JsonObject | None = None  # arguments of data.Normalization; None: pixels are divided by 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Command:
     time: str  # ISO 8601
     plan: str = ""  # file of its trials, in the folder plan
     version: str | None = None  # of cnn_jax
-    about: dict[str, Any] | None = None  # question and settings, for the report
+    about: JsonObject | None = None  # question and settings, for the report
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -318,7 +318,7 @@ class Writer:
 
     def finish(
         self,
-        record: Mapping[str, Any],
+        record: JsonObject,
         params: Mapping[str, np.ndarray] | None = None,
         snapshots: Mapping[str, np.ndarray] | None = None,
     ) -> None:
@@ -327,7 +327,7 @@ class Writer:
         Checkpoints of a failed trial stay: it is tried again, and what failed may have been the machine.
         """
         folder = _trial_folder(self.dir, record["trial"])
-        kept: dict[str, Any] = {"params_sha256": None}
+        kept: dict[str, object] = {"params_sha256": None}
         if snapshots is not None:
             kept["snapshots"] = sorted({int(name.partition("/")[0]) for name in snapshots})
         with reporting(self.dir):

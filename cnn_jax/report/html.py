@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cnn_jax
 from cnn_jax import stats
@@ -151,7 +151,7 @@ def _list(sentences: Sequence[str], class_: str) -> str:
     return svg.tag("ul", "".join(svg.tag("li", svg.escape(s)) for s in sentences), class_=class_) if sentences else ""
 
 
-def _json(class_: str, data: Any) -> str:
+def _json(class_: str, data: object) -> str:
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no text of ours may end the script
     return svg.tag("script", text, type="application/json", class_=class_)
 

@@ -7,7 +7,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -50,7 +50,7 @@ class _Sheet:
     """A picture that is drawn on, in units of the SVG."""
 
     def __init__(
-        self, image: "Image.Image", draw: "ImageDraw.ImageDraw", left: float, top: float, clips: dict[Any, ET.Element]
+        self, image: "Image.Image", draw: "ImageDraw.ImageDraw", left: float, top: float, clips: dict[str | None, ET.Element]
     ):
         self.image, self.draw, self.left, self.top, self.clips = image, draw, left, top, clips
         self.unit = SCALE * FINE

@@ -5,13 +5,13 @@ Shapes: N images, S steps of an epoch, B images of a batch, E batches of an eval
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.aliases import PyTree
 from cnn_jax.data import UNIT, Normalization
 from cnn_jax.training.components import Components, Hyper
 from cnn_jax.training.step import TrainState, eval_step, train_step
@@ -78,7 +78,7 @@ def _at(values_N: jax.Array, indices_B: jax.Array) -> jax.Array:
 def eval_batches(
     model: nn.Module,
     setup: Components,
-    variables: Any,
+    variables: PyTree,
     images_NHWC: jax.Array,
     labels_N: jax.Array,
     indices_EB: jax.Array,
@@ -100,7 +100,7 @@ def over_lanes(function: Callable, lanes: int, in_axes: tuple[int | None, ...]) 
     if lanes > 1:
         return jax.vmap(function, in_axes=in_axes)
 
-    def single(*args: Any) -> Any:
+    def single(*args: PyTree) -> PyTree:
         first = [arg if axis is None else jax.tree.map(lambda a: a[0], arg) for arg, axis in zip(args, in_axes, strict=True)]
         return jax.tree.map(lambda a: a[None], function(*first))
 

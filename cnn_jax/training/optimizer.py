@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, Literal
+from typing import Literal, TypeAlias, cast
 
 import jax
 import numpy as np
@@ -21,6 +21,8 @@ from cnn_jax.aliases import PyTree, Value
 from cnn_jax.errors import UsageError
 from cnn_jax.recipes.names import is_attribute
 from cnn_jax.trial import OPTIMIZERS
+
+Optimizer: TypeAlias = Callable[..., optax.GradientTransformation]  # of a learning rate and options
 
 # Rules that treat each parameter value by itself. Applied to one vector instead of a tree, their program compiles several times
 # faster.
@@ -52,7 +54,7 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load(name: str) -> Callable[..., optax.GradientTransformation]:
+def load(name: str) -> Optimizer:
     """Return the function of an optimizer: (learning_rate, ...) -> GradientTransformation.
 
     Raises:
@@ -61,7 +63,7 @@ def load(name: str) -> Callable[..., optax.GradientTransformation]:
     if name in OPTIMIZERS:
         return getattr(optax, name)
     if is_attribute(name):
-        return plugins.load_attribute(name, f"--optimizer: {name}")
+        return cast(Optimizer, plugins.load_attribute(name, f"--optimizer: {name}"))
     if name not in names():
         raise UsageError(
             f"--optimizer: unknown optimizer {name!r}: one of {', '.join(names())}, or package.module:attribute; these are the "
@@ -131,16 +133,16 @@ def freezing(freeze: Literal["none", "spatial"] = "none") -> optax.GradientTrans
     return None if freeze == "none" else optax.masked(optax.set_to_zero(), is_spatial_kernel)
 
 
-def is_spatial_kernel(params: Any) -> Any:
+def is_spatial_kernel(params: PyTree) -> PyTree:
     """Tree of bools: whether a parameter is the kernel of a convolution with more than one position."""
 
-    def spatial(path: Any, leaf: Any) -> bool:
+    def spatial(path: jax.tree_util.KeyPath, leaf: jax.Array) -> bool:
         return "kernel" in str(path[-1]) and leaf.ndim > 2 and max(leaf.shape[:-2]) > 1
 
     return jax.tree_util.tree_map_with_path(spatial, params)
 
 
-def is_kernel(params: Any) -> Any:
+def is_kernel(params: PyTree) -> PyTree:
     """Tree of bools: whether a parameter is a kernel of a layer, neither a bias nor a scale of a norm."""
     return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in str(path[-1]), params)
 

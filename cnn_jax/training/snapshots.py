@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import flax.traverse_util
 import numpy as np
+
+from cnn_jax.aliases import PyTree
 
 Flat = Mapping[str, np.ndarray]  # values by path, 'params/conv1/kernel'
 _PREFIX = "snapshot/"  # of the names in a checkpoint
@@ -23,7 +24,7 @@ class Snapshots:
     wanted: tuple[int, ...] = ()
     kept: Mapping[int, Flat] = dataclasses.field(default_factory=dict)
 
-    def after(self, epoch: int, variables: Any, trials: int) -> "Snapshots":
+    def after(self, epoch: int, variables: PyTree, trials: int) -> "Snapshots":
         """The snapshots after an epoch.
 
         Args:
@@ -41,7 +42,7 @@ class Snapshots:
         """Return all arrays by name, for a checkpoint."""
         return {f"{_PREFIX}{epoch}/{path}": leaf for epoch, flat in self.kept.items() for path, leaf in flat.items()}
 
-    def restored(self, arrays: Flat, variables: Any, trials: int, epochs: int) -> "Snapshots":
+    def restored(self, arrays: Flat, variables: PyTree, trials: int, epochs: int) -> "Snapshots":
         """The snapshots of a checkpoint that was written after `epochs` whole epochs, as far as they are wanted here.
 
         Args:

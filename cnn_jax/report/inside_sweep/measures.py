@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cnn_jax import stats
 from cnn_jax.analysis import values
@@ -163,9 +162,9 @@ def _table(lines: Sequence[Line], factors: Sequence[str]) -> str:
     return f"<details class='as-it-is'><summary>All {words.count(len(lines), 'number')}</summary>{shown}</details>"
 
 
-def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def rows(lines: Sequence[Line]) -> list[dict[str, object]]:
     """A row per number and what it is of: all cells, over the untrained network, a level, the clearest difference."""
-    out: list[dict[str, Any]] = []
+    out: list[dict[str, object]] = []
     for line in lines:
         named: list[tuple[str, stats.Estimate, float | None]] = [("all cells", line.mean, None)]
         named += [("over untrained", line.gained, None)] if line.gained else []
