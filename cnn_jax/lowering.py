@@ -1,7 +1,7 @@
 """A trained network as a flat list of operations: integers and arrays alone. No JAX.
 
-The page and the exported files are made of it. Padding amounts are resolved, depthwise and separable convolutions are grouped
-ones, and sparse kernels are dense ones with zeros. `fold` then leaves out what evaluation does not need.
+The page and the exported files are made from it. Padding amounts are resolved, depthwise and separable convolutions are grouped
+ones, and sparse kernels are dense ones with zeros. `fold` then removes operations that evaluation does not need.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Variables = Mapping[str, np.ndarray]
 
 
 class NotLowered(ValueError):
-    """A layer is none of this package's, or the parameters are not those of the network."""
+    """A layer is not from this package, or the parameters do not match the network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Op:
 
     Attributes:
         kind: What is computed; `_MAKERS` says which layers are of which kind. 'affine' comes from `fold` alone.
-        name: Of the layer, as its features are called.
+        name: Of the layer, as in its features.
         shape: Of the output for one image.
-        settings: What the operation needs besides arrays.
+        settings: Parameters of the operation other than arrays, as JSON in the page.
         arrays: Parameters; no 'bias' or 'scale' where the layer has none.
         paths: Operations of the branches of a residual block or a branch.
         fields: Receptive field (start, size, jump) along height and width; None where there is none.
@@ -56,7 +56,7 @@ def lower(spec: Sequence[nn.Layer], input_shape: tuple[int, ...], variables: Var
         variables: Trained values by path, as `store.load_params` returns them.
 
     Raises:
-        NotLowered: A layer is none of this package's, or an array is missing or has another shape.
+        NotLowered: A layer is not from this package, or an array is missing or has another shape.
     """
     if len(input_shape) != 3:
         raise NotLowered(f"images of shape {input_shape}: must be (height, width, channels)")

@@ -1,4 +1,4 @@
-"""Decode JSON into dataclasses by the types of their fields. Whatever does not fit raises ValueError; no code runs.
+"""Decode JSON into dataclasses by the types of their fields. Invalid values raise ValueError; no code runs.
 
 Types that a field may have: bool, int (64 bits), float (finite; an int fits), str, None, Any, Literal, unions, tuple[X, ...],
 tuple[X, Y], dict[str, X] and dataclasses. A missing field takes its default.
@@ -23,11 +23,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class UnknownField(ValueError):
-    """A field that the dataclass does not have, as a later version may write it."""
+    """A field that the dataclass does not have, as from a later version."""
 
 
 def loads(text: str | bytes) -> Value:
-    """Parse JSON as RFC 8259 has it: NaN and infinities, which Python's parser takes, raise ValueError as any bad text does."""
+    """Parse strict JSON (RFC 8259): NaN and infinities, which Python accepts, raise ValueError like any invalid text."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:

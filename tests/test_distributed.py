@@ -183,7 +183,7 @@ def test_two_hosts_are_interrupted_and_end_as_one(npz: str, tmp_path: Path) -> N
     until(lambda: first.poll() is not None or list(out.glob("trials/*/checkpoint-*")))
     first.send_signal(signal.SIGTERM)
     done(first, 130)
-    assert "results are with host 0" in done(second)
+    assert "host 0 has the results" in done(second)
 
     def kept() -> list[str]:
         return sorted(path.name for path in out.glob("trials/*/checkpoint-*"))

@@ -1,4 +1,4 @@
-"""Progress of a sweep in a notebook: one line that rewrites itself."""
+"""Progress of a sweep in a notebook: one line that is updated in place."""
 
 import contextlib
 import html
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, as of Jupyter or Colab, rather than a command that a cell runs."""
+    """Whether this process is the kernel of a notebook (Jupyter, Colab), not a command run from a cell."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None

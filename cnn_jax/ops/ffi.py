@@ -1,12 +1,12 @@
 """Convolution by `native`'s C, as operations of JAX: float32, two spatial axes, no dilation, no groups.
 
 A layer's convolution, bias, relu and max-pool of 2x2 are one operation, which stores nothing but its result and, of a pool,
-which of the four won (a byte each). Its gradients are two more, so that the one nobody asks for is dropped. All three are
+which of the four won (a byte each). Its gradients are two more, so that an unused one is eliminated. All three are
 linear in each of their arrays but for relu and pool, whose choices are an array of their own, `seen`: so the derivative of
 each is made of the others, forward and reverse, of any order.
 
 C is called in programs for this machine's CPU. The same operation lowered for another platform, or exported, is made of XLA's
-own operations: a program that leaves the process cannot count on our library where it will run. A batch is one call of C after
+own operations: an exported program cannot rely on the library where it will run. A batch is one call of C after
 the other on CPU, and one batched operation elsewhere; so it, too, is decided when the platform is known.
 """
 
@@ -31,7 +31,7 @@ _OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_inp
 
 @functools.lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether there is a compiled library; compiles it if need be."""
+    """Whether there is a compiled library; compiles it if necessary."""
     path = native.library().path
     if path is None:
         return False

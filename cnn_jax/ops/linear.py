@@ -1,4 +1,4 @@
-"""Linear functions with a transpose of their own, for the tangents of `jax.custom_jvp`.
+"""Linear functions with custom transposes, for the tangents of `jax.custom_jvp`.
 
 A `jax.custom_vjp` has no forward mode. A `jax.custom_jvp` whose tangent is a call of `linear` has both: forward mode evaluates
 the function, reverse mode transposes it by the rule given here. `jax.custom_derivatives.linear_call` does the same, but it
@@ -39,7 +39,7 @@ def linear(rule: Rule[Static], static: Static, residuals: Arrays, arguments: Arr
 
     Args:
       rule: the function and its transpose. Both must be module-level functions.
-      static: what the function depends on besides arrays.
+      static: parameters of the function other than arrays.
       residuals: arrays in which the function need not be linear.
       arguments: arrays in which it is linear, jointly.
       like: arrays with the shapes and types of the results.

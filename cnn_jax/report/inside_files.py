@@ -1,4 +1,4 @@
-"""What `launch.py inspect` writes beside its page, and prints: numbers as CSV, a summary for the terminal."""
+"""Further output of `launch.py inspect`: numbers as CSV, and a summary for the terminal."""
 
 import math
 from collections.abc import Sequence

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 SCALE = 2  # pixels of the file per unit of a picture
 FINE = 2  # drawn at this many times the size, then averaged, so that lines are smooth
-# What Pillow's own font lacks.
+# Characters that Pillow's font lacks.
 PLAIN = str.maketrans({"−": "-", "×": "x", "–": "-", "²": "2", "ω": "w", "…": "~", "→": ">", "≤": "<="})
 Point = tuple[float, float]
 _TOKEN = re.compile(r"[A-Za-z]|-?[\d.]+(?:e-?\d+)?")
 
 
 def font(size: float) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
-    """The font that Pillow brings along."""
+    """The font that Pillow includes."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
@@ -78,7 +78,7 @@ def _draw(element: ET.Element, sheet: _Sheet) -> None:
 
 
 def _clipped(element: ET.Element, sheet: _Sheet, window: ET.Element) -> None:
-    """Draw an element on a copy, of which a rectangle is kept."""
+    """Draw an element clipped to a rectangle, through a copy."""
     from PIL import ImageDraw
 
     copy = sheet.image.copy()

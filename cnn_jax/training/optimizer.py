@@ -31,7 +31,7 @@ _ELEMENTWISE = frozenset((
     "nadam", "nadamw", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
 ))  # fmt: skip
 _START_FROM_ZEROS = frozenset(OPTIMIZERS)  # initial states that need no computation
-# Not of one gradient per step alone, or evaluated at other parameters than those that they update.
+# Need more than one gradient per step, or evaluate at parameters other than those they update.
 _EXCLUDED = ("scale_by_", "schedule_free", "dpsgd", "lbfgs", "momo", "sophia", "noisy_sgd", "galore")
 Numbers = Mapping[str, float | jax.Array]  # hyperparameters by name, which may be traced
 RESERVED = ("learning_rate", "weight_decay", "momentum")  # set by flags of their own
@@ -41,7 +41,7 @@ _MASKS = ("mask", "weight_decay_mask")
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """First-order optimizers of the optax that is installed: those with a learning rate, the usual ones first."""
+    """First-order optimizers of the optax that is installed: those with a learning rate, the common ones first."""
     found = [
         name
         for module in _MODULES
@@ -101,7 +101,7 @@ def optimizer(
     if mask and own_decay:
         argument = next((each for each in _MASKS if each in parameters), None)
         if argument is None:
-            raise UsageError(f"--decay_parameters=kernels: optimizer {name} has no mask of its weight decay")
+            raise UsageError(f"--decay_parameters=kernels: optimizer {name} has no mask for its weight decay")
         arguments[argument] = mask
     rules = [function(**arguments)]
     if not isinstance(rules[0], optax.GradientTransformation):
@@ -149,6 +149,6 @@ def is_kernel(params: PyTree) -> PyTree:
 
 def initial_state(rule: optax.GradientTransformation, name: str, params: PyTree) -> PyTree:
     """State of an optimizer before the first step, as NumPy arrays."""
-    if name in _START_FROM_ZEROS:  # held by a test: no need to compile its init
+    if name in _START_FROM_ZEROS:  # tested to be zeros: init need not be compiled
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rule.init, params))
     return jax.device_get(rule.init(params))

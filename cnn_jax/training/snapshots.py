@@ -18,7 +18,7 @@ class Snapshots:
 
     Attributes:
       wanted: epochs to keep; 0 is before training.
-      kept: by epoch, for the epochs that are done; each array has a leading axis of trials.
+      kept: by epoch, for finished epochs; each array has a leading axis of trials.
     """
 
     wanted: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class Snapshots:
         return {f"{_PREFIX}{epoch}/{path}": leaf for epoch, flat in self.kept.items() for path, leaf in flat.items()}
 
     def restored(self, arrays: Flat, variables: PyTree, trials: int, epochs: int) -> "Snapshots":
-        """The snapshots of a checkpoint that was written after `epochs` whole epochs, as far as they are wanted here.
+        """The wanted snapshots from a checkpoint that was written after `epochs` whole epochs.
 
         Args:
           arrays: of the checkpoint.
@@ -52,7 +52,7 @@ class Snapshots:
           epochs: whole epochs done.
 
         Raises:
-          ValueError: an epoch that is wanted has passed without a snapshot, or one is of another shape.
+          ValueError: a wanted epoch has passed without a snapshot, or a snapshot has another shape.
         """
         flat = flax.traverse_util.flatten_dict(variables, sep="/")
         found = {}
@@ -69,7 +69,7 @@ class Snapshots:
         return dataclasses.replace(self, kept=found)
 
     def of(self, trial: int, last: int) -> dict[str, np.ndarray]:
-        """Return the snapshots of one trial up to epoch `last`, named as `store.load_snapshot` reads them: 'EPOCH/PATH'."""
+        """Return the snapshots of one trial up to epoch `last`, named as in `records.arrays.Kept`: 'EPOCH/PATH'."""
         return {
             f"{epoch}/{path}": leaf[trial]
             for epoch, flat in sorted(self.kept.items())
