@@ -148,8 +148,8 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         body.append(svg.tag("g", "".join(marks), class_="axis-of-runs"))
     more = f" The best {LINES:,} of {len(runs):,} runs are drawn." if len(runs) > LINES else ""
     note = (
-        "A line is a run, dark is poor, light is good. Drag along an axis to keep the runs that pass there; click it to let "
-        f"all back.{more}"
+        "A line is a run, dark is poor, light is good. Drag along an axis to keep the runs that pass there; click it to show "
+        f"all again.{more}"
     )
     picture = svg.picture(width, 320, body, "parallel coordinates of all runs").replace("<svg ", '<svg class="parallel" ', 1)
     return Figure("parallel", "Explore all runs", note, [picture], rows, "wide")
