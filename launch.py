@@ -1,4 +1,4 @@
-"""The command line of a clone: `python launch.py --help` says what it does. Installed, it is `cnn-jax`."""
+"""The command line of a clone: see `python launch.py --help`. Installed, it is `cnn-jax`."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line listens: Ctrl-C during imports is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command line handles it: no traceback for Ctrl-C during imports
     from cnn_jax import cli
 
     sys.exit(cli.launch(sys.argv))

@@ -1,7 +1,7 @@
-"""The cache folder, if nobody but its user can have written what it holds; else a private folder. No JAX.
+"""The cache folder if only its user can write to it; otherwise a private folder. No JAX.
 
-Compiled code in the cache runs as the user who loads it, so a checksum is not enough: it tells that a file is whole, not whose
-it is. A folder passes if the user or root owns it, everything in it and every folder above it, and no group or other user may
+Compiled code in the cache runs as the user that loads it, so a checksum is not enough: it verifies a file's contents, not its
+author. A folder passes if the user or root owns it, everything in it and every folder above it, and no group or other user may
 write there. Nobody else can then change the folder between this check and its use.
 """
 
@@ -20,7 +20,7 @@ _SHARED = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_root(cache_dir: str | os.PathLike | None = None) -> Path:
-    """The folder of what is made once per machine: `cache_dir`, $CNN_JAX_CACHE, $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax.
+    """The folder of files made once per machine: `cache_dir`, $CNN_JAX_CACHE, $XDG_CACHE_HOME/cnn_jax or ~/.cache/cnn_jax.
 
     A user without a home folder, as in some containers, has it in the folder of temporary files.
     """

@@ -1,7 +1,7 @@
-"""The console: all text that a person reads on standard output is printed here.
+"""The console: prints all human-readable text on standard output.
 
-Text is printed as it stands, never read as markup, so a path such as `runs/[v1]` is shown whole. Control characters are
-escaped, and what the encoding of the stream lacks is replaced: a minus sign by '-', a letter by its escape sequence.
+Text is printed literally, never interpreted as markup, so a path such as `runs/[v1]` is shown whole. Control characters are
+escaped, and characters missing in the stream's encoding are replaced: a minus sign by '-', a letter by its escape sequence.
 Tables are never cropped: see `print_table`.
 """
 
@@ -52,9 +52,9 @@ class Console(rich.console.Console):
     """
 
     def __init__(self, file: IO[str] | None = None, width: int | None = None, lasting: bool = False):
-        """Prints to `file`, default standard output; `width` in columns, default that of the terminal.
+        """Print to `file`, default standard output; `width` in columns, default that of the terminal.
 
-        lasting: whether the program goes on when the stream cannot be written any more (`| head`, a full disk).
+        lasting: whether the program continues when the stream can no longer be written (`| head`, a full disk).
         """
         stream = file or sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (standard output may be closed, as by `>&-`)
         terminal = stream.isatty()
@@ -72,12 +72,12 @@ class Console(rich.console.Console):
         return super().render_str(printable(text, self.encoding), **options)
 
     def on_broken_pipe(self) -> None:
-        """Lets the caller decide; rich would exit with status 1."""
+        """Leave it to the caller; rich would exit with status 1."""
         raise  # the BrokenPipeError that rich is handling
 
 
 def discard(stream: IO[str]) -> None:
-    """From now on, what is written to `stream` goes nowhere; what it still holds too."""
+    """Discard everything that is written to `stream` from now on, and its buffer."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -87,7 +87,7 @@ class _Stream:
     def __init__(self, stream: IO[str], lasting: bool):
         self._stream, self._lasting = stream, lasting
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
@@ -131,7 +131,7 @@ class Row:
 
 
 def print_table(console: rich.console.Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """Prints a table whose cells are all whole.
+    """Print a table without cropping any cell.
 
     Where the console is too narrow, optional columns are left out and named below; where the others are still too wide,
     every row becomes a paragraph of 'name value' pairs.

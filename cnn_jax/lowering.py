@@ -1,7 +1,7 @@
 """A trained network as a flat list of operations: integers and arrays alone. No JAX.
 
-The page and the exported files are made of it. Padding amounts are resolved, depthwise and separable convolutions are grouped
-ones, and sparse kernels are dense ones with zeros. `fold` then leaves out what evaluation does not need.
+The page and the exported files are made from it. Padding amounts are resolved, depthwise and separable convolutions are grouped
+ones, and sparse kernels are dense ones with zeros. `fold` then removes operations that evaluation does not need.
 """
 
 import dataclasses
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from cnn_jax import nn
+from cnn_jax.aliases import JsonObject
 from cnn_jax.nn.padding import as_tuple, resolve_pads, transpose_geometry
 from cnn_jax.nn.spec import Field, Signal
+from cnn_jax.nn.weighted import Weighted
 
 Variables = Mapping[str, np.ndarray]
 
 
 class NotLowered(ValueError):
-    """A layer is none of this package's, or the parameters are not those of the network."""
+    """A layer is not from this package, or the parameters do not match the network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Op:
 
     Attributes:
         kind: What is computed; `_MAKERS` says which layers are of which kind. 'affine' comes from `fold` alone.
-        name: Of the layer, as its features are called.
+        name: Of the layer, as in its features.
         shape: Of the output for one image.
-        settings: What the operation needs besides arrays.
+        settings: Parameters of the operation other than arrays, as JSON in the page.
         arrays: Parameters; no 'bias' or 'scale' where the layer has none.
         paths: Operations of the branches of a residual block or a branch.
         fields: Receptive field (start, size, jump) along height and width; None where there is none.
@@ -39,7 +41,7 @@ class Op:
     kind: str
     name: str
     shape: tuple[int, ...]
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: JsonObject = dataclasses.field(default_factory=dict)
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     paths: tuple[tuple["Op", ...], ...] = ()
     fields: tuple[tuple[int, int, int], ...] | None = None
@@ -54,7 +56,7 @@ def lower(spec: Sequence[nn.Layer], input_shape: tuple[int, ...], variables: Var
         variables: Trained values by path, as `store.load_params` returns them.
 
     Raises:
-        NotLowered: A layer is none of this package's, or an array is missing or has another shape.
+        NotLowered: A layer is not from this package, or an array is missing or has another shape.
     """
     if len(input_shape) != 3:
         raise NotLowered(f"images of shape {input_shape}: must be (height, width, channels)")
@@ -117,17 +119,17 @@ def _array(variables: Variables, layer: str, name: str, shape: tuple[int, ...], 
     return found.astype(np.float32)
 
 
-def _op(kind: str, settings: dict[str, Any] | None = None, **arrays: np.ndarray) -> Op:
+def _op(kind: str, settings: JsonObject | None = None, **arrays: np.ndarray) -> Op:
     return Op(kind, "", (), settings or {}, arrays)
 
 
-def _sliding(layer: Any, x: Signal) -> dict[str, Any]:
+def _sliding(layer: nn.Conv | nn.DepthwiseConv | nn.SeparableConv, x: Signal) -> JsonObject:
     k, s, d = (as_tuple(v, 2, "size") for v in (layer.kernel_size, layer.strides, layer.dilation))
     pads = resolve_pads(x.spatial, k, s, d, layer.padding)
     return {"size": k, "strides": s, "dilation": d, "pads": pads, "mode": layer.padding_mode, "activation": layer.activation}
 
 
-def _bias(layer: Any, get: Get, filters: int) -> dict[str, np.ndarray]:
+def _bias(layer: Weighted, get: Get, filters: int) -> dict[str, np.ndarray]:
     return {"bias": get("bias", (filters,))} if layer.use_bias else {}
 
 
@@ -178,8 +180,8 @@ def _conv_transpose(layer: nn.ConvTranspose, x: Signal, get: Get) -> list[Op]:
     return [_op("conv_transpose", settings, kernel=kernel, **_bias(layer, get, layer.filters))]
 
 
-def _pool(kind: str) -> Callable[[Any, Signal, Get], list[Op]]:
-    def make(layer: Any, x: Signal, get: Get) -> list[Op]:
+def _pool(kind: str) -> Callable[[nn.MaxPool | nn.AvgPool, Signal, Get], list[Op]]:
+    def make(layer: nn.MaxPool | nn.AvgPool, x: Signal, get: Get) -> list[Op]:
         size = as_tuple(layer.window, 2, "window")
         s = size if layer.strides is None else as_tuple(layer.strides, 2, "strides")
         d = as_tuple(getattr(layer, "dilation", 1), 2, "dilation")
@@ -196,7 +198,7 @@ def _batch_norm(layer: nn.BatchNorm, x: Signal, get: Get) -> list[Op]:
     return [_op("batch_norm", {"epsilon": layer.epsilon, "momentum": layer.momentum}, **arrays)]
 
 
-def _norm(layer: Any, x: Signal, get: Get) -> list[Op]:
+def _norm(layer: nn.GroupNorm | nn.LayerNorm, x: Signal, get: Get) -> list[Op]:
     groups = layer.groups if isinstance(layer, nn.GroupNorm) else 0
     settings = {"groups": groups, "epsilon": layer.epsilon}
     return [_op("norm", settings, scale=get("scale", (x.channels,)), bias=get("bias", (x.channels,)))]
@@ -216,6 +218,7 @@ def _pad_channels(layer: nn.PadChannels, x: Signal, get: Get) -> list[Op]:
     return [_op("pad_channels", {"strides": as_tuple(layer.strides, 2, "strides")})]
 
 
+# Each takes layers of its kind.
 _MAKERS: dict[type, Callable[[Any, Signal, Get], list[Op]]] = {
     nn.Conv: _conv,
     nn.DepthwiseConv: _depthwise,

@@ -1,6 +1,6 @@
-"""Code of a fork, named package.module or package.module:attribute: where it is searched, imported, and reported on. No JAX.
+"""Code of a fork by package.module or package.module:attribute: search path, import, and reports of its errors. No JAX.
 
-Whatever such code raises becomes a UsageError of one line that ends with the fork's file and line.
+An exception of such code becomes a UsageError of one line that ends with the fork's file and line.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from cnn_jax.errors import UsageError
 
@@ -26,7 +25,7 @@ _MOST_TEXT = 300  # characters of an exception's message that are shown
 
 
 def search_current_folder(*, run_as_module: bool = False) -> None:
-    """Appends the current folder to `sys.path`: a json.py or an experiments/ in it must not hide a module of that name.
+    """Append the current folder to `sys.path`: a json.py or an experiments/ in it must not hide a module of that name.
 
     Args:
       run_as_module: whether this process was started by `python -m`, which puts the current folder first; the folder of this
@@ -49,7 +48,7 @@ def _first_installed() -> int:
 
 
 def load_module(name: str, what: str) -> ModuleType:
-    """Imports a module.
+    """Import a module.
 
     Args:
       name: package.module.
@@ -68,8 +67,8 @@ def load_module(name: str, what: str) -> ModuleType:
             raise
 
 
-def load_attribute(name: str, what: str) -> Any:
-    """Imports `package.module:attribute`; the attribute may be dotted. Raises UsageError as `load_module` does."""
+def load_attribute(name: str, what: str) -> object:
+    """Import `package.module:attribute`; the attribute may be dotted. Raises UsageError as `load_module` does."""
     module_name, _, attribute = name.partition(":")
     module = load_module(module_name, what)
     with reporting(f"{what} cannot be imported"):
@@ -82,7 +81,7 @@ def load_attribute(name: str, what: str) -> Any:
 
 
 def _hidden(name: str) -> str:
-    """Says which module hides one of the current folder that has its name; '' where none does."""
+    """Sentence on a module that shadows one of the current folder; '' if none does."""
     package = name.partition(".")[0]
     mine = [path for path in (Path(package), Path(f"{package}.py")) if package and path.exists()]
     loaded = sys.modules.get(package)
@@ -99,7 +98,7 @@ def _hidden(name: str) -> str:
 
 @contextlib.contextmanager
 def reporting(what: str, function: Callable[..., object] | None = None) -> Iterator[None]:
-    """Turns an exception of a fork's code into a UsageError "WHAT: TYPE: MESSAGE (FILE:LINE)"; a UsageError passes.
+    """Turn an exception of a fork's code into a UsageError "WHAT: TYPE: MESSAGE (FILE:LINE)"; a UsageError passes.
 
     Args:
       what: the culprit and what failed.

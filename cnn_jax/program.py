@@ -17,5 +17,5 @@ PROGRAM = _program()
 
 
 def named(text: str) -> str:
-    """A text that speaks of `python launch.py`, with the name of the command line in its place."""
+    """Replace `python launch.py` in a text by the name of the command line."""
     return text.replace(_IN_A_CLONE, PROGRAM)

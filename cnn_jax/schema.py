@@ -1,4 +1,4 @@
-"""Decode JSON into dataclasses by the types of their fields. Whatever does not fit raises ValueError; no code runs.
+"""Decode JSON into dataclasses by the types of their fields. Invalid values raise ValueError; no code runs.
 
 Types that a field may have: bool, int (64 bits), float (finite; an int fits), str, None, Any, Literal, unions, tuple[X, ...],
 tuple[X, Y], dict[str, X] and dataclasses. A missing field takes its default.
@@ -23,11 +23,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class UnknownField(ValueError):
-    """A field that the dataclass does not have, as a later version may write it."""
+    """A field that the dataclass does not have, as from a later version."""
 
 
 def loads(text: str | bytes) -> Value:
-    """Parse JSON as RFC 8259 has it: NaN and infinities, which Python's parser takes, raise ValueError as any bad text does."""
+    """Parse strict JSON (RFC 8259): NaN and infinities, which Python accepts, raise ValueError like any invalid text."""
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
@@ -51,8 +51,8 @@ def decode(cls: Callable[..., T], value: object, *, ignore_unknown: bool = False
 
 
 @functools.cache
-def _decoder(kind: Any) -> Decoder:
-    if dataclasses.is_dataclass(kind):
+def _decoder(kind: object) -> Decoder:
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _dataclass(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
@@ -91,7 +91,7 @@ def _text(value: object) -> str:
     return value if value.isprintable() else _CONTROL.sub("\ufffd", value)  # such as a terminal's escape sequences
 
 
-_PLAIN: dict[Any, Decoder] = {
+_PLAIN: dict[object, Decoder] = {
     bool: _check(lambda value: isinstance(value, bool), "true or false"),
     int: _check(lambda v: isinstance(v, int) and not isinstance(v, bool) and abs(v) < 2**63, "an integer of 64 bits"),
     float: _float,
@@ -139,7 +139,7 @@ def _dict(one: Decoder) -> Decoder:
     return decoder
 
 
-def _dataclass(cls: Any) -> Decoder:
+def _dataclass(cls: type) -> Decoder:
     hints = typing.get_type_hints(cls)
     decoders = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls) if field.init}
 

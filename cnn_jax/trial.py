@@ -35,7 +35,7 @@ class ModelConfig:
 
     `kernel_size` and `strides` hold an int, or a stack with an int per conv block. `options` are (name, value) pairs for
     parameters that only this model has. `iso` says that `filters` were solved for equal cost, and of what: 'params@32' is
-    as many parameters as the reference cell with 32 filters; it changes nothing that is built.
+    as many parameters as the reference cell with 32 filters; it does not affect the network.
     """
 
     name: str = "cnn"
@@ -50,7 +50,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are divided. The split is a function of `split_seed` alone, never of a trial's seed."""
+    """The data set and its split, which depends on `split_seed` alone, never on a trial's seed."""
 
     dataset: str = "digits"
     validation_fraction: float = 0.1  # of the training images
@@ -125,7 +125,7 @@ class TrainConfig:
     def of(cls, dataset: str, **fields: Value) -> "TrainConfig":
         """The defaults for a data set, with `fields` in their place.
 
-        Digits has 1,294 training images: five epochs of 11 steps would show nothing, so it gets 60 epochs of 41 steps.
+        Digits has 1,294 training images: five epochs of 11 steps would be too few, so its default is 60 epochs of 41 steps.
         """
         defaults: dict[str, Value] = {"batch_size": 32, "epochs": 60} if dataset == "digits" else {}
         return cls(**defaults | fields)
@@ -147,7 +147,7 @@ class Trial:
 
     @functools.cached_property
     def canonical(self) -> str:
-        """JSON with sorted keys: what the id is a hash of, and what a worker is sent."""
+        """JSON with sorted keys: hashed for the id, and sent to workers."""
         data, model, train = _json(self.data), _json(self.model), _json(self.train)
         return f'{{"data":{data},"model":{model},"seed":{self.seed},"train":{train}}}'
 
@@ -160,7 +160,7 @@ class Trial:
 
     @property
     def static(self) -> tuple:
-        """What changes the compiled program, or when its training ends."""
+        """Settings that change the compiled program or the end of training."""
         return (self.model, self.data, _static(self.train))
 
     @property
@@ -188,7 +188,7 @@ def _static(train: TrainConfig) -> TrainConfig:
     return dataclasses.replace(train, **dict.fromkeys(train.dynamic, 1))  # type: ignore[arg-type]
 
 
-# A sweep of 100,000 trials has few different models: their text is made once, not per trial.
+# A sweep of 100,000 trials has few different models: their text is cached.
 @functools.lru_cache(maxsize=4096)
 def _json(part: ModelConfig | DataConfig | TrainConfig) -> str:
     omitted = added_defaults(type(part)).items()

@@ -1,5 +1,5 @@
 """Sweeps that answer a question each. A new file here is a new experiment: a docstring and DEFAULTS.
 
-Its trials are the product of the axes, unless it has a function trials(request). What is said of its results is the answer of
-any sweep, unless it has a function conclude(folder, records, console).
+Its trials are the product of the axes, unless it has a function trials(request). Its conclusion is the answer of any sweep,
+unless it has a function conclude(folder, records, console).
 """

@@ -2,7 +2,7 @@
 
     python launch.py padding --seeds=5        35 trials on digits, 15 s on two cores
 
-Test accuracy (n = 5) from 97.8 % (valid) to 98.4 % (same): no effect found; the report would see 2.4 points.
+Test accuracy (n = 5) from 97.8 % (valid) to 98.4 % (same): no effect found; the report detects 2.4 points.
 """
 
 DEFAULTS = {"padding": "valid,same,full,reflect,symmetric,replicate,circular"}

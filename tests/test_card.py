@@ -64,7 +64,7 @@ def test_the_command_writes_the_file(tmp_path, capsys):
     for argv, message in (
         ([str(tmp_path / "nothing")], "error: "),
         ([], "card: takes one folder, not 0"),
-        ([str(folder), f"--out={tmp_path / 'x.svg'}"], "is not the name of a .png file"),
+        ([str(folder), f"--out={tmp_path / 'x.svg'}"], "must be a .png file"),
     ):
         assert cli.launch(["launch.py", "card", *argv]) == 2
         assert message in capsys.readouterr().err

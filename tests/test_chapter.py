@@ -227,7 +227,7 @@ def test_the_terminal_fits_and_the_table_has_every_part() -> None:
 @pytest.mark.parametrize(
     ("words_", "error"),
     [
-        (["--nokeep_params"], "--nokeep_params: experiment 'chapter' looks into the trained networks"),
+        (["--nokeep_params"], "--nokeep_params: experiment 'chapter' needs the trained networks"),
         (["--normalize=none,standardize"], "asks its questions of one data set at a time"),
         (["--dataset=digits", "--image_size=1"], "larger than its input"),
     ],

@@ -541,7 +541,7 @@ def test_resolve_adds_seeds_where_the_answer_is_open(npz: str, tmp_path: Path) -
     for again in (False, True):
         done = launch(*args)
         assert done.returncode == 0, done.stderr
-        assert again or "more trials where the answer is open" in done.stdout
+        assert again or "more trials for undecided cells" in done.stdout
         table = rows(tmp_path / "o")
         assert sorted((row["filters"], int(row["seed"])) for row in table) == [(f, seed) for f in "23" for seed in range(5)]
 

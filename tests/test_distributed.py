@@ -260,7 +260,7 @@ def test_two_hosts_are_interrupted_and_end_as_one(npz: str, tmp_path: Path) -> N
     until(lambda: first.poll() is not None or list(out.glob("trials/*/checkpoint-*")))
     first.send_signal(signal.SIGTERM)
     done(first, 130)
-    assert "results are with host 0" in done(second)
+    assert "host 0 has the results" in done(second)
 
     def kept() -> list[str]:
         return sorted(path.name for path in out.glob("trials/*/checkpoint-*"))
@@ -300,11 +300,11 @@ def test_two_hosts_share_the_trials_of_a_folder(npz: str, tmp_path: Path) -> Non
     done(first)
     told = done(second)
     assert "host 1 waits for host 0" in told
-    assert "the results are with host 0" in told
+    assert "host 0 has the results" in told
     assert sorted(path.name for path in (out / "logs").glob("worker-*.log")) == ["worker-0.log", "worker-1.log"]
     done(launch(*shared(npz, tmp_path / "one", "--epochs=20")))
     assert results(out) == results(tmp_path / "one")
-    assert "the results are with host 0" in done(launch(*args, "--host=1"))  # all is done: it waits for nobody
+    assert "host 0 has the results" in done(launch(*args, "--host=1"))  # all is done: it waits for nobody
 
 
 def test_a_host_that_leaves_or_falls_silent_loses_no_trial(npz: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`doctor` in surroundings that are broken in one way each: the fault is named, with the command that mends it."""
+"""`doctor` in environments with one problem each: it is reported, with the command that fixes it."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_without_a_compiler(tmp_path: Path) -> None:
     assert remedy == "apt-get install gcc"
     text = examined(**environment)
     assert text.returncode == 1
-    assert "mend it: apt-get install gcc\n" in text.stdout
+    assert "fix: apt-get install gcc\n" in text.stdout
     assert text.stdout.endswith("\n1 fault\n")
     assert max(map(len, text.stdout.splitlines())) <= 80
 
@@ -125,7 +125,7 @@ def test_data_sets_are_listed(tmp_path: Path) -> None:
     lines = next(f["lines"] for f in json.loads(done.stdout)["findings"] if f["name"] == "data")
     assert lines[:2] == [f"{tmp_path} (TFDS_DATA_DIR)", "prepared: colours/two, mnist"]
     ((problem, remedy),) = faults(examined("--json", TFDS_DATA_DIR=str(tmp_path / "absent")))["data"]
-    assert (problem, remedy) == ("TFDS_DATA_DIR is no folder", f"mkdir -p {tmp_path}/absent")
+    assert (problem, remedy) == ("TFDS_DATA_DIR is not a folder", f"mkdir -p {tmp_path}/absent")
 
 
 def test_old_and_absent_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,11 +52,11 @@ def test_a15_a_named_model_is_trained_as_it_is_named() -> None:
     request = asked(["--model=simple_convnet", "--epochs=1,5", "--dataset=mnist"], GRID)
     assert cells(request.product()) == {("simple_convnet", (32, 64), (3,), 1), ("simple_convnet", (32, 64), (3,), 5)}
     assert request.note == (
-        "experiment mine adds --filters=8,16 --kernel_size=3,5 only to --model=cnn; simple_convnet is trained as named"
+        "experiment mine adds --filters=8,16 --kernel_size=3,5 only to --model=cnn; simple_convnet is trained with defaults"
     )
     both = asked(["--model=cnn,mlp", "--epochs=1"], GRID)
     assert cells(both.product()) == {("cnn", (32,), (3,), 1), ("mlp", (32,), (3,), 1)}
-    assert both.note.endswith("cnn, mlp are trained as named")
+    assert both.note.endswith("cnn, mlp are trained with defaults")
 
 
 def test_a15_the_default_axes_belong_to_the_experiments_own_model() -> None:

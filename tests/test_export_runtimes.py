@@ -35,6 +35,13 @@ NORMALIZATIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _keras_promotes_ranks():
+    """Keras multiplies a (N, H, W, 1) by a (1,), which tests/conftest.py makes an error of JAX."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
 def network_of(spec, shape, normalization=None):
     channels = shape[-1]
     normalization = normalization or Normalization("per_channel", (0.4,) * channels, (0.25,) * channels)

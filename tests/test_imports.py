@@ -293,7 +293,7 @@ def test_the_command_line_names_what_is_wrong(tmp_path, capsys):
     for argv, message in (
         ((file, "--metric=nope"), "error: --metric: 'nope' is not a column of"),
         ((file, file), "error: report: takes one file of results at a time"),
-        ((file, f"--out={tmp_path / 'sweep'}"), "holds a sweep of its own"),
+        ((file, f"--out={tmp_path / 'sweep'}"), "holds a sweep: name another folder"),
         ((tmp_path / "missing.csv",), "No such file"),
         ((file, "--factors=,"), "error: --factors: names no column"),
         ((tmp_path / "sweep", "--metric=acc"), "error: --metric: only with a file of results"),

@@ -60,14 +60,14 @@ def test_a_smaller_kernel_gets_more_filters():
 
 def test_a_cell_that_cannot_be_matched_is_named():
     message = (
-        "--iso=macs: model cnn with kernel_size=7, strides=1, padding=same comes no nearer to 50,000 than 40,376 (filters=1)"
+        "--iso=macs: model cnn with kernel_size=7, strides=1, padding=same cannot come closer to 50,000 than 40,376 (filters=1)"
     )
     with pytest.raises(UsageError, match=re.escape(message)):
         equal_cost.match(ModelConfig(kernel_size=(7,), padding="same"), *MNIST, measure="macs", target=50_000)
 
 
 def test_a_target_below_what_one_filter_costs_is_refused():
-    with pytest.raises(UsageError, match="comes no nearer to 1 than"):
+    with pytest.raises(UsageError, match="cannot come closer to 1 than"):
         equal_cost.match(ModelConfig(), *MNIST, measure="params", target=1)
 
 

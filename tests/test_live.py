@@ -91,7 +91,7 @@ def test_a_page_of_a_running_sweep_says_how_far_it_is(tmp_path):
     assert "rerun the same command" not in running
     done = report.write(folder, plan).read_text()
     assert "data-live>" not in done
-    assert "7 planned trials did not run yet: rerun the same command" in done
+    assert "7 planned trials not run yet: rerun the same command" in done
     # It reloads itself only if it was opened to do so.
     assert 'location.hash === "#live"' in running
 

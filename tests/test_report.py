@@ -157,17 +157,17 @@ def test_what_failed_is_counted_and_what_is_missing_named(tmp_path):
         "out of memory",
         "1 trial diverged",
         "1 trial failed",
-        "1 planned trial of the command python launch.py grid did not run",
+        "1 planned trial of the command python launch.py grid not run yet",
         planned.id,
     ):
         assert words in text
     assert "37 planned, 34 done, 2 diverged or failed, 1 not run yet" in text
-    assert "1 planned trial of the command python launch.py grid did not run" in terminal_of(tmp_path)
+    assert "1 planned trial of the command python launch.py grid not run yet" in terminal_of(tmp_path)
 
 
 def test_selection_on_test_is_said(tmp_path):
     text = " ".join(page_of(tmp_path, synthetic.sweep(validation_fraction=0.0)).text)
-    assert "selection without the test set was not possible" in text
+    assert "the best cell was selected on the test set" in text
     assert "Best on the test set" in text
 
 
@@ -273,11 +273,11 @@ def test_a14_missing_trials_are_those_of_the_command(tmp_path):
     store.begin(tmp_path, "python launch.py large", "2026-01-01", [Trial(seed=s) for s in range(120)])
     out = synthetic.folder(tmp_path, records)
     assert report.load([out], scope).notes == []
-    assert "did not run yet" not in report.write(out, scope).read_text()
+    assert "not run yet: rerun" not in report.write(out, scope).read_text()
     (note,) = report.load([out]).notes
-    assert note.startswith("120 planned trials of the command python launch.py large did not run yet")
+    assert note.startswith("120 planned trials of the command python launch.py large not run yet")
     (note,) = report.load([out], [*scope, Trial(seed=0)]).notes
-    assert note == "1 planned trial did not run yet: rerun the same command to complete them."
+    assert note == "1 planned trial not run yet: rerun the same command to complete the sweep."
 
 
 def test_a12_data_of_the_same_name_and_other_bytes_are_refused(tmp_path):
@@ -309,7 +309,7 @@ def test_a12_trials_that_both_folders_hold_count_once(tmp_path):
     report.compare(a, a, console)
     assert "no difference to report" in console.file.getvalue()
     sweep = report.load([a, synthetic.folder(tmp_path / "c", [early[0] | {"test_loss": 9.0}])])
-    assert sweep.notes == ["1 trial has different results in two folders: those of the folder named first are used."]
+    assert sweep.notes == ["1 trial has different results in two folders: those of the first folder are used."]
     assert {r["test_loss"] for r in sweep.records} == {0.12}
 
 

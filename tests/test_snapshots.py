@@ -249,7 +249,7 @@ def test_the_flag_reaches_the_workers(tmp_path: Path) -> None:
         (["--snapshots=0,3"], "--snapshots=3: must be between 0 and 2, the epochs of the training"),
         (["--snapshots=-1"], "--snapshots: '-1' is not legal: use an integer of at least 0"),
         (["--snapshots=all"], "--snapshots: 'all' is not legal"),
-        (["--snapshots=1", "--nokeep_params"], "--snapshots: keeps parameters: not with --nokeep_params"),
+        (["--snapshots=1", "--nokeep_params"], "--snapshots: not with --nokeep_params"),
     ],
 )
 def test_bad_epochs_are_one_line(words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from cnn_jax import schema
+from cnn_jax.aliases import PyTree
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Normalization
 from cnn_jax.errors import UsageError
@@ -77,7 +77,9 @@ def _metadata(file: str, about: Mapping[str, str]) -> tuple[Trial, Record | None
         raise UsageError(f"{file}: its metadata are damaged, or of a later version: {error}") from None
 
 
-def fitting(arrays: Mapping[str, np.ndarray], trial: Trial, model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
+def fitting(
+    arrays: Mapping[str, np.ndarray], trial: Trial, model: nn.Module, input_shape: tuple[int, ...]
+) -> dict[str, PyTree]:
     """Arrays by path as variables of the model. Raises UsageError if they are not those that it has."""
     x = np.zeros((1, *input_shape), np.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))

@@ -7,13 +7,15 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import flax.linen as nn
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnn_jax import data
+from cnn_jax.aliases import Array, PyTree
 from cnn_jax.data import UNIT, Dataset, Normalization
 from cnn_jax.errors import UsageError
 from cnn_jax.export import formats
@@ -21,13 +23,13 @@ from cnn_jax.export.exportable import Exportable
 from cnn_jax.export.write import Exported, export
 from cnn_jax.nn.init import initial_variables
 from cnn_jax.nn.network import CNN
-from cnn_jax.nn.spec import Spec, named
+from cnn_jax.nn.spec import Layer, Spec, named
 from cnn_jax.nn.table import layer_table
 from cnn_jax.records.record import Record
 from cnn_jax.trial import Trial
 
-Variables = Mapping[str, Any]
-Features = dict[str, Any]
+Variables = Mapping[str, PyTree]
+Features = dict[str, jax.Array]
 Apply = Callable[[Variables, jax.Array], tuple[jax.Array, Features]]  # (variables, x_NSC) -> (logits_NK, features)
 
 BATCH = 256  # images of a batch at most
@@ -70,7 +72,7 @@ class TrainedNetwork:
     @classmethod
     def from_model(
         cls,
-        model: nn.Module | Sequence[Any],
+        model: nn.Module | Sequence[Layer],
         input_shape: Sequence[int],
         num_classes: int,
         *,
@@ -146,7 +148,7 @@ class TrainedNetwork:
         )  # fmt: skip
         return export(exportable, path, format)
 
-    def inputs(self, images: Any) -> Any:
+    def inputs(self, images: ArrayLike) -> Array:
         """Convert images to inputs of the network.
 
         Args:
@@ -171,12 +173,12 @@ class TrainedNetwork:
             wanted = ", ".join(map(str, self.input_shape))
             raise UsageError(f"images have shape {shape}: {self.label} takes (N, {wanted})")
 
-    def logits(self, images: Any) -> np.ndarray:
+    def logits(self, images: Array) -> np.ndarray:
         """Compute the logits (N, K) of images, as `inputs` takes them, in batches."""
         parts = [logits for logits, _ in self._batches(images, ())]
         return np.concatenate(parts) if parts else np.zeros((0, self.num_classes), np.float32)
 
-    def features(self, images: Any, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def features(self, images: Array, layers: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Compute the outputs of layers, in batches.
 
         Args:
@@ -224,7 +226,7 @@ class TrainedNetwork:
         values = sum(int(np.prod(shape)) for shape in (self.input_shape, *self.feature_shapes.values()))
         return max(1, min(BATCH, _BATCH_BYTES // (4 * values)))
 
-    def batches(self, images: Any) -> Iterator[tuple[Any, int]]:
+    def batches(self, images: Array) -> Iterator[tuple[Array, int]]:
         """Yield pieces of `images` of one size, and how many images of each count: the last piece repeats its last image."""
         size = min(self.batch_size, 1 << (len(images) - 1).bit_length()) if len(images) else 0
         for begin in range(0, len(images), size or 1):
@@ -234,7 +236,7 @@ class TrainedNetwork:
                 piece = np.concatenate([piece, np.repeat(piece[-1:], size - count, axis=0)])
             yield piece, count
 
-    def _batches(self, images: Any, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    def _batches(self, images: Array, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         self._check_shape(np.shape(images))
         variables = jax.device_put(self.variables)
         for piece, count in self.batches(images):
@@ -253,8 +255,7 @@ def check_data(dataset: Dataset, trial: Trial, record: Record | None) -> None:
 
 def evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
     """Compute (logits_NK, features) of inputs in evaluation mode."""
-    out: Any = model.apply(variables, x_NSC, train=False)
-    return out
+    return cast(tuple[jax.Array, Features], model.apply(variables, x_NSC, train=False))
 
 
 def _apply_of(model: nn.Module) -> Apply:

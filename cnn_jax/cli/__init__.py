@@ -2,7 +2,7 @@
 
 An experiment is a module with a docstring, `DEFAULTS` (values of flags that differ from the general defaults, see
 `request.read_defaults`) and `trials(request) -> list[Trial]`; without the function, the trials are the product of the axes.
-With a function `conclude(folder, records, console)` it says itself what the results mean.
+An optional function `conclude(folder, records, console)` prints its own conclusion in place of the sweep's answer.
 """
 
 import os
@@ -34,7 +34,7 @@ def launch(argv: Sequence[str]) -> int:
     try:
         os.getcwd()
     except FileNotFoundError:
-        print("error: the current folder does not exist any more: change to one that does", file=sys.stderr)
+        print("error: the current folder no longer exists: change to another one", file=sys.stderr)
         return 2
     plugins.search_current_folder()
     words = list(argv[1:])
@@ -47,7 +47,7 @@ def launch(argv: Sequence[str]) -> int:
 
 
 def main(experiment: str) -> None:
-    """`python -m experiments.NAME`: runs one experiment with the flags of the process, and exits."""
+    """Run one experiment with the flags of the process, and exit: `python -m experiments.NAME`."""
     plugins.search_current_folder(run_as_module=True)
     module = sys.modules[experiment]
     name = module.__spec__.name if module.__spec__ else experiment
@@ -55,9 +55,9 @@ def main(experiment: str) -> None:
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Runs a command. What the user can mend becomes one line on stderr and status 2, a folder that fails one and status 1."""
+    """Run a command. A user error becomes one line on stderr and status 2; a folder that cannot be written, status 1."""
     output.prepare()
-    # A polite kill is a Ctrl-C.
+    # SIGTERM is handled like Ctrl-C.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with output.quiet_libraries():
@@ -65,21 +65,21 @@ def guarded(action: Callable[[], int]) -> int:
     except UsageError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except SystemExit as error:  # nothing of ours exits in an action: an experiment, model or data set of a fork did
+    except SystemExit as error:  # this package does not exit here: an experiment, model or data set of a fork did
         where = traceback.extract_tb(error.__traceback__)[-1]
         print(f"error: sys.exit({error.code!r}) was called in {where.filename}, line {where.lineno}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted: rerun the same command to resume", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as in `| head`
+    except BrokenPipeError:  # standard output was closed, as by `| head`
         output.discard(sys.stdout)
         return 0
     except OSError as error:
         reason = error if isinstance(error, store.StoreError) else f"{error.filename or 'standard output'}: {error.strerror}"
         print(f"error: {reason}", file=sys.stderr)
         if sys.stdout:
-            output.discard(sys.stdout)  # it may hold what could not be written, and try again at the end
+            output.discard(sys.stdout)  # its buffer may hold unwritten text, which would be tried again at exit
         return 1
     finally:
         for number, handler in before.items():
@@ -95,8 +95,8 @@ def _answering_help(action: Callable[[], int]) -> int:
 
 
 def _sweep(experiment: ModuleType, words: Sequence[str], command: str, usage: str = "", *, is_named: bool = True) -> int:
-    """Runs an experiment; `usage` is the head of its help, in place of its docstring."""
-    values = absl_flags.FLAGS  # the global ones: a fork's experiment may have defined its own beside ours
+    """Run an experiment; `usage` replaces its docstring as the head of its help."""
+    values = absl_flags.FLAGS  # the global flags: a fork's experiment may have defined flags of its own
     flags.define_sweep_flags(values)
     if rest := flags.parse(values, ["launch.py", *words], usage or experiment.__doc__ or ""):
         raise UsageError(f"{rest[0]!r}: one experiment at a time; flags begin with --")

@@ -1,4 +1,4 @@
-"""What a report shows of a sweep besides its results, gathered where networks and images are at hand.
+"""Description of a sweep for its report, collected where networks and images are available.
 
 A report is built from the files of a sweep's folder alone. The question, the networks and a few small images are therefore
 stored there with the results. A report without them is complete except for these parts.
@@ -20,19 +20,19 @@ NETWORKS = 4  # drawn; a sweep over more models shows the first
 SIDE = 64  # pixels of a stored image at most, along the longer axis
 CLASSES = 12  # with example images
 EXAMPLES = 5  # images of a class, fewer where images are large
-EXAMPLE_BYTES = 100_000  # of all example images, unless one per class takes more
+EXAMPLE_BYTES = 100_000  # limit of all example images, unless one per class takes more
 MISSED = 60  # test images that no run got right
-DISPUTED = 60  # on which runs disagree, those most divided first
+DISPUTED = 60  # on which runs disagree most
 RIGHT = 20  # that every run got right
 
 
 def describe(planned: Plan, question: str, resolve: float | None = None) -> JsonObject:
-    """What a report says of a command besides its results, as JSON for `store.begin`.
+    """Describe a command for the report, as JSON for `store.begin`.
 
     Args:
       planned: the plan; the first network of every model and data set is described.
       question: the experiment's question.
-      resolve: the difference that seeds are added for, a fraction of 1.
+      resolve: the difference for which seeds are added, a fraction of 1.
     """
     first: dict[tuple[str, str], tuple[ModelConfig, DataConfig]] = {}
     for model, config in planned.shapes:
@@ -51,7 +51,7 @@ def _settings(model: ModelConfig) -> str:
 
 
 def keep_images(out: Path, configs: Iterable[DataConfig], records: Sequence[stats.Record]) -> None:
-    """Stores example images of each data set, and the test images that no run of `records` got right. Needs prepared data."""
+    """Store example images of each data set, and the test images that no run of `records` got right. Needs prepared data."""
     for config in {config.dataset: config for config in configs}.values():
         images = data.load(config)
         mine = [r for r in records if r.get("data") and r["data"]["checksum"] == images.checksum]
@@ -76,7 +76,7 @@ def _examples(images: data.Dataset) -> dict[str, np.ndarray]:
 
 
 def _missed(images: data.Dataset, missed: np.ndarray) -> dict[str, np.ndarray]:
-    # Evenly over all of them: a test set that is sorted by class would otherwise show its first classes.
+    # Evenly spaced: in a test set sorted by class, the first ones would be of few classes.
     missed = missed[np.linspace(0, len(missed) - 1, min(MISSED, len(missed))).round().astype(int)]
     return {
         "missed_images": small(images.test_images[missed]),
@@ -110,7 +110,7 @@ def small(images_NHWC: np.ndarray) -> np.ndarray:
     """Images as grey or RGB, uint8 (N, h, w, 1 or 3), with neither side above `SIDE`."""
     from PIL import Image
 
-    grey = images_NHWC.shape[-1] not in (3, 4)  # of an unusual number of channels, the mean
+    grey = images_NHWC.shape[-1] not in (3, 4)  # for other numbers of channels, their mean
     pixels = images_NHWC.mean(axis=-1, keepdims=True).astype(np.uint8) if grey else images_NHWC[..., :3]
     height, width = pixels.shape[1:3]
     ratio = min(1.0, SIDE / max(height, width))

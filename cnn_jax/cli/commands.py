@@ -1,4 +1,4 @@
-"""What launch.py does besides sweeping: describe, report, compare; the other commands have files of their own."""
+"""The commands describe, report, compare and card of launch.py; each other command has its own file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ _REPORT = """python launch.py report DIR [DIR ... --out=DIR] [--charts=svg,png]
 python launch.py report FILE.csv [--metric=NAME --factors=NAME,NAME --seed=NAME]
 
 Rebuild the report of a sweep, or merge several sweeps into the folder --out. Or
-report on results that something else made: a CSV or Parquet file, as W&B,
-MLflow, Optuna, Ray Tune and TensorBoard export them, or an Optuna storage (.db).
+report on results of other tools: a CSV or Parquet file, as exported by W&B,
+MLflow, Optuna, Ray Tune and TensorBoard, or an Optuna storage (.db).
 See docs/results-of-other-tools.md.
 """
 _COMPARE = """python launch.py compare DIR DIR
@@ -53,7 +53,7 @@ def describe(words: Sequence[str]) -> int:
     given = flags.axes(values, _MODEL_AXES) | {f"option {name}": found for name, found in flags.options(values.option).items()}
     for name, listed in given.items():
         if len(listed) > 1:
-            raise UsageError(f"--{name}: describe takes one value")
+            raise UsageError(f"--{name}: describe takes a single value")
     options = tuple((name.split()[1], listed[0]) for name, listed in given.items() if name.startswith("option "))
     fields = {("name" if name == "model" else name): given[name][0] for name in _MODEL_AXES if name in given}
     shape = None
@@ -144,7 +144,7 @@ def compare(words: Sequence[str]) -> int:
 
 
 def card(words: Sequence[str]) -> int:
-    """Draws the answer of a sweep as a picture."""
+    """Draw the answer of a sweep as a picture."""
     from cnn_jax import report as reports
 
     values = absl_flags.FlagValues()
@@ -154,7 +154,7 @@ def card(words: Sequence[str]) -> int:
         raise UsageError(f"card: takes one folder, not {len(folders)}")
     out = None if values.out is None else store.folder(values.out)
     if out is not None and (out.suffix.lower() != ".png" or not out.parent.is_dir()):
-        raise UsageError(f"--out: {out} is not the name of a .png file in a folder that exists")
+        raise UsageError(f"--out: {out} must be a .png file in an existing folder")
     Console().print(f"card: {reports.write_card(folders[0], out)}", soft_wrap=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""`doctor`: versions, devices, compiler, caches and data sets of this machine, and for each fault the command that mends it."""
+"""`doctor`: versions, devices, compiler, caches and data sets of this machine, and a command that fixes each problem."""
 
 import collections
 import contextlib
@@ -32,19 +32,19 @@ from cnn_jax.program import PROGRAM
 
 USAGE = """python launch.py doctor [--json]
 
-Print versions, devices, compiler, caches and data sets of this machine, and what is wrong with them: exit status 1 if
-something is, with the command that mends it.
+Print versions, devices, compiler, caches and data sets of this machine, and the problems found, each with a command that
+fixes it. The exit status is 1 if there are any.
 """
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "absl-py", "scikit-learn", "tensorflow-datasets")
-FREE_BYTES = 1 << 30  # on the disk of the cache: compiled programs and images take hundreds of megabytes
-DEVICE_SECONDS = 120  # that JAX may take to list its devices
+FREE_BYTES = 1 << 30  # free bytes on the disk of the cache: compiled programs and images take hundreds of megabytes
+DEVICE_SECONDS = 120  # limit for JAX to list its devices
 _NAME = 10  # columns
 _ELSEWHERE = "export CNN_JAX_CACHE=DIR, a folder of yours"
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What is wrong, and the command that mends it."""
+    """A problem, and the command that fixes it."""
 
     problem: str
     remedy: str
@@ -52,7 +52,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One subject of the examination: lines for a person, and its faults."""
+    """Result of one check: lines to print, and its faults."""
 
     name: str
     lines: tuple[str, ...]
@@ -81,7 +81,7 @@ def doctor(words: Sequence[str]) -> int:
 
 
 def _print(finding: Finding, console: Console) -> None:
-    """A finding in at most 80 columns, but for the commands, which are to be copied."""
+    """A finding in at most 80 columns, except for commands, which are not wrapped so that they can be copied."""
     width = min(WIDTH, console.width)
     name, indent = f"{finding.name:<{_NAME}} ", " " * (_NAME + 1)
     for line in finding.lines:
@@ -89,7 +89,7 @@ def _print(finding: Finding, console: Console) -> None:
         name = indent
     for fault in finding.faults:
         console.print(_wrapped(fault.problem, width, name + "! ", indent + "  "), style="red", soft_wrap=True)
-        console.print(f"{indent}  mend it: {fault.remedy}", soft_wrap=True)
+        console.print(f"{indent}  fix: {fault.remedy}", soft_wrap=True)
         name = indent
 
 
@@ -134,7 +134,7 @@ def _version(name: str) -> str | None:
 
 
 def _requirements() -> list[str]:
-    """NAME>=VERSION of what cnn_jax needs: of requirements.txt in a clone, of the installed package elsewhere."""
+    """Requirements NAME>=VERSION: from requirements.txt in a clone, otherwise from the installed package."""
     file = Path(__file__).resolve().parents[2] / "requirements.txt"
     if file.is_file():
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -157,7 +157,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 # ---------------------------------------------------------------------------------------------------------------- devices
 
-# In a process of its own: a device may belong to one process, and this one is to import no JAX.
+# In a separate process: a device may be exclusive to one process, and this one must not import JAX.
 _PROBE = """
 import json, sys
 import flax.linen, jax, optax
@@ -207,7 +207,7 @@ def _on_cpu() -> str:
 
 
 def _unused() -> list[Fault]:
-    """Accelerators of the machine that JAX does not use."""
+    """Accelerators that the machine has but JAX does not use."""
     version = _version("jax")
     if gpus := _gpus():
         what = f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} ({gpus[0]}) and JAX uses the CPU"
@@ -218,7 +218,7 @@ def _unused() -> list[Fault]:
 
 
 def _gpus() -> list[str]:
-    """Names of NVIDIA's GPUs, as nvidia-smi lists them: 'GPU 0: NAME (UUID: ...)'; without it, their device files."""
+    """Names of NVIDIA GPUs from nvidia-smi, 'GPU 0: NAME (UUID: ...)'; without it, their device files."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
         if done.returncode == 0:
@@ -254,7 +254,7 @@ def _cores() -> Finding:
 
 
 def _quota() -> float | None:
-    """Cores whose time this container may use, of cgroup v2's cpu.max; None: all."""
+    """CPU quota of this container in cores, from cgroup v2's cpu.max; None: unlimited."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -264,7 +264,7 @@ def _quota() -> float | None:
 def _compiler() -> Finding:
     if os.environ.get("CNN_JAX_NATIVE") == "0":
         return Finding("compiler", ("CNN_JAX_NATIVE=0: convolutions by XLA, at half the speed or less on CPU",))
-    with contextlib.redirect_stderr(io.StringIO()):  # a cache that is not used is a finding of its own
+    with contextlib.redirect_stderr(io.StringIO()):  # an unused cache is reported separately
         library = native.library()
     if library.path:
         return Finding("compiler", (f"convolution in C: {library.path}",))
@@ -320,7 +320,7 @@ def _size(folder: Path) -> int:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether a file can be made in a folder, which may be absent: its nearest parent decides then."""
+    """Whether a file can be created in a folder; for a missing folder, in its nearest existing parent."""
     above = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), Path("/"))
     try:
         with tempfile.TemporaryFile(dir=above):
@@ -335,7 +335,7 @@ def _data() -> Finding:
     source = "TFDS_DATA_DIR" if named else "TFDS_DATA_DIR is not set"
     lines = [f"{folder} ({source})"]
     if named and not folder.is_dir():
-        return Finding("data", tuple(lines), (Fault("TFDS_DATA_DIR is no folder", f"mkdir -p {folder}"),))
+        return Finding("data", tuple(lines), (Fault("TFDS_DATA_DIR is not a folder", f"mkdir -p {folder}"),))
     prepared = sorted({file.parent.relative_to(folder).parent.as_posix() for file in _descriptions(folder)})
     lines.append(f"prepared: {', '.join(prepared) or 'none'}")
     if importlib.util.find_spec("tensorflow") is None:

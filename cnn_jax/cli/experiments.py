@@ -1,4 +1,4 @@
-"""Finding experiments by name: ours in `experiments/`, a fork's by package.module."""
+"""Experiments by name: those of `experiments/`, and a fork's by package.module."""
 
 import ast
 import importlib
@@ -15,10 +15,10 @@ from cnn_jax.console import Console
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import Trial
 
-# Draws conclusions from the folder of a sweep and the records of its trials, and prints them.
+# Prints conclusions from the folder of a sweep and the records of its trials.
 Conclude = Callable[[Path, Sequence[stats.Record], Console], None]
 
-# The package of ours: in a clone the folder beside cnn_jax, installed a part of it (pyproject.toml).
+# Package of the project's experiments: in a clone a folder beside cnn_jax, installed a part of it (pyproject.toml).
 _INSTALLED = "cnn_jax.experiments"
 _OURS = _INSTALLED if Path(__file__).resolve().parents[1].joinpath("experiments").is_dir() else "experiments"
 
@@ -47,7 +47,7 @@ def find(name: str) -> ModuleType:
 
 
 def name_of(experiment: ModuleType) -> str:
-    """The short name of an experiment of ours, package.module of a fork's."""
+    """The short name of an experiment of the project; package.module of a fork's."""
     spec = experiment.__spec__  # of a module run with -m, __name__ is __main__
     return (spec.name if spec else experiment.__name__).removeprefix(f"{_OURS}.")
 
@@ -68,9 +68,9 @@ def trials(experiment: ModuleType, request: Request) -> list[Trial]:
 
 
 def conclusion_of(experiment: ModuleType) -> Conclude | None:
-    """The function `conclude` of an experiment, which takes the place of the sweep's own answer; None without one.
+    """The function `conclude` of an experiment, which replaces the sweep's answer; None without one.
 
-    What it raises becomes a UsageError.
+    Its exceptions become UsageErrors.
     """
     function = getattr(experiment, "conclude", None)
     if function is None:

@@ -1,4 +1,4 @@
-"""absl flags -> what they ask for. A comma makes a sweep; bad text becomes one line that names the flag and what is legal."""
+"""Parsing of absl flags. A comma makes a sweep; errors are one line with the flag and its legal values."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from cnn_jax.recipes.published import RECIPES
 from cnn_jax.trial import Trial
 
 SEEDS = "3"
-# Every flag is read as text and parsed by us: absl's own parsers say less, and say it on many lines.
+# Flags are defined as text and parsed here: the messages of absl's parsers are less specific and take several lines.
 SWEEP_FLAGS = {
     "seeds": f"trials per cell, a count; default {SEEDS}",
     "recipe": f"published settings: {', '.join(RECIPES)}, or package.module:attribute; flags override them",
@@ -22,15 +22,15 @@ SWEEP_FLAGS = {
     "workers": "worker processes at most; default one per core",
     "devices": "devices that share the batches of one trial; default 1; on CPU they are virtual, a core each",
     "hosts": "machines that share the trials, or with --coordinator the batches; the same command on each; default 1",
-    "host": "which of the hosts this is, from 0, the one that reports",
-    "coordinator": "ADDRESS:PORT of host 0, where hosts meet that share the batches of each trial",
-    "executor": "local; ray: a cluster at RAY_ADDRESS; slurm: --workers jobs, as SBATCH_PARTITION etc. say; default local",
-    "snapshots": "epochs whose parameters are kept too, as 0,1,2,4 or 0..8; 0 is before training",
+    "host": "number of this host, from 0; host 0 writes the report",
+    "coordinator": "ADDRESS:PORT of host 0, to which hosts connect that share the batches of each trial",
+    "executor": "local; ray: a cluster at RAY_ADDRESS; slurm: --workers jobs, set by SBATCH_PARTITION etc.; default local",
+    "snapshots": "further epochs whose parameters are kept, as 0,1,2,4 or 0..8; 0 is before training",
     "checkpoint_seconds": "seconds between checkpoints of a long trial; default 120",
-    "search": "all; random:N: N of the cells, drawn; or package.module:attribute, which is asked for trials; default all",
-    "resolve": "points of accuracy, as 0.5: add seeds where it is open which cells are that close to the best",
-    "max_seeds": "seeds per cell that --resolve stops at; default 30",
-    "iso": "params or macs: solve the filters so that every cell costs what it costs with the first kernel size and padding",
+    "search": "all; random:N: N of the cells, drawn; or package.module:attribute, a search strategy; default all",
+    "resolve": "points of accuracy, as 0.5: add seeds until every cell is known to be worse than the best or that close to it",
+    "max_seeds": "most seeds per cell with --resolve; default 30",
+    "iso": "params or macs: solve the filters so that every cell costs as much as with the first kernel size and padding",
 }
 BOOLEANS = {
     "dry_run": (False, "show the plan, train nothing"),
@@ -38,13 +38,13 @@ BOOLEANS = {
     "tensorboard": (False, "also write the curves as TensorBoard event files, in OUT/tensorboard"),
 }
 OPTION = (
-    "NAME=VALUE[,VALUE]: an option that only this model has, as in --option=shortcut=A,projection; KIND.NAME=VALUE: one of the "
+    "NAME=VALUE[,VALUE]: an option of the model, as in --option=shortcut=A,projection; KIND.NAME=VALUE: one of the "
     "optimizer, schedule, augment or loss, as in --option=optimizer.b1=0.95; may be repeated"
 )
 
 
 def define(values: flags.FlagValues, texts: Mapping[str, str], booleans: Mapping[str, tuple[bool, str]]) -> None:
-    """Defines text flags (name -> help), boolean flags (name -> (default, help)) and --option."""
+    """Define text flags (name -> help), boolean flags (name -> (default, help)) and --option."""
     for name, help in texts.items():
         flags.DEFINE_string(name, None, help, flag_values=values)
     for name, (default, help) in booleans.items():
@@ -58,9 +58,9 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str], usage: str) -> list[str]:
-    """Parses `argv` (argv[0] is the program) and returns what are no flags.
+    """Parse `argv` (argv[0] is the program) and return the arguments that are not flags.
 
-    Raises UsageError in one line, and HelpRequested with `usage` and the flags where the help is asked for.
+    Raises UsageError in one line, and HelpRequested with `usage` and the flags if help is requested.
     """
     if is_requested(argv):
         raise HelpRequested(usage, values, full="--helpfull" in argv)
@@ -75,7 +75,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], usage: str) -> list[str
 
 
 def unknown(name: str, values: flags.FlagValues) -> UsageError:
-    """The error of a flag that is not defined."""
+    """The error for an undefined flag."""
     known = [flag.name for _, flag in defined(values)]
     meant = did_you_mean(name, known, "--")
     return UsageError(
@@ -101,7 +101,7 @@ def axes(values: flags.FlagValues, names: Sequence[str] = tuple(sweep.AXES)) -> 
 
 
 def options(texts: Iterable[str]) -> dict[str, list[Value]]:
-    """The values of the models' own options, from texts NAME=VALUE[,VALUE]. Raises UsageError for a name given twice."""
+    """The values of options of models, from texts NAME=VALUE[,VALUE]. Raises UsageError for a name given twice."""
     found: dict[str, list[Value]] = {}
     for text in texts:
         name, equals, listed = text.partition("=")
@@ -114,7 +114,7 @@ def options(texts: Iterable[str]) -> dict[str, list[Value]]:
 
 
 def places(values: flags.FlagValues) -> dict[str, Value]:
-    """Fields of `execution.Options` that say where trials are trained. Raises UsageError for flags that exclude each other."""
+    """Fields of `execution.Options` on where trials are trained. Raises UsageError for flags that exclude each other."""
 
     def address(text: str) -> str:
         name, _, port = text.rpartition(":")
@@ -134,22 +134,22 @@ def places(values: flags.FlagValues) -> dict[str, Value]:
     if found["hosts"] == 1 and found["coordinator"]:
         raise UsageError("--coordinator: needs --hosts of 2 or more")
     if found["hosts"] > 1 and found["executor"] != "local":
-        raise UsageError("--hosts: not with --executor, which finds the machines itself")
+        raise UsageError("--hosts: not with --executor, which allocates machines itself")
     return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the flags of a sweep ask for.
+    """Values of the flags of a sweep.
 
     Attributes:
-      axes: values of the axes whose flags are given, by name of `sweep.AXES`.
-      defaults: the experiment's own values of other axes. An axis that a model does not have is skipped here, and refused in
+      axes: values of the axes with flags given, by name of `sweep.AXES`.
+      defaults: the experiment's own values of other axes. An axis that a model does not have is skipped here, but an error in
         `axes`.
-      options: values of the models' own options that are given.
+      options: values of the options of models that are given.
       seeds: trials per cell.
       default_options: the experiment's own values of other options, for the models that have them.
-      note: a line that says what the experiment adds to the flags; '' where that is nothing.
+      note: a line on what the experiment adds to the flags; '' if nothing.
     """
 
     axes: dict[str, list[Value]]
@@ -160,5 +160,5 @@ class Request:
     note: str = ""
 
     def product(self) -> list[Trial]:
-        """Every combination: what an experiment's `trials` returns if it has nothing better to do."""
+        """Every combination of the axes: the trials of an experiment without a function `trials`."""
         return sweep.product(self.axes, self.seeds, self.options, self.defaults, self.default_options)

@@ -1,6 +1,6 @@
-"""What --help prints, in 80 columns: a usage or a docstring, then the flags with their help, aligned.
+"""Text of --help in 80 columns: a usage or docstring, then the flags with their help, aligned.
 
-Of a sweep, --help shows the common flags, so that it fits on a screen, and --helpfull all of them in groups.
+For a sweep, --help lists the common flags, to fit on a screen, and --helpfull all of them in groups.
 """
 
 import inspect
@@ -26,10 +26,10 @@ _MACHINES = ("executor", "workers", "devices", "hosts", "host", "coordinator")
 
 
 class HelpRequested(Exception):
-    """--help was given; the message is the text to print. `usage` and `values` are what it is made of."""
+    """--help was given; the message is the text to print, made from `usage` and `values`."""
 
     def __init__(self, usage: str, values: flags.FlagValues, full: bool = True):
-        """full: whether all flags of a sweep are shown, and not the common ones alone."""
+        """full: whether all flags of a sweep are listed, or only the common ones."""
         self.usage, self.values = usage, values
         table = flag_table(values) if full or "seeds" not in values else common_table(values)
         super().__init__(f"{fitted(named(usage))}\n\n{table}".strip())
@@ -100,7 +100,7 @@ def aligned(rows: Iterable[tuple[str, str]], width: int = NAMES) -> str:
 
 
 def name_and_help(flag: flags.Flag) -> tuple[str, str]:
-    """A flag as it is typed, without a value, and its help."""
+    """A flag as typed, without a value, and its help."""
     text = (flag.help or "").split("\n")[0].removesuffix(";")  # absl adds a line to the help of --option
     return f"--{'[no]' if flag.boolean and flag.default else ''}{flag.name}", text
 
@@ -123,7 +123,7 @@ def _wrapped_line(line: str) -> str:
 
 
 def defined(values: flags.FlagValues) -> list[tuple[str, flags.Flag]]:
-    """Flags with the module that defined each, in order of definition: all but those of absl itself, as --logtostderr."""
+    """Flags with the module that defines each, in order of definition, without those of absl itself, such as --logtostderr."""
     return [
         (module, flag)
         for module, found in values.flags_by_module_dict().items()

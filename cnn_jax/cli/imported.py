@@ -1,4 +1,4 @@
-"""`launch.py report FILE`: results that something else made."""
+"""`launch.py report FILE`: results of other tools."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 
 _TEXTS = {
-    "metric": "of a FILE: the column that runs are compared on; default guessed",
-    "factors": "of a FILE: the columns that cells differ in, as lr,width; default guessed",
-    "seed": "of a FILE: the column that tells the runs of a cell apart; default guessed",
-    "study": "of an Optuna storage that holds several: the study",
+    "metric": "of a FILE: the column on which runs are compared; default guessed",
+    "factors": "of a FILE: the columns in which cells differ, as lr,width; default guessed",
+    "seed": "of a FILE: the column that distinguishes the runs of a cell; default guessed",
+    "study": "of an Optuna storage with several studies: the study",
 }
 _FLAGS = (*_TEXTS, "lower_is_better")
 
 
 def define(values: absl_flags.FlagValues) -> None:
-    """Define the flags that say what the columns of a file are."""
+    """Define the flags that name the columns of a file."""
     for name, help in _TEXTS.items():
         absl_flags.DEFINE_string(name, None, help, flag_values=values)
     help = "of a FILE: whether the lowest metric is the best; default guessed from its name"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 USAGE = """python launch.py inspect DIR [TRIAL ...] [--flags]
 
-Look inside trained networks: kernels, feature maps, what excites a channel, which pixels decide, which images are confused.
+Look inside trained networks: kernels, feature maps, inputs that excite a channel, decisive pixels, confused images.
 
 A TRIAL is an id, a prefix of one, or best; default: the best on validation, and the median seed of its cell.
 """
@@ -30,7 +30,7 @@ PLAIN_SECONDS = 10.0  # between lines of progress where there is no live display
 _TEXTS = {
     "layer": "name of the layer to look at; default the first, the last, and two between",
     "channel": "channel of that layer, from 0; default the first ones",
-    "image": "number of a test image, from 0, to show maps and decisive pixels of; default four images",
+    "image": "number of a test image, from 0, whose maps and decisive pixels are shown; default four images",
     "panel": "package.module:attribute of your own, (network, images) -> dict of arrays; several separated by commas",
     "out": "folder of the page and of the numbers; default DIR/inspect",
 }
@@ -89,7 +89,7 @@ def _index(text: str) -> int:
 
 
 def _chosen(dir: "Path", names: Sequence[str]) -> "list[tuple[Record, str, SeedsOfCell]]":
-    """Records to look at, each once, with the role that it is shown in and the seeds of its cell."""
+    """Records to look at, each once, with the reason why it is shown and the seeds of its cell."""
     from cnn_jax.analysis.cell import seeds_of_cell
     from cnn_jax.analysis.records import find_record
     from cnn_jax.records import record as records
@@ -134,7 +134,7 @@ def _write(out: "Path", shown: "Sequence[Shown]") -> "Path":
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str], None]]:
-    """A line that says what is computed: live in a terminal; elsewhere printed every `PLAIN_SECONDS` at most."""
+    """A line of progress: live in a terminal; elsewhere printed every `PLAIN_SECONDS` at most."""
     if console.is_interactive:
         with console.status("", spinner="line") as status:
             yield lambda text: status.update(Text(text))

@@ -1,4 +1,4 @@
-"""A sweep that is checked and planned: what `launch.py` and `cnn_jax.run_sweep` share. Nothing is written here."""
+"""A checked and planned sweep, shared by `launch.py` and `cnn_jax.run_sweep`. Writes nothing."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ class Job:
     """A sweep that is ready to run.
 
     Attributes:
-      planned: its trials, with what is known of them beforehand.
+      planned: its trials, with their descriptions.
       out: folder of the results.
       options: how trials are executed.
       question: the experiment's question.
-      note: what the experiment adds to the flags; '' where that is nothing.
+      note: what the experiment adds to the flags; '' if nothing.
       strategy: asked for further trials when all have ended.
-      resolve: the difference that seeds are added for, a fraction of 1; None: no seeds are added.
-      max_seeds: seeds per cell that `resolve` stops at.
+      resolve: the difference for which seeds are added, a fraction of 1; None: no seeds are added.
+      max_seeds: most seeds per cell with `resolve`.
       tensorboard: whether event files are written too.
-      conclude: what the experiment makes of its results; None: the sweep's own answer is printed.
+      conclude: prints the experiment's conclusion; None: the sweep's answer is printed.
     """
 
     planned: plan.Plan
@@ -56,7 +56,7 @@ class Job:
         return found
 
     def extended(self, planned: plan.Plan, added: Sequence[Trial]) -> plan.Plan:
-        """A plan with further trials, whose data are prepared. Raises UsageError as `prepare` does."""
+        """Plan further trials, whose data are prepared. Raises UsageError as `prepare` does."""
         whole = _planned([*planned.trials, *added], self.options)
         for config in whole.info.keys() - planned.info.keys():
             data.prepare(config)
@@ -90,7 +90,7 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
     resolve = flags.one(values, "resolve", sweep.number(0.0, 100.0, above=True))
     max_seeds = flags.one(values, "max_seeds", sweep.positive_int, 30)
     if resolve is None and values.max_seeds is not None:
-        raise UsageError("--max_seeds: is where --resolve stops, which is not given")
+        raise UsageError("--max_seeds: only with --resolve")
 
     if values.tensorboard:
         tensorboard.check_available()
@@ -102,7 +102,7 @@ def prepare(experiment: ModuleType, values: absl_flags.FlagValues, *, is_named: 
     planned = _planned(search.ask(strategy, (), ()), options)
     conclude = experiments.conclusion_of(experiment)
     if conclude and not options.keep_params:
-        raise UsageError(f"--nokeep_params: experiment {name!r} looks into the trained networks")
+        raise UsageError(f"--nokeep_params: experiment {name!r} needs the trained networks")
     store.check(out)
     question = experiments.question_of(experiment)
     fraction = None if resolve is None else resolve / 100
@@ -127,7 +127,7 @@ def _snapshots(values: absl_flags.FlagValues) -> tuple[int, ...]:
     if values.snapshots is None:
         return ()
     if not values.keep_params:
-        raise UsageError("--snapshots: keeps parameters: not with --nokeep_params")
+        raise UsageError("--snapshots: not with --nokeep_params: snapshots are parameters")
     return tuple(sorted(sweep.parse_list("snapshots", values.snapshots, sweep.non_negative_int)))
 
 
@@ -156,7 +156,7 @@ def _check_training(planned: plan.Plan) -> None:
 
 
 def _check_precision(planned: plan.Plan) -> None:
-    """Build the networks of a fork that are to compute in another type. Raises UsageError for those that cannot."""
+    """Build the networks of a fork in another compute type. Raises UsageError for those that do not support it."""
     wanted = dict.fromkeys((t.model, t.data, t.train.precision) for t in planned.trials if t.train.precision != "float32")
     for model, config, precision in wanted:
         info = planned.info[config]

@@ -1,4 +1,4 @@
-"""The report while a sweep runs: written again now and then with the trials so far, by a thread of the driver."""
+"""The report of a running sweep: a thread of the driver rewrites it from time to time."""
 
 import threading
 import time
@@ -10,15 +10,15 @@ from cnn_jax.execution.notebook import NotebookProgress, in_notebook
 from cnn_jax.execution.progress import Activity, Progress
 from cnn_jax.trial import Trial
 
-FIRST_SECONDS = 30.0  # before the first page: a short sweep pays nothing
-LEAST_SECONDS = 10.0  # between two pages,
-SHARE = 50  # and so many times as long as the last one took
+FIRST_SECONDS = 30.0  # before the first page, so that a short sweep has no overhead
+LEAST_SECONDS = 10.0  # between two pages, at least,
+SHARE = 50  # and this multiple of the time that the last page took
 
 
 class Live:
-    """Calls `write` in a thread of its own, at most once at a time.
+    """Call `write` in a separate thread, one call at a time.
 
-    An error ends it: the report at the end of the sweep tells what is wrong.
+    An error ends it: the report at the end of the sweep raises the same error.
     """
 
     def __init__(self, write: Callable[[], object], clock: Callable[[], float] = time.monotonic):
@@ -28,7 +28,7 @@ class Live:
         self.failed = False
 
     def tick(self) -> None:
-        """Write if it is time; returns at once."""
+        """Start writing if it is time; return immediately."""
         if self.failed or self.clock() < self.due or (self.thread and self.thread.is_alive()):
             return
         self.due = float("inf")  # until this one is done
@@ -45,7 +45,7 @@ class Live:
         self.due = now + max(LEAST_SECONDS, SHARE * (now - began))
 
     def close(self) -> None:
-        """Wait for a page that is being written, and write no more: what follows is the last one."""
+        """Wait for the page that is being written, and write no more: the final report follows."""
         self.failed = True
         if self.thread:
             self.thread.join()

@@ -1,4 +1,4 @@
-"""`launch.py measure`: numbers of what the networks of a sweep learned, over seeds."""
+"""`launch.py measure`: measures of the networks of a sweep, over seeds."""
 
 import contextlib
 import csv
@@ -7,7 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import rich.progress
 from absl import flags as absl_flags
@@ -35,7 +35,7 @@ _SECONDS = 10.0  # between lines of progress where there is no live display
 
 
 def measure(words: Sequence[str]) -> int:
-    """Measures the networks of a sweep, writes the numbers, and prints the clearest."""
+    """Measure the networks of a sweep, write the numbers, and print the clearest."""
     values = absl_flags.FlagValues()
     listed = f"{', '.join(measures.MEASURES)}, or package.module:attribute; default all"
     absl_flags.DEFINE_string("measures", None, listed, flag_values=values)
@@ -109,7 +109,7 @@ def _factor(records: Sequence[stats.Record], name: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Context of the measuring; the function shows how many trials are done."""
+    """Context in which trials are measured; yields a function that displays how many are done."""
     if console.is_interactive:
         with rich.progress.Progress(console=console, transient=True) as live:
             bar = live.add_task("measuring", total=None)
@@ -193,7 +193,7 @@ def _p(p: float) -> str:
 # --------------------------------------------------------------------------------------------------------------------- csv
 
 
-def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, Any]]:
+def _levels(lines: dict[str, list["Line"]]) -> list[dict[str, object]]:
     """Rows of levels.csv: the mean over cells, the difference from before training, and the mean of each level."""
     out: list[dict[str, object]] = []
     for dataset, found in lines.items():

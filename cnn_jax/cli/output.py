@@ -1,4 +1,4 @@
-"""Standard output, which may go away under a sweep: `| head`, `> log` on a disk that is full. The sweep goes on without it."""
+"""Standard output, which may fail during a sweep (`| head`, `> log` on a full disk). The sweep continues without it."""
 
 import contextlib
 import io
@@ -13,14 +13,14 @@ from cnn_jax.console import discard as discard
 
 
 def prepare() -> None:
-    """Lets `print` replace what the encoding of standard output lacks, as the console does."""
+    """Make `print` replace characters that the encoding of standard output lacks, as the console does."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=ENCODING_ERRORS)
 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Context without the warnings of libraries about what we report ourselves, or what does not change a result."""
+    """Context without library warnings that this package reports itself or that do not affect results."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -32,11 +32,11 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def console() -> Console:
-    """The console of a sweep: it keeps quiet when standard output cannot be written any more."""
+    """The console of a sweep: silent once standard output can no longer be written."""
     return Console(lasting=True)
 
 
 def warn(lines: Iterable[str]) -> None:
-    """Prints each warning on a line of standard error."""
+    """Print each warning on a line of standard error."""
     for line in lines:
         print("warning: " + " ".join(line.split()), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""launch.py paper: train what a paper trained, and print its table beside ours."""
+"""launch.py paper: train the networks of a paper, and print its table beside the measured one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from cnn_jax.stats import Estimate
 
 USAGE = """python launch.py paper NAME [--quick] [--flags of a sweep]
 
-Train what a paper trained, as its recipe says, and print the published table beside ours, with intervals.
+Train the networks of a paper by its recipe, and print the published table beside the measured one, with intervals.
 
 agrees: the interval of the difference, corrected for all rows, is within the paper's margin.
 differs: it is not, and excludes 0. Of a claim without a number: the interval is above, or below.
@@ -24,7 +24,7 @@ differs: it is not, and excludes 0. Of a claim without a number: the interval is
 
 
 def paper(words: Sequence[str]) -> int:
-    """Train what a paper trained, and print its table beside ours."""
+    """Train the networks of a paper, and print its table beside the measured one."""
     from cnn_jax import cli
 
     values = absl_flags.FlagValues()
@@ -60,7 +60,7 @@ def _print(one: Paper, out: Path, console: Console) -> None:
     columns += [Column("difference"), Column("margin", optional=True), Column("verdict", left=True)]
     print_table(console, columns, rows)
     shares = "Accuracies are in percent. " if any(row.share for row in one.rows) else ""
-    notes = f"{shares}Agreement: within the margin. Intervals speak of new seeds."
+    notes = f"{shares}Agreement: within the margin. Intervals refer to new seeds."
     console.print(f"{notes} {one.note}", highlight=False, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""What an experiment is asked for: the flags that are given, and its own DEFAULTS, which are checked as flags are."""
+"""Request of an experiment: the given flags, and its DEFAULTS, which are validated like flags."""
 
 import dataclasses
 import numbers
@@ -17,7 +17,7 @@ from cnn_jax.recipes.names import is_training_option
 from cnn_jax.trial import ModelConfig
 
 _OPTION = "option="
-# Besides axes and options, what an experiment may set. Where and how it runs is for the command line alone.
+# What an experiment may set besides axes and options. Only the command line sets where and how it runs.
 _SETTINGS: dict[str, Callable[[str], Value]] = {
     "seeds": sweep.positive_int,
     "iso": sweep.one_of(("params", "macs")),
@@ -31,7 +31,7 @@ class Defaults:
     """DEFAULTS of an experiment, checked.
 
     Attributes:
-      what: whose they are, as 'experiment grid' or 'recipe an2020 (SOURCE)'.
+      what: their owner, as 'experiment grid' or 'recipe an2020 (SOURCE)'.
       axes: values by axis.
       options: values by option of the models.
       texts: the text of every flag, by 'filters', 'seeds', 'option=width'.
@@ -45,15 +45,15 @@ class Defaults:
     differs: str = ""
 
     def flag(self, name: str) -> str:
-        """As it would be given on the command line."""
+        """The flag as on the command line."""
         return f"--{name}={self.texts[name]}"
 
 
 def defaults_of(experiment: str, defaults: object, recipe: str | None, *, is_named: bool) -> Defaults:
     """Return the DEFAULTS of an experiment, joined with a recipe.
 
-    Values of the experiment stand before those of the recipe. The default experiment, if it is not named, only gives way to a
-    recipe: its axes are not added.
+    Values of the experiment take precedence over those of the recipe. If the default experiment is not named, a recipe replaces
+    it: its axes are not added.
 
     Args:
       experiment: its name.
@@ -73,7 +73,7 @@ def defaults_of(experiment: str, defaults: object, recipe: str | None, *, is_nam
 
 
 def read_defaults(experiment: str, defaults: object) -> Defaults:
-    """Checks the DEFAULTS of an experiment as flags are checked.
+    """Validate the DEFAULTS of an experiment like flags.
 
     Args:
       experiment: its name, for messages.
@@ -87,7 +87,7 @@ def read_defaults(experiment: str, defaults: object) -> Defaults:
 
 
 def _read(what: str, where: str, defaults: object) -> Defaults:
-    """Checks values by flag. `what` names them in notes, `where` in errors."""
+    """Validate values by flag. `what` names them in notes, `where` in errors."""
     if not isinstance(defaults, Mapping):
         raise UsageError(f"{where} is a {type(defaults).__name__}: it must be a dict from flags to values")
     found = Defaults(what, {}, {}, {})
@@ -141,10 +141,10 @@ def as_text(value: object) -> str:
 
 
 def request_from(values: absl_flags.FlagValues, defaults: Defaults) -> Request:
-    """Reads the flags; what is not given is the experiment's default.
+    """Read the flags; missing ones take the experiment's defaults.
 
-    A model that is named on the command line is trained as it is named: where the experiment's defaults name another model,
-    its axes and options of models are left out.
+    If the command line names a model other than that of the experiment's defaults, the default axes and options of models are
+    left out.
     """
     given, given_options = flags.axes(values), flags.options(values["option"].value or ())
     own = defaults.axes.get("model", [ModelConfig().name])
@@ -178,7 +178,7 @@ def _is_of_models(name: str) -> bool:
 
 
 def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], models: Sequence[str]) -> str:
-    """What an experiment adds to the flags that are given, and what it leaves out."""
+    """Sentence on the defaults that an experiment adds to the given flags, and on those left out."""
     settable = {"model"}.union(*(zoo.options(model) for model in models))
     skipped = [name for name in added if _is_of_models(name) and name.removeprefix(_OPTION) not in settable]
     shown = [name for name in added if name not in skipped and not (name == "model" and list(models) == [ModelConfig().name])]
@@ -190,7 +190,7 @@ def _note(defaults: Defaults, added: Sequence[str], left_out: Sequence[str], mod
     if left_out:
         own, verb = ",".join(defaults.axes["model"]), "is" if len(models) == 1 else "are"
         flags_left_out = " ".join(map(defaults.flag, left_out))
-        parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained as named")
+        parts.append(f"adds {flags_left_out} only to --model={own}; {', '.join(models)} {verb} trained with defaults")
     if defaults.differs:
         parts.append(f"differs from the publication: {defaults.differs}")
     return f"{defaults.what} {'; '.join(parts)}" if parts else ""

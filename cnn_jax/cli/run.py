@@ -20,19 +20,19 @@ def _of(trials: Sequence[Trial], records: Sequence[JsonObject]) -> list[JsonObje
 
 
 def _added(job: Job, trials: Sequence[Trial], records: Sequence[JsonObject]) -> tuple[list[Trial], str]:
-    """Further trials of the search strategy, then seeds where the answer is open; and a line that says so."""
+    """Further trials of the search strategy, then seeds for undecided cells; with a line of explanation."""
     if added := search.ask(job.strategy, trials, records):
         return added, f"{len(added)} more trials of the search"
     if job.resolve is None:
         return [], ""
     seeds = search.AddSeeds(job.resolve, job.max_seeds)
     added = seeds.ask(trials, records)
-    return added, f"{len(added)} more trials where the answer is open{seeds.outlook(records)}"
+    return added, f"{len(added)} more trials for undecided cells{seeds.outlook(records)}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run left. `trials`: those of the job and the added ones; `page`: the report, None where none was written."""
+    """Result of a run. `trials`: those of the job and the added ones; `page`: the report, None if none was written."""
 
     outcome: execution.Outcome
     trials: list[Trial]
@@ -67,7 +67,7 @@ def run(job: Job, console: Console, command: str) -> Result:
         return planned.lane_bytes(trial)
 
     progress = live.progress_for(console, lambda trial: planned.training_images(trial), cost)
-    with progress.preparing():  # before anything is written: a broken image in the middle of the data shows only here
+    with progress.preparing():  # before anything is written: it finds broken images in the middle of the data
         for config in planned.info:
             data.prepare(config)
     output.warn(planned.warnings())
@@ -90,7 +90,7 @@ def run(job: Job, console: Console, command: str) -> Result:
     execution.end(out, options)
     with store.reporting(out):
         if outcome.interrupted:
-            report.write_results(out)  # in time; the page can wait
+            report.write_results(out)  # without delay; the page can wait
         if outcome.counts:
             about.keep_images(out, planned.info, _of(trials, store.read(out)))
         if outcome.counts and not outcome.interrupted:
@@ -101,7 +101,7 @@ def run(job: Job, console: Console, command: str) -> Result:
 
 
 def follow(job: Job, console: Console) -> int:
-    """Work for host 0; return the exit status."""
+    """Train for host 0; return the exit status."""
     if job.note:
         console.print(job.note)
     execution.check(job.out, job.options)
@@ -110,7 +110,7 @@ def follow(job: Job, console: Console) -> int:
     if trouble := execution.follow(job.planned.trials, job.out, job.options, console.print):
         print(f"error: {trouble}: rerun the same commands on all hosts to resume from the last checkpoint", file=sys.stderr)
         return 1
-    console.print(f"host {job.options.host} is done: the results are with host 0")
+    console.print(f"host {job.options.host} is done: host 0 has the results")
     return 0
 
 
@@ -128,7 +128,7 @@ def conclude(result: Result, job: Job, console: Console) -> int:
 
 
 def draw_conclusions(result: Result, job: Job, console: Console) -> bool:
-    """Let the experiment conclude, where it does so and some trial is done; return whether it did."""
+    """Print the experiment's own conclusion if it has one and some trial is done; return whether it did."""
     records = _of(result.trials, store.read(job.out))
     if job.conclude is None or result.page is None or not any(record["status"] == "done" for record in records):
         return False
@@ -137,7 +137,7 @@ def draw_conclusions(result: Result, job: Job, console: Console) -> bool:
 
 
 def complaints(result: Result, out: Path) -> list[str]:
-    """A line per failed trial, and one about those without a record."""
+    """Print a line per failed trial, and one on trials without a record."""
     there, total, counts = result.recorded, len(result.trials), result.outcome.counts
     if result.outcome.interrupted:
         return [f"interrupted with {there} of {total} trials done: rerun the same command to resume"]

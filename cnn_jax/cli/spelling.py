@@ -1,11 +1,11 @@
-"""The name that somebody meant: --lr for --learning_rate, paddding for padding."""
+"""Suggestions for misspelt names: --lr for --learning_rate, paddding for padding."""
 
 import difflib
 from collections.abc import Callable, Sequence
 
 
 def did_you_mean(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """'did you mean --filters? ' with the known name that `name` most likely stands for; '' where none is close."""
+    """'did you mean --filters? ' with the known name closest to `name`; '' if none is close."""
     found = closest(name, known)
     return f"did you mean {prefix}{found}? " if found else ""
 

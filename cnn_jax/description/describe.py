@@ -6,7 +6,7 @@ A spec is read with integers by `nn.table`. Only a linen module without a spec i
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnn_jax import zoo
 from cnn_jax.errors import UsageError
@@ -60,7 +60,7 @@ def _describe_config(config: ModelConfig, input_shape: tuple[int, ...], num_clas
     return dataclasses.replace(_describe_network(network, input_shape), model=config.name)
 
 
-def _describe_network(network: Any, input_shape: tuple[int, ...]) -> Description:
+def _describe_network(network: "Spec | nn.Module", input_shape: tuple[int, ...]) -> Description:
     if isinstance(network, tuple):
         return layer_table(network, input_shape)
     from cnn_jax.description.trace import trace

@@ -4,11 +4,11 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-from jax.extend.core import Jaxpr
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
@@ -93,21 +93,22 @@ class _Count(NamedTuple):
     of_gradient: int
 
 
-def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], _Count]]:
+def _products(jaxpr: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], _Count]]:
     """The scopes and the MACs of every matrix product and convolution of a program, those in inner programs included."""
     for equation in _needed(jaxpr):
         here = scopes + tuple(str(equation.source_info.name_stack).split("/"))
         parameters, primitive = equation.params, equation.primitive.name
         if primitive == "dot_general":
             (contracted, _), _ = parameters["dimension_numbers"]
-            inputs, outputs = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            inputs, outputs = _shape(equation.invars[0]), _shape(equation.outvars[0])
             yield here, _Count(*[times * math.prod(outputs) * math.prod(inputs[axis] for axis in contracted)] * 2)
         elif primitive == "conv_general_dilated":
-            image, kernel = (variable.aval.shape for variable in equation.invars)
-            as_written, gradient = _convolution_macs(parameters, image, kernel, equation.outvars[0].aval.shape)
+            image, kernel = map(_shape, equation.invars)
+            as_written, gradient = _convolution_macs(parameters, image, kernel, _shape(equation.outvars[0]))
             yield here, _Count(times * as_written, times * gradient)
         else:
-            inner = [getattr(p, "jaxpr", p) for p in _leaves(parameters) if hasattr(getattr(p, "jaxpr", p), "eqns")]
+            leaves = (getattr(leaf, "jaxpr", leaf) for leaf in _leaves(parameters))
+            inner = [leaf for leaf in leaves if isinstance(leaf, Jaxpr)]
             counts = [list(_products(program, here, times * parameters.get("length", 1))) for program in inner]
             if primitive == "cond" and counts:  # one branch runs: the dearest
                 counts = [max(counts, key=lambda products: sum(count.as_written for _, count in products))]
@@ -115,12 +116,17 @@ def _products(jaxpr: Any, scopes: tuple[str, ...] = (), times: int = 1) -> Itera
                 yield from products
 
 
+def _shape(variable: Var | Literal) -> tuple[int, ...]:
+    assert isinstance(variable.aval, jax.core.ShapedArray)
+    return variable.aval.shape
+
+
 def _leaves(parameters: dict[str, Value]) -> Iterator[Value]:
     for value in parameters.values():
         yield from value if isinstance(value, tuple | list) else (value,)
 
 
-def _needed(jaxpr: Jaxpr) -> list[Any]:
+def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
     """The equations that the outputs depend on: a gradient taken inside a layer leaves others behind, which are never run."""
     needed, equations = {id(variable) for variable in jaxpr.outvars}, []
     for equation in reversed(jaxpr.eqns):

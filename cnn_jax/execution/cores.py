@@ -1,8 +1,8 @@
-"""Cores for workers: each gets cores of its own, and cores that another run of this user holds are left alone.
+"""CPU cores for workers: each worker gets its own, and cores held by another run of the same user are left alone.
 
-A core is held through a lock on a file in the folder of temporary files; the kernel releases the lock when the process ends,
-however it ends, so no stale lock remains. Results never depend on which cores a worker gets: it always gets as many as its
-trials have devices. Runs that see different folders of temporary files (containers, TMPDIR) do not see each other.
+A core is held by locking a file in the temporary folder; the kernel releases the lock when the process ends, however it ends,
+so no stale lock remains. Results never depend on which cores a worker gets: their number is always that of the devices of its
+trials. Runs that see different folders of temporary files (containers, TMPDIR) do not see each other.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ class Claims:
         self._held: list[_Core] = []
 
     def take(self, count: int, *, shared: bool) -> list[int]:
-        """Claims `count` cores that this object does not hold yet, fewer if this process may not use so many.
+        """Claim `count` cores that this object does not hold yet, or fewer if this process may not use so many.
 
         Args:
             count: how many cores.
-            shared: whether cores that others hold are taken where too few are free, those with the fewest holders first.
+            shared: whether to take held cores where too few are free, those with the fewest holders first.
 
         Returns:
             The cores; empty if too few are free and `shared` is False.
@@ -52,19 +52,19 @@ class Claims:
         return sorted(core.number for core in taken)
 
     def release(self, numbers: Collection[int]) -> None:
-        """Gives cores back."""
+        """Release cores."""
         for core in [core for core in self._held if core.number in numbers]:
             self._held.remove(core)
             core.release()
 
 
 def claim(count: int) -> None:
-    """Pins this process to `count` cores for as long as it lives: free ones, or else those with the fewest holders."""
+    """Pin this process to `count` cores until it ends: free ones, or else those with the fewest holders."""
     if mine := _claims.take(count, shared=True):
         os.sched_setaffinity(0, mine)
 
 
-_claims = Claims()  # of a process that has no parent to share out the cores
+_claims = Claims()  # of a process without a parent that assigns cores
 
 
 @dataclasses.dataclass
@@ -79,7 +79,7 @@ class _Core:
 
 
 def _probe(number: int) -> _Core:
-    """Counts the holders of a core and becomes one of them."""
+    """Count the holders of a core, and add this process to them."""
     core = _Core(number, 0, None)
     for place in range(SHARERS):
         with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ def _probe(number: int) -> _Core:
 
 @contextlib.contextmanager
 def _probing() -> Iterator[None]:
-    """Lets one process at a time probe: it holds every core for a moment."""
+    """Context in which no other process probes: a probe holds every core for a moment."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             stack.enter_context(contextlib.closing(locks.acquire(_folder() / "probing")))
@@ -103,7 +103,7 @@ def _probing() -> Iterator[None]:
 
 
 def _folder() -> Path:
-    """The folder of the locks. Raises OSError if it cannot be made, or belongs to somebody else."""
+    """The folder of the locks. Raises OSError if it cannot be made, or belongs to another user."""
     folder = Path(tempfile.gettempdir()) / f"cnn_jax-{os.getuid()}-cores"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()

@@ -1,11 +1,11 @@
-"""How long a sweep will still take, from the time that its trials and programs have taken so far: bookkeeping, no clock."""
+"""Remaining time of a sweep, estimated from the time that its trials and programs have taken so far. Reads no clock."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from cnn_jax.trial import Trial
 
-ENOUGH_SECONDS = 1.0  # of training, before a forecast is made: the first steps are slower than the rest
+ENOUGH_SECONDS = 1.0  # of training before the first forecast: the first steps are slower than the rest
 
 
 @dataclasses.dataclass
@@ -23,7 +23,7 @@ class Forecast:
     """Work done and left of a sweep, in images, cost and seconds."""
 
     def __init__(self, trials: Iterable[Trial], images_of: Callable[[Trial], int], cost: Callable[[Trial], float]):
-        """images_of: trial -> images that its training sees, over all epochs. cost: trial -> work, in any unit."""
+        """images_of: trial -> training images over all epochs. cost: trial -> work, in any unit."""
         self.images_of = images_of
         self._programs: dict[tuple, _Program] = {}
         self._of: dict[str, _Program] = {}
@@ -40,7 +40,7 @@ class Forecast:
         self._compilations, self._compile_seconds = 0, 0.0
 
     def trained(self, trials: Sequence[Trial], images: int, seconds: float) -> None:
-        """Trials of one program were trained on so many more images together, which took one worker so long."""
+        """Count `images` more training images, summed over `trials` of one program, processed in `seconds` by one worker."""
         program = self._of[trials[0].id]
         program.seen, program.seconds, program.compiled = program.seen + images, program.seconds + seconds, True
         for trial in trials:
@@ -48,17 +48,17 @@ class Forecast:
             self._set(trial.id, self._left[trial.id] - images // len(trials))
 
     def compiled(self, trial: Trial, seconds: float) -> None:
-        """A trial's program was compiled, which took one worker so long."""
+        """Count the compilation of a trial's program in `seconds` by one worker."""
         self._of[trial.id].compiled = True
         self._compilations, self._compile_seconds = self._compilations + 1, self._compile_seconds + seconds
 
     def finished(self, trial_id: str) -> None:
-        """A trial has its record."""
+        """Count a trial whose record is written."""
         self._under_way.discard(trial_id)
         self._set(trial_id, 0)
 
     def restarted(self, trials: Iterable[Trial]) -> None:
-        """Trials are in the queue again; whether they can resume from a checkpoint is not known yet."""
+        """Count requeued trials; whether they can resume from a checkpoint is not known yet."""
         for trial in trials:
             self._under_way.discard(trial.id)
             self._set(trial.id, self.images_of(trial))
@@ -69,9 +69,9 @@ class Forecast:
         return 1 - self._cost_left() / self.total_cost if self.total_cost else 1.0
 
     def seconds_left(self, workers: int) -> float | None:
-        """Time that so many workers need for the rest; None while too little was trained to say.
+        """Estimated time for the rest with this many workers; None until enough has been trained.
 
-        A program that was not trained yet is taken to need time in proportion to its cost.
+        A program that has not been trained yet is assumed to take time in proportion to its cost.
         """
         spent = sum(p.seconds for p in self._programs.values())
         cost = sum(p.seen * p.cost for p in self._programs.values())

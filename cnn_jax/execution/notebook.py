@@ -1,19 +1,22 @@
-"""Progress of a sweep in a notebook: one line that rewrites itself."""
+"""Progress of a sweep in a notebook: one line that is updated in place."""
 
 import contextlib
 import html
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cnn_jax.execution.progress import Activity, Progress
 from cnn_jax.trial import Trial
 
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, as of Jupyter or Colab, rather than a command that a cell runs."""
-    ipython: Any = sys.modules.get("IPython")
+    """Whether this process is the kernel of a notebook (Jupyter, Colab), not a command run from a cell."""
+    ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None
 
@@ -23,7 +26,7 @@ class NotebookProgress(Progress):
 
     SECONDS = 0.5  # between two updates
 
-    _handle: Any = None
+    _handle: "DisplayHandle | None" = None
     _updated = 0.0
 
     @contextlib.contextmanager

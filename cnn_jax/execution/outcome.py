@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def success(
     trial: Trial, outcome: "Result", dataset: Dataset, provenance: JsonObject, device: str, precision: str
 ) -> JsonObject:
-    """The record of a trial that was trained: `outcome` is a training.result.Result, `dataset` a data.Dataset."""
+    """Return the record of a trained trial: `outcome` is a training.result.Result, `dataset` a data.Dataset."""
     shape = description.describe(trial.model, dataset.info.input_shape, dataset.info.num_classes)
     epoch = outcome.epoch or len(outcome.history)
     last = outcome.history[epoch - 1] if epoch else dict.fromkeys(("train_loss", "train_accuracy", "val_loss", "val_accuracy"))
@@ -50,7 +50,7 @@ def success(
 
 
 def _data(dataset: Dataset) -> JsonObject:
-    """What a record says of the images; the normalization, with its statistics, where it is not the default."""
+    """The data set as a record describes it; with the normalization and its statistics where it is not the default."""
     found = {
         "checksum": dataset.checksum,
         "train": len(dataset.train_labels),
@@ -67,7 +67,7 @@ def _bitmap(correct: np.ndarray | None) -> str | None:
 
 
 def failure(trial: Trial, reason: str, provenance: JsonObject) -> JsonObject:
-    """The record of a trial that could not be trained."""
+    """Return the record of a failed trial."""
     empty = (
         "params", "macs", "receptive_field", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_loss",
         "test_accuracy", "test_correct", "val_correct", "test_examples", "train_seconds", "compile_seconds",
@@ -81,7 +81,7 @@ def failure(trial: Trial, reason: str, provenance: JsonObject) -> JsonObject:
 def _omitted(trial: Trial) -> JsonObject:
     try:
         return zoo.omitted_options(trial.model)
-    except UsageError:  # the model of a trial that failed may be what failed
+    except UsageError:  # the model itself may have failed
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Progress of a sweep for a person: a live line in a terminal; a line every few seconds in a pipe, a file or a notebook."""
+"""Progress display of a sweep: a live line in a terminal; a line every few seconds in a pipe, a file or a notebook."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ class Progress:
     PLAIN_SECONDS = 10.0  # between lines where there is no live display, and a tenth of the time so far in a long sweep
 
     def __init__(self, console: Console, images_of: Callable[[Trial], int], cost: Callable[[Trial], float]):
-        """images_of: trial -> images that its training sees. cost: trial -> work, in any unit."""
+        """images_of: trial -> training images over all epochs. cost: trial -> work, in any unit."""
         self.console, self.images_of, self.cost = console, images_of, cost
         self.live: rich.progress.Progress | None = None
         self._begin(())
@@ -41,7 +41,7 @@ class Progress:
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
-        """Context of the first reading of the data."""
+        """Context in which the data are read for the first time."""
         sentence = "reading the data"
         if self.console.is_interactive:
             with self.console.status(sentence, spinner="line"):
@@ -57,7 +57,7 @@ class Progress:
 
     @contextlib.contextmanager
     def running(self, trials: Sequence[Trial]) -> Iterator[None]:
-        """Context of the training of `trials`."""
+        """Context in which `trials` are trained."""
         self._begin(trials)
         if not self.console.is_interactive:
             yield
@@ -77,7 +77,7 @@ class Progress:
         self.live = None
 
     def trained(self, trials: Sequence[Trial], images: int, seconds: float) -> None:
-        """Count `images` more images of trials of one program, trained in `seconds` of one worker."""
+        """Count `images` more training images of trials of one program, processed in `seconds` by one worker."""
         if self.trained_since is None:
             self.trained_since = time.monotonic() - seconds
         self.seen += images
@@ -112,7 +112,7 @@ class Progress:
         if self.live is not None:
             room = self.console.width - len(trials) - (9 if self.narrow else 17)  # a short bar, spaces, the time so far
             while rest and len(" · ".join(rest)) > room:
-                rest.pop(0)  # what matters least comes first
+                rest.pop(0)  # least important first
             self.live.update(self.bar, completed=self.forecast.share_done, before=trials, after=" · ".join(rest))
         elif now - self.printed > max(self.PLAIN_SECONDS, (now - self.began) / 10):
             self.printed = now
@@ -132,7 +132,7 @@ class Progress:
 
 
 def about(seconds: float) -> str:
-    """A time as exact as a forecast is: 'a few seconds', '25 s', '3 min', '2 h 10 min'."""
+    """A duration, rounded as far as a forecast is exact: 'a few seconds', '25 s', '3 min', '2 h 10 min'."""
     if seconds < 7.5:
         return "a few seconds"
     if seconds < 57.5:

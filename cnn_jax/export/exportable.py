@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 import cnn_jax
+from cnn_jax.aliases import PyTree
 from cnn_jax.data.normalization import Normalization
 from cnn_jax.errors import UsageError
 from cnn_jax.lowering import NotLowered, Op, lower
@@ -40,7 +40,7 @@ class Exportable:
     """
 
     model: nn.Module
-    variables: Mapping[str, Any]
+    variables: Mapping[str, PyTree]
     input_shape: tuple[int, ...]
     num_classes: int
     normalization: Normalization

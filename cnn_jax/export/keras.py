@@ -8,7 +8,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -25,7 +26,21 @@ Shape = tuple[int, ...]  # of one image, channels last
 _INSTEAD = "use another format"
 
 
-def _keras() -> Any:
+class _Tensor(Protocol):
+    """A symbolic tensor of Keras."""
+
+    shape: Shape
+
+
+class _Layer(Protocol):
+    """A layer of Keras; those that merge take a list of tensors."""
+
+    def __call__(self, x: _Tensor | list[_Tensor]) -> _Tensor: ...
+
+    def set_weights(self, weights: list[np.ndarray]) -> None: ...
+
+
+def _keras() -> ModuleType:
     os.environ.setdefault("KERAS_BACKEND", "jax")  # in place of TensorFlow, which may not be there
     return require("keras", FORMAT)
 
@@ -33,9 +48,8 @@ def _keras() -> Any:
 def files(network: Exportable) -> Files:
     """A model from images 0 to 255 (batch, H, W, C) to logits (batch, K)."""
     ops = network.ops
-    build = _Build(network.label)
     keras = _keras()
-    build.layers = keras.layers
+    build = _Build(network.label, keras.layers)
     image = keras.Input(network.input_shape, name="image", dtype="float32")
     x = _normalized(build, image, network.normalization, network.input_shape)
     logits, _ = build.run(ops, x, network.input_shape)
@@ -66,7 +80,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_")
 
 
-def _normalized(build: "_Build", x: Any, normalization: Normalization, shape: Shape) -> Any:
+def _normalized(build: "_Build", x: _Tensor, normalization: Normalization, shape: Shape) -> _Tensor:
     """The steps of `Normalization`."""
     layers = build.layers
     if normalization.kind == "standardize":
@@ -83,29 +97,38 @@ def _normalized(build: "_Build", x: Any, normalization: Normalization, shape: Sh
 class _Build:
     """Layers of Keras, called on symbolic tensors, and the weights to be set when all of them are built."""
 
-    layers: Any
-
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, layers: ModuleType) -> None:
         self.label = label
-        self.weights: list[tuple[Any, list[np.ndarray]]] = []
+        self.layers = layers  # keras.layers
+        self.weights: list[tuple[_Layer, list[np.ndarray]]] = []
 
-    def run(self, ops: Sequence[Op], x: Any, shape: Shape) -> tuple[Any, Shape]:
+    def run(self, ops: Sequence[Op], x: _Tensor, shape: Shape) -> tuple[_Tensor, Shape]:
         for op in ops:
-            x = _MAKERS[op.kind](self, op, x, shape) if op.kind in _MAKERS else self.refuse(op, f"layer of kind {op.kind}")
+            if op.kind not in _MAKERS:
+                self.refuse(op, f"layer of kind {op.kind}")
+            x = _MAKERS[op.kind](self, op, x, shape)
             shape = op.shape
         return x, shape
 
-    def refuse(self, op: Op, what: str) -> Any:
+    def refuse(self, op: Op, what: str) -> NoReturn:
         raise UsageError(f"--format={FORMAT}: {self.label}: layer {op.name!r}: Keras has no {what}: {_INSTEAD}")
 
-    def layer(self, kind: str, op: Op, x: Any, weights: Sequence[np.ndarray] = (), **more: Any) -> Any:
-        """Call a new layer of Keras. `more` may hold its arguments; `suffix` is added to the layer's name."""
-        made = getattr(self.layers, kind)(name=_plain(op.name) + more.pop("suffix", ""), **more)
+    def layer(
+        self,
+        kind: str,
+        op: Op,
+        x: _Tensor | list[_Tensor],
+        weights: Sequence[np.ndarray] = (),
+        suffix: str = "",
+        **arguments: object,
+    ) -> _Tensor:
+        """Call a new layer of Keras, made with `arguments`; `suffix` is added to its name."""
+        made: _Layer = getattr(self.layers, kind)(name=_plain(op.name) + suffix, **arguments)
         if weights:
             self.weights.append((made, list(weights)))
         return made(x)
 
-    def activated(self, op: Op, x: Any, suffix: str = "_activation") -> Any:
+    def activated(self, op: Op, x: _Tensor, suffix: str = "_activation") -> _Tensor:
         name = op.settings["activation"]
         match name:
             case "linear":
@@ -118,13 +141,16 @@ class _Build:
                 return self.layer("Rescaling", op, x, scale=1.7159, suffix=suffix)
         return self.layer("Activation", op, x, activation=name, suffix=suffix)
 
-    def padding(self, op: Op, x: Any, shape: Shape) -> tuple[Any, str]:
+    def padding(self, op: Op, x: _Tensor, shape: Shape) -> tuple[_Tensor, str]:
         """x behind a layer of zeros if Keras has no name for its padding; and that name."""
         pads = op.settings["pads"]
         name = _padding_name(op, shape)
         if name:
             return x, name
         return self.layer("ZeroPadding2D", op, x, padding=pads, suffix="_padding"), "valid"
+
+
+_Maker = Callable[[_Build, Op, _Tensor, Shape], _Tensor]
 
 
 def _padding_name(op: Op, shape: Shape) -> str:
@@ -144,7 +170,7 @@ def _check_dilation(build: _Build, op: Op) -> None:
         build.refuse(op, "convolution with strides and dilation")
 
 
-def _conv(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _conv(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     s, kernel = op.settings, op.arrays["kernel"]
     if s["mode"] != "zeros" and any(map(any, s["pads"])):
         build.refuse(op, f"padding mode {s['mode']!r}")
@@ -166,7 +192,7 @@ def _conv(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
     return build.activated(op, y)
 
 
-def _conv_transpose(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _conv_transpose(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     s = op.settings
     if s["groups"] > 1:
         build.refuse(op, "transposed convolution with groups")
@@ -183,8 +209,8 @@ def _conv_transpose(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
     return build.activated(op, y)
 
 
-def _pool(kind: str) -> Callable[[_Build, Op, Any, Shape], Any]:
-    def make(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _pool(kind: str) -> _Maker:
+    def make(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
         s, padding = op.settings, _padding_name(op, shape)
         if max(s["dilation"]) > 1:
             build.refuse(op, "pooling with dilation")
@@ -197,38 +223,38 @@ def _pool(kind: str) -> Callable[[_Build, Op, Any, Shape], Any]:
     return make
 
 
-def _batch_norm(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _batch_norm(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     arrays, s = op.arrays, op.settings
     used = [arrays[name] for name in ("scale", "bias", "mean", "var") if name in arrays]
     more = {"scale": "scale" in arrays, "center": "bias" in arrays, "epsilon": s["epsilon"], "momentum": s["momentum"]}
     return build.layer("BatchNormalization", op, x, used, **more)
 
 
-def _norm(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _norm(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     groups, weights = op.settings["groups"], [op.arrays["scale"], op.arrays["bias"]]
     if groups:
         return build.layer("GroupNormalization", op, x, weights, groups=groups, epsilon=op.settings["epsilon"])
     return build.layer("LayerNormalization", op, x, weights, epsilon=op.settings["epsilon"])
 
 
-def _dense(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _dense(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     weights = _with_bias(op, op.arrays["kernel"])
     return build.activated(op, build.layer("Dense", op, x, weights, units=op.shape[-1], use_bias="bias" in op.arrays))
 
 
-def _residual(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _residual(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     paths = [build.run(path, x, shape)[0] for path in op.paths]
     return build.activated(op, build.layer("Add", op, paths))
 
 
-def _branch(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _branch(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     paths = [build.run(path, x, shape)[0] for path in op.paths]
     if len(paths) == 1:
         return paths[0]
     return build.layer("Concatenate" if op.settings["merge"] == "concat" else "Add", op, paths)
 
 
-def _pad_channels(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
+def _pad_channels(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
     strides, more = op.settings["strides"], op.shape[-1] - shape[-1]
     if max(strides) > 1:
         x = build.layer("MaxPooling2D", op, x, pool_size=1, strides=strides, suffix="_strides")
@@ -238,7 +264,7 @@ def _pad_channels(build: _Build, op: Op, x: Any, shape: Shape) -> Any:
     return build.layer("ZeroPadding2D", op, x, padding=((0, 0), (0, more)), data_format="channels_first")
 
 
-_MAKERS: dict[str, Callable[[_Build, Op, Any, Shape], Any]] = {
+_MAKERS: dict[str, _Maker] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "max_pool": _pool("MaxPooling2D"),

@@ -4,8 +4,6 @@ The image is channels last, as Pillow and NumPy hold it, and is normalized in th
 has them. Opset 17 has every operator of it, and is what runtimes of 2022 and later read.
 """
 
-from typing import Any
-
 import numpy as np
 
 import cnn_jax
@@ -46,7 +44,7 @@ def logits(files: Files, images: np.ndarray) -> np.ndarray | None:
         import onnxruntime
     except ImportError:
         return None
-    session: Any = onnxruntime.InferenceSession(files[".onnx"], providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(files[".onnx"], providers=["CPUExecutionProvider"])
     return session.run(["logits"], {"image": images})[0]
 
 

@@ -3,9 +3,11 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnn_jax.lowering import Op
 
@@ -14,13 +16,19 @@ _INPUT_AND_OUTPUT = ("image", "logits")  # names of the graph
 _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
 
 
+class Node(Protocol):
+    """An onnx.NodeProto."""
+
+    name: str
+
+
 class Graph:
     """Nodes and constants, named by layer: 'conv1', and 'conv1/pad' for what belongs to it."""
 
-    def __init__(self, onnx: Any) -> None:
+    def __init__(self, onnx: ModuleType) -> None:
         self.onnx = onnx
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        self.nodes: list[Node] = []
+        self.constants: list[object] = []  # onnx.TensorProto
         self._layer = ""
         self._counts: dict[str, int] = {}
 
@@ -34,13 +42,13 @@ class Graph:
         if len(self.nodes) > first:
             self.nodes[-1].name = layer
 
-    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+    def node(self, kind: str, *inputs: str, **attributes: object) -> str:
         """Add a node; return the name of its output."""
         name = self._new(kind.lower())
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def constant(self, name: str, array: Any) -> str:
+    def constant(self, name: str, array: ArrayLike) -> str:
         """Add an array; return its name."""
         full = self._new(name)
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), full))
@@ -96,7 +104,7 @@ def _activation(graph: Graph, name: str, x: str) -> str:
 # ------------------------------------------------------------------------------------------------------------------ sliding
 
 
-def _window(op: Op, pads: bool = True) -> dict[str, Any]:
+def _window(op: Op, pads: bool = True) -> dict[str, Sequence[int]]:
     """Attributes of a node whose window slides over zeros around the image."""
     attributes = {"kernel_shape": op.settings["size"], "strides": op.settings["strides"]}
     if pads:
@@ -115,7 +123,7 @@ def _padded(graph: Graph, op: Op, x: str, shape: Shape) -> tuple[str, bool]:
         amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
         return graph.node("Pad", x, graph.constant("pads", amounts), mode={"replicate": "edge"}.get(mode, mode)), False
     # Pad has no mode 'symmetric', and 'wrap' since opset 19 alone.
-    numpy_mode: Any = {"circular": "wrap", "symmetric": "symmetric"}[mode]
+    numpy_mode: Literal["wrap", "symmetric"] = "wrap" if mode == "circular" else "symmetric"
     for axis, (pair, n) in enumerate(zip(pads, shape, strict=False)):
         if any(pair):
             indices = np.pad(np.arange(n, dtype=np.int64), pair, mode=numpy_mode)

@@ -1,12 +1,12 @@
 """Packages that a format needs, imported when it is asked for."""
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 from cnn_jax.errors import UsageError
 
 
-def require(package: str, format: str) -> Any:
+def require(package: str, format: str) -> ModuleType:
     """Import a package. Raises UsageError with the command that installs it if it is missing or cannot be imported."""
     try:
         return importlib.import_module(package)

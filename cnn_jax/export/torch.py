@@ -7,7 +7,6 @@ version of PyTorch, and its weights are a plain state dict that `torch.load(...,
 import io
 import json
 import types
-from typing import Any
 
 import numpy as np
 
@@ -89,7 +88,7 @@ def files(network: Exportable) -> Files:
 def logits(files: Files, images: np.ndarray) -> np.ndarray:
     """Run the module on uint8 images (N, H, W, C)."""
     torch = require("torch", FORMAT)
-    module: Any = types.ModuleType("exported")
+    module = types.ModuleType("exported")
     module.__file__ = "exported.py"
     exec(compile(files[".py"], "exported.py", "exec"), module.__dict__)
     network = module.load(io.BytesIO(files[".pt"]))
@@ -97,7 +96,7 @@ def logits(files: Files, images: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     return ascii(value)  # names of classes and files may hold anything
 
 

@@ -3,7 +3,6 @@
 import keyword
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -129,18 +128,19 @@ def _activated(op: Op, value: str) -> str:
     return _ACTIVATIONS[op.settings["activation"]].format(value)
 
 
-def _arguments(*values: Any, **named: Any) -> str:
+def _arguments(*values: object, **named: object) -> str:
     """Arguments of a call; of pairs of equal values one is written."""
     texts = [_short(value) for value in values]
     return ", ".join(texts + [f"{name}={_short(value)}" for name, value in named.items()])
 
 
-def _short(value: Any) -> str:
-    one = isinstance(value, tuple) and all(isinstance(v, int) for v in value) and len(set(value)) == 1
-    return repr(value[0] if one else value)
+def _short(value: object) -> str:
+    if isinstance(value, tuple) and all(isinstance(v, int) for v in value) and len(set(value)) == 1:
+        value = value[0]
+    return repr(value)
 
 
-def _options(**given: tuple[Any, Any]) -> dict[str, Any]:
+def _options(**given: tuple[object, object]) -> dict[str, object]:
     """Named arguments that differ from PyTorch's defaults: name=(value, default)."""
     return {name: value for name, (value, default) in given.items() if value != default}
 

@@ -8,13 +8,16 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from cnn_jax.aliases import Array
+if TYPE_CHECKING:
+    import jax
 
-Draw = Callable[..., Any]  # (generator or key, shape, dtype) -> array
+Draw = Callable[..., np.ndarray]  # (generator, shape, dtype) -> array
+JaxDraw = Callable[..., "jax.Array"]  # (key, shape, dtype) -> array
+_Drawn = TypeVar("_Drawn", np.ndarray, "jax.Array")
 
 # Standard deviation of the standard normal distribution truncated at 2.
 _TRUNCATED = 0.87962566103423978
@@ -83,7 +86,7 @@ WITHOUT_FANS = tuple(name for name, rule in INITIALIZERS.items() if not isinstan
 
 
 @functools.cache
-def for_jax(name: str) -> Draw:
+def for_jax(name: str) -> JaxDraw:
     """The initializer `name` of INITIALIZERS as a function of JAX: (key, shape, dtype) -> array."""
     import jax
 
@@ -103,11 +106,11 @@ def connection_indices(connections: Sequence[Sequence[int]]) -> tuple[np.ndarray
     return channels_I, filters_I
 
 
-def packed(init: Draw, connections: Sequence[Sequence[int]]) -> Draw:
+def packed(init: Callable[..., _Drawn], connections: Sequence[Sequence[int]]) -> Callable[..., _Drawn]:
     """Draw a packed kernel (*K, I) as the connected entries of a dense one, over the channels that any filter sees."""
     channels_I, filters_I = connection_indices(connections)
 
-    def draw(key: Array, shape: Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> Array:
+    def draw(key: object, shape: Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> _Drawn:
         return init(key, (*shape[:-1], channels_I.max() + 1, len(connections)), dtype)[..., channels_I, filters_I]
 
     return draw

@@ -1,7 +1,7 @@
 """The operations of `ffi` made of XLA's own, for platforms other than CPU and for programs that leave the process.
 
-XLA's convolutions are fast there. What it does not find by itself is chosen here, by platform: docs/accelerators.md has the
-counts. Letters: L lanes, N images, H rows, W columns, C channels, F filters.
+XLA's convolutions are fast there. Optimizations that XLA does not find are chosen here, by platform: docs/accelerators.md has
+the counts. Letters: L lanes, N images, H rows, W columns, C channels, F filters.
 """
 
 import functools
@@ -27,13 +27,13 @@ Function = Callable[..., list[jax.Array]]
 
 
 class How(NamedTuple):
-    """What a convolution is, besides its arrays. `zeros` before and after the image, rows and columns."""
+    """Static parameters of a convolution. `zeros` before and after the image, rows and columns."""
 
     strides: tuple[int, int]
     zeros: tuple[tuple[int, int], tuple[int, int]]
     relu: bool = False
     pool: bool = False
-    bias: bool = True  # False: nobody asks for its gradient
+    bias: bool = True  # False: its gradient is not needed
     precision: str | None = None  # of products on other platforms; C multiplies in float32
 
     @property
@@ -73,7 +73,7 @@ def _places(y: jax.Array, size: Sequence[int]) -> list[jax.Array]:
 
 
 def _at(seen: jax.Array, places: Sequence[jax.Array], other: jax.Array) -> jax.Array:
-    """The value of the place that won. A chain of selections: `jnp.select` stacks the conditions."""
+    """The value at the position of the maximum, by a chain of selections: `jnp.select` stacks the conditions."""
     for number, place in enumerate(places):
         other = jnp.where(seen == number, place, other)
     return other

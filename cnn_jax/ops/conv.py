@@ -27,17 +27,17 @@ __all__ = [
     "IMPLEMENTATIONS", "TRANSPOSED_SCOPE", "add_bias", "at_most", "conv_max_pool", "conv_valid", "dense", "implementation",
     "sum_dtype",
 ]  # fmt: skip
-TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for whoever counts them
+TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for counting them
 IMPLEMENTATIONS = ("native", "xla", "lax")
 _most: contextvars.ContextVar[str] = contextvars.ContextVar("implementation", default="native")
 
 
 @contextlib.contextmanager
 def at_most(implementation: str) -> Iterator[None]:
-    """Within it, convolutions are traced by that implementation or a later one of IMPLEMENTATIONS.
+    """Context in which convolutions are traced by that implementation or a later one of IMPLEMENTATIONS.
 
-    'lax' is for whoever counts operations: a convolution is then the one that it is. 'xla' is for programs that several
-    devices share: XLA divides its own operations among them, but not a call of ours.
+    Use 'lax' to count operations: each convolution is then one operation. Use 'xla' for programs on several devices: XLA
+    partitions its own operations, but not custom calls.
     """
     token = _most.set(implementation)
     try:
@@ -52,7 +52,7 @@ def implementation(platform: str | None = None) -> str:
 
 
 def _traced() -> str:
-    """The implementation for CPU. Elsewhere nothing depends on a C compiler, and none is looked for."""
+    """The implementation for CPU. Other platforms need no C compiler, so none is searched for."""
     most = _most.get()
     return "xla" if most == "native" and jax.default_backend() == "cpu" and not ffi.available() else most
 
@@ -82,8 +82,8 @@ def conv_valid(
 
     S' = floor((S - (K - 1) * dilation - 1) / strides) + 1, by Dumoulin and Visin 2016, relationship 15.
 
-    `zeros`: how many stand before and after x, per spatial axis (S then counts them). Better left to this function than put
-    there before: no gradient is computed for them, half of the work where images are small. Likewise bias and `relu`.
+    `zeros`: their number before and after x, per spatial axis (S then includes them). Prefer this to padding before the call:
+    no gradient is computed for them, which saves half of the work for small images. Likewise bias and `relu`.
 
     The result and its gradients are those of `lax.conv_general_dilated`, up to the order of summation.
     """

@@ -1,36 +1,37 @@
 """Convolution by `native`'s C, as operations of JAX: two spatial axes, no dilation, no groups.
 
 A layer's convolution, bias, relu and max-pool of 2x2 are one operation, which stores nothing but its result and, of a pool,
-which of the four won (a byte each). Its gradients are two more, so that the one nobody asks for is dropped. All three are
+which of the four won (a byte each). Its gradients are two more, so that an unused one is eliminated. All three are
 linear in each of their arrays but for relu and pool, whose choices are an array of their own, `seen`: so the derivative of
 each is made of the others, forward and reverse, of any order.
 
 C is called in programs for this machine's CPU. The same operation lowered for another platform, or exported, is made of XLA's
-own operations: a program that leaves the process cannot count on our library where it will run. A batch is one call of C after
+own operations: an exported program cannot rely on the library where it will run. A batch is one call of C after
 the other on CPU, and one batched operation elsewhere; so it, too, is decided when the platform is known.
 """
 
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend import core
 from jax.interpreters import batching, mlir
 
 from cnn_jax.ops import accelerator, native
 from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
-from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of
+from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of, zero_tangent
 
 _OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
 
 
 @functools.lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether there is a compiled library; compiles it if need be."""
+    """Whether there is a compiled library; compiles it if necessary."""
     path = native.library().path
     if path is None:
         return False
@@ -117,17 +118,16 @@ _INPUT_GRADIENT = Rule(_input_gradient_tangent, _input_gradient_transpose)
 
 
 @_conv.defjvp
-def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Array], list[Any]]:
+def _conv_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Array], list[jax.Array]]:
     x, kernel, bias = primals
     outputs = _conv(how, *primals)
     # Without pool and relu there are no choices: `seen` is then any array that exists, so that the outputs can be freed.
     seen = outputs[-1] if how.pool or how.relu else bias
-    winners = [np.zeros(choice.shape, jax.dtypes.float0) for choice in outputs[1:]]
-    return outputs, linear(_CONV, how, (x, kernel, seen), tangents, outputs[:1]) + winners
+    return outputs, [*linear(_CONV, how, (x, kernel, seen), tangents, outputs[:1]), *map(zero_tangent, outputs[1:])]
 
 
 @_kernel_gradient.defjvp
-def _kernel_gradient_jvp(how: How, size: _Size, primals: Arrays, tangents: Arrays) -> tuple[Any, Any]:
+def _kernel_gradient_jvp(how: How, size: _Size, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Array], list[jax.Array]]:
     outputs = _kernel_gradient(how, size, *primals)
     return outputs, linear(_KERNEL_GRADIENT, (how, size), primals, tangents[:2], outputs)
 
@@ -168,8 +168,8 @@ def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax
     return [output.astype(result.dtype) for output, result in zip(outputs, results, strict=True)]
 
 
-def _in_c_as(dtype: np.dtype) -> Any:
-    return jnp.uint8 if dtype == jnp.uint8 else jnp.float32
+def _in_c_as(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.uint8 if dtype == np.uint8 else np.float32)
 
 
 def _one_by_one(function: Callable[..., list[jax.Array]], levels: Levels) -> Callable[..., list[jax.Array]]:
@@ -186,11 +186,28 @@ def _loop(function: Callable[..., list[jax.Array]], mapped: tuple[bool, ...], *a
     return jax.lax.map(one, {i: array for i, array in enumerate(arrays) if mapped[i]})
 
 
-def _lower(context: mlir.LoweringRuleContext, *arrays: Any, platform: str = "", **params: Any) -> Any:
-    return mlir.lower_fun(accelerator.function(**params, platform=platform), multiple_results=True)(context, *arrays)
+class _Params(TypedDict):
+    """Parameters of the primitive, besides `levels`."""
+
+    name: str
+    how: How
+    results: Results
 
 
-def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, levels: Levels, **params: Any) -> Any:
+_Values = Sequence[mlir.ir.Value | Sequence[mlir.ir.Value]]
+
+
+def _lower(
+    context: mlir.LoweringRuleContext, *arrays: mlir.ir.Value, levels: Levels, platform: str = "", **params: Unpack[_Params]
+) -> _Values:
+    return mlir.lower_fun(accelerator.function(**params, levels=levels, platform=platform), multiple_results=True)(
+        context, *arrays
+    )
+
+
+def _lower_for_cpu(
+    context: mlir.LoweringRuleContext, *arrays: mlir.ir.Value, levels: Levels, **params: Unpack[_Params]
+) -> _Values:
     exported = context.module_context.lowering_parameters.for_export
     if exported or not available():
         return _lower(context, *arrays, levels=levels, **params)
@@ -198,15 +215,17 @@ def _lower_for_cpu(context: mlir.LoweringRuleContext, *arrays: Any, levels: Leve
     return mlir.lower_fun(function, multiple_results=True)(context, *arrays)
 
 
-def _batch(arrays: Arrays, axes: Sequence[int | None], *, levels: Levels, **params: Any) -> tuple[list[jax.Array], list[int]]:
+def _batch(
+    arrays: Arrays, axes: Sequence[int | None], *, levels: Levels, **params: Unpack[_Params]
+) -> tuple[list[jax.Array], list[int]]:
     moved, level = leading(arrays, axes)
     outputs = _call_p.bind(*moved, levels=(level, *levels), **params)
     return outputs, [0] * len(outputs)
 
 
-def _result_types(*arrays: Any, results: Results, levels: Levels, **_: Any) -> list[Any]:
+def _result_types(*arrays: ShapedArray, levels: Levels, **params: Unpack[_Params]) -> list[ShapedArray]:
     sizes = sizes_of(levels, arrays)
-    return [jax.core.ShapedArray((*sizes, *result.shape), result.dtype) for result in results]
+    return [ShapedArray((*sizes, *result.shape), result.dtype) for result in params["results"]]
 
 
 _call_p = core.Primitive("cnn_jax_conv")

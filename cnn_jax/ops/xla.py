@@ -1,4 +1,4 @@
-"""Convolution on CPU as XLA does it best: any number of spatial axes, and where there is no C compiler.
+"""Convolution on CPU in the form that XLA computes fastest: any number of spatial axes, and without a C compiler.
 
 XLA's CPU backend runs the two gradients of a convolution ten to fifty times slower than the convolution itself when they sit
 in a loop, as training steps do (jax#12868, openxla/xla#34273). Both *are* convolutions, so here they are written as such:
@@ -9,14 +9,15 @@ has the measurements. Letters: N images, S spatial axes, C channels, F filters, 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import DTypeLike
 
-from cnn_jax.ops.linear import Arrays, Rule, linear
+from cnn_jax.ops.linear import Arrays, Rule, linear, zero_tangent
 
 Axes = tuple[int, ...]  # an int per spatial axis
 Zeros = tuple[tuple[int, int], ...]  # before and after the image, per spatial axis
@@ -28,7 +29,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class How(NamedTuple):
-    """What a convolution is, besides its arrays."""
+    """Static parameters of a convolution."""
 
     strides: Axes
     dilation: Axes
@@ -36,7 +37,7 @@ class How(NamedTuple):
     precision: str | None = None
 
 
-def sum_dtype(dtype: Any) -> Any:
+def sum_dtype(dtype: DTypeLike) -> np.dtype:
     """Return the type in which sums of `dtype` are taken: float32 at least.
 
     XLA's CPU backend adds up bfloat16 in bfloat16, where a sum of ones ends at 256.
@@ -54,8 +55,8 @@ def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
 def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, zeros: Zeros) -> jax.Array:
     """Convolve each channel with its own kernels, by a loop over the taps: a shifted image times a weight.
 
-    XLA's CPU backend computes the gradients of a grouped convolution many times slower. The loop is not unrolled: its
-    program has one size whatever the kernel's, and it also runs faster.
+    XLA's CPU backend computes the gradients of a grouped convolution many times slower. The loop is not unrolled: the
+    size of its program does not depend on the kernel, and it runs faster.
 
     Args:
         x: images (N, *S, C).
@@ -87,7 +88,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: Axes, dilation: Axes, ze
 
 
 def as_written(x: jax.Array, kernel: jax.Array, how: How, groups: int = 1) -> jax.Array:
-    """The one operation that a convolution is: `lax.conv_general_dilated`."""
+    """The convolution as a single operation, `lax.conv_general_dilated`."""
     spatial = "DHW"[5 - x.ndim :]
     return lax.conv_general_dilated(
         x,
@@ -125,7 +126,7 @@ def _transpose(how: How, residuals: Arrays, cotangents: Arrays) -> Arrays:
 
 
 def _plain_input_gradient(how: How, shape: Sequence[int], gradient: jax.Array, kernel: jax.Array) -> jax.Array:
-    """As XLA's own transposition rule writes it, for platforms on which it is fast."""
+    """As JAX's own transposition rule computes it, for platforms on which that is fast."""
     x = jax.ShapeDtypeStruct(tuple(shape), kernel.dtype)
     return jax.linear_transpose(lambda x: as_written(x, kernel, how), x)(gradient)[0]
 
@@ -163,7 +164,7 @@ def _kernel_gradient(x: jax.Array, gradient: jax.Array, shape: Sequence[int], ho
     bytes_per_image = math.prod(gradient.shape[1:]) * gradient.dtype.itemsize
     most = max(1, min(_PIECE_IMAGES, _PIECE_BYTES // max(1, bytes_per_image)))
     piece = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
-    # What lies behind the last window has no part in it, and would enlarge the result.
+    # Inputs after the last window do not contribute, and would enlarge the result.
     used = [
         (out - 1) * s + (k - 1) * d + 1
         for out, s, k, d in zip(gradient.shape[1:-1], how.strides, shape, how.dilation, strict=False)
@@ -189,7 +190,7 @@ _MOST_COLUMNS = 32  # pooled columns, all in one body
 
 
 def can_pool(x: jax.Array, kernel: jax.Array, *, window: Axes) -> bool:
-    """Whether `conv_pool` gains over convolution and max-pool one by one: few input channels and a small window.
+    """Whether `conv_pool` is faster than separate convolution and max-pool: few input channels and a small window.
 
     x (N, H, W, C) is padded already.
     """
@@ -227,7 +228,7 @@ def _pooled(window: Axes, relu: bool, x: jax.Array, kernel: jax.Array, bias: jax
     if relu:
         y = jax.nn.relu(y)
         winner = jnp.where(y > 0, winner, jnp.uint8(_DEAD))
-    # Through two axes, so that XLA sees a transposed matrix where a dense layer follows.
+    # Through two axes, so that a following dense layer is a product with a transposed matrix in XLA.
     y_NHWF = y.reshape(-1, x.shape[0]).T.reshape(x.shape[0], *y.shape[:-1])
     return y_NHWF, x_HWCN, winner
 
@@ -266,7 +267,7 @@ def _pooled_transpose(static: tuple[Axes, bool], residuals: Arrays, cotangents: 
     gradient_HWFN = gradient.reshape(images, -1).T.reshape(winner_HWFN.shape)
     if relu:
         gradient_HWFN = jnp.where(winner_HWFN == _DEAD, 0, gradient_HWFN)
-    # The pooled gradient put back where it came from; what no window covers gets none.
+    # The pooled gradient at the positions of the maxima; zero where no window is.
     one_hot = winner_HWFN[None, None] == jnp.arange(math.prod(window), dtype=jnp.uint8).reshape(*window, 1, 1, 1, 1)
     spread = jnp.where(one_hot, gradient_HWFN[None, None], 0).transpose(5, 2, 0, 3, 1, 4)
     spread = spread.reshape(images, rows * window[0], columns * window[1], filters)
@@ -289,10 +290,12 @@ _POOLED = Rule(_pooled_tangent, _pooled_transpose)
 
 
 @_pooled.defjvp
-def _pooled_jvp(window: Axes, relu: bool, primals: Arrays, tangents: Arrays) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _pooled_jvp(
+    window: Axes, relu: bool, primals: Arrays, tangents: Arrays
+) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
     y, x_HWCN, winner = outputs = _pooled(window, relu, *primals)
     (tangent,) = linear(_POOLED, (window, relu), (x_HWCN, primals[1], winner), tangents, [y])
-    return outputs, (tangent, jnp.moveaxis(tangents[0], 0, -1), np.zeros(winner.shape, jax.dtypes.float0))
+    return outputs, (tangent, jnp.moveaxis(tangents[0], 0, -1), zero_tangent(winner))
 
 
 def _winners_kernel_gradient(

@@ -1,1 +1,1 @@
-"""What was done: typed records in a folder of plain files."""
+"""Results of trials: typed records in a folder of plain files."""

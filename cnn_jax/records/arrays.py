@@ -26,7 +26,7 @@ def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def from_npz(data: bytes) -> dict[str, np.ndarray]:
     """Return the arrays that `to_npz` wrote.
 
-    Objects are refused, for reading them runs code, and so are compressed files: a few bytes may hold gigabytes.
+    Objects are refused because loading them runs code, and compressed files because a few bytes may expand to gigabytes.
 
     Raises:
       ValueError: the file is damaged or not one of ours.
@@ -42,7 +42,7 @@ def from_npz(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _array(data: bytes) -> np.ndarray:
-    """Read a .npy file. Its header must agree with the size of the file: it may ask for any amount of memory."""
+    """Read a .npy file. Its header must match the size of the file: a damaged one may declare an array of any size."""
     file = io.BytesIO(data)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)

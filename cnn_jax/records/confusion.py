@@ -17,17 +17,17 @@ def matrix(labels_N: np.ndarray, answers_N: np.ndarray, num_classes: int) -> np.
 
 
 def encode(matrix_KK: np.ndarray) -> str | None:
-    """The matrix as base64 of zlib of little-endian 32-bit counts; None for more classes than `MOST_CLASSES`."""
+    """Encode the matrix as base64 of zlib of little-endian 32-bit counts; None for more classes than `MOST_CLASSES`."""
     if len(matrix_KK) > MOST_CLASSES:
         return None
     return base64.b64encode(zlib.compress(matrix_KK.astype("<u4").tobytes(), 9)).decode()
 
 
 def decode(text: str) -> np.ndarray:
-    """The matrix (K, K) uint32 of a text that `encode` made.
+    """Decode the text of `encode` into a matrix (K, K) uint32.
 
     Raises:
-      ValueError: it is no such text. At most `MOST_CLASSES` squared counts are unpacked.
+      ValueError: the text is not an encoded matrix. At most `MOST_CLASSES` squared counts are unpacked.
     """
     try:
         unpacking = zlib.decompressobj()

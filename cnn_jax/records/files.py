@@ -15,11 +15,11 @@ from cnn_jax.errors import UsageError
 
 
 class StoreError(OSError):
-    """The folder cannot be written any more: full, read-only or gone. The message is one line."""
+    """The folder can no longer be written: full, read-only or removed. The message is one line."""
 
 
 def folder(dir: str | os.PathLike) -> Path:
-    """`dir` as a path: of pathlib, or of etils.epath where it has a scheme such as gs://.
+    """Return `dir` as a path: of pathlib, or of etils.epath if it has a scheme such as gs://.
 
     In a string, a leading ~ or ~USER is the home folder. Raises UsageError if there is no such home or scheme.
     """
@@ -44,7 +44,7 @@ def folder(dir: str | os.PathLike) -> Path:
 
 
 def is_local(dir: Path) -> bool:
-    """Whether the folder is in a file system, with appending, renaming and locks; an object store has none of them."""
+    """Whether the folder is in a file system, which can append, rename and lock; an object store can do none of them."""
     return isinstance(dir, pathlib.Path)
 
 
@@ -71,7 +71,7 @@ def read_file(path: Path, limit: int) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        found = os.fstat(file.fileno())  # of what was opened: the name may lead elsewhere by now
+        found = os.fstat(file.fileno())  # of the opened file: the path may name another one by now
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = file.read(limit + 1) if found.st_size <= limit else b""
@@ -83,7 +83,7 @@ def read_file(path: Path, limit: int) -> bytes:
 def replace(path: Path, data: bytes) -> None:
     """Write a file atomically: whole, or not at all."""
     if not is_local(path):
-        path.write_bytes(data)  # an object appears when it is complete
+        path.write_bytes(data)  # an object becomes visible when it is complete
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -104,7 +104,7 @@ def locked(dir: Path) -> Iterator[None]:
     """Lock the folder for this process. Raises UsageError naming the holder if another process has it.
 
     Where files cannot be locked (object stores, some mounted folders) nothing is locked: records of two writers do not
-    interfere, and of two records of a trial the first counts.
+    interfere, and if a trial has two records, the first counts.
     """
     if not is_local(dir):
         yield

@@ -15,7 +15,7 @@ SCHEMA = records.SCHEMA
 
 
 def read_header(dir: Path) -> records.Header | None:
-    """The header; None if there is none, or if it is damaged in a folder that is ours. Raises UsageError if it is another's."""
+    """The header; None if missing, or damaged in a folder of this program. Raises UsageError if another program wrote it."""
     try:
         data = read_file(dir / "sweep.json", MAX_HEADER)
     except (FileNotFoundError, NotADirectoryError):

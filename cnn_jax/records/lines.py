@@ -13,13 +13,13 @@ MAX_LINE = 2**24  # bytes
 
 
 def encode(record: Mapping[str, object]) -> bytes:
-    # NaN and infinity are no JSON: a diverged trial's losses are null.
+    # JSON has no NaN or infinity: the losses of a diverged trial are null.
     body = json.dumps(_finite(record), separators=(",", ":"), allow_nan=False)
     return f'{body[:-1]},"crc32":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
 
 
 def decode(line: bytes) -> JsonObject:
-    """Return the object that a line holds. Raises ValueError if it is damaged, longer than MAX_LINE or no object."""
+    """Return the object that a line holds. Raises ValueError if it is damaged, longer than MAX_LINE or not an object."""
     head, mark, tail = line.rpartition(b',"crc32":"')
     if len(line) > MAX_LINE or not mark or tail[8:] != b'"}' or tail[:8] != b"%08x" % zlib.crc32(head + b"}"):
         raise ValueError("damaged line")

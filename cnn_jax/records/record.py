@@ -1,7 +1,7 @@
 """The schema of a trial's record and of a sweep's header, in one place: writer, reader, tables and statistics share it. No JAX.
 
-Records come from files that anybody may have written, so they are decoded by type (see `schema`) and then checked for ranges.
-Fields that earlier versions did not write have the defaults of their time.
+Records come from files of unknown origin, so they are decoded by type (see `schema`) and then checked for ranges. Fields that
+earlier versions did not write take the default that applied then.
 """
 
 import base64
@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import json
 import re
-from typing import Any, Literal
+from typing import Literal
 
 from cnn_jax import schema
 from cnn_jax.aliases import JsonObject, Value
@@ -25,7 +25,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,149}")
 
 
 class LaterVersion(ValueError):
-    """A whole record or trial that this version does not understand."""
+    """An undamaged record or trial that a later version wrote and this one cannot interpret."""
 
 
 def is_plain_name(text: object) -> bool:
@@ -49,12 +49,12 @@ class Images:
     train: int  # number of training images, without the validation images
     validation: int  # number of validation images
     test: int  # number of test images
-    normalization: Any = None  # arguments of data.Normalization; None: pixels are divided by 255
+    normalization: JsonObject | None = None  # arguments of data.Normalization; None: pixels are divided by 255
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One trial: its configuration, how it ended, and what was measured. Accuracies are fractions of 1, times seconds."""
+    """One trial: configuration, status and measurements. Accuracies are fractions of 1, times seconds."""
 
     schema: int  # SCHEMA of the version that wrote it
     trial: str  # id: a readable slug, then 8 hex digits of a hash of config
@@ -64,7 +64,7 @@ class Record:
     model_defaults: dict[str, bool | int | float | str] = dataclasses.field(default_factory=dict)  # options that config omits
     params: int | None = None  # trainable parameters
     macs: int | None = None  # multiply-accumulates of convolutions and dense layers for one image, without bias
-    receptive_field: int | tuple[int, ...] | None = None  # pixels, of the last layer with positions
+    receptive_field: int | tuple[int, ...] | None = None  # in pixels, of the last layer with spatial axes
     history: tuple[dict[str, int | float | None], ...] = ()  # a row per epoch: "epoch", and a value per curve
     train_loss: float | None = None  # mean over the steps of the selected epoch
     train_accuracy: float | None = None  # mean over the steps of the selected epoch
@@ -168,7 +168,7 @@ class Command:
     time: str  # ISO 8601
     plan: str = ""  # file of its trials, in the folder plan
     version: str | None = None  # of cnn_jax
-    about: dict[str, Any] | None = None  # question and settings, for the report
+    about: JsonObject | None = None  # question and settings, for the report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Header:
     damaged: tuple[str, ...] = ()  # lines that a command has reported
 
     def to_json(self) -> JsonObject:
-        """Return the header as JSON; fields of a command that say nothing are left out."""
+        """Return the header as JSON; empty fields of a command are left out."""
         commands = [
             {field.name: value for field in dataclasses.fields(c) if (value := getattr(c, field.name)) is not None}
             for c in self.commands
@@ -206,7 +206,7 @@ def decode(raw: object) -> Record:
 
 
 def _trial(raw: object) -> JsonObject:
-    """A configuration with its model, data, train and seed given: what each of them lacks is the default of its time."""
+    """Return a configuration with model, data, train and seed; missing fields take the default of the time of writing."""
     if not isinstance(raw, dict) or not raw.keys() >= TRIAL_PARTS:
         raise ValueError("config is not a trial")
     return raw

@@ -1,20 +1,20 @@
 """Folder of a sweep: append-only records, trained parameters, checkpoints, resume. Plain files, no JAX.
 
-    DIR/sweep.json             schema version, and the commands that were run here
+    DIR/sweep.json             schema version, and the commands that were run
     DIR/plan/HASH.jsonl.gz     the trials that a command planned, a line of canonical JSON each
-    DIR/records/WRITER.jsonl   a line per finished trial; each writer appends to its own file, so writers never meet
+    DIR/records/WRITER.jsonl   a line per finished trial; each writer appends to its own file, so writers never conflict
     DIR/trials/ID/params.npz   the trained parameters; their checksum is in the record
     DIR/trials/ID/snapshots.npz  parameters at chosen epochs (--snapshots), in the same way
-    DIR/trials/ID/checkpoint-* of a trial under way; removed when its record is written
-    DIR/images/HASH.npz        small copies of some images of a data set, for the report alone: optional
-    DIR/lock                   who is at work here
+    DIR/trials/ID/checkpoint-* of an unfinished trial; removed when its record is written
+    DIR/images/HASH.npz        small copies of some images of a data set, used only by the report: optional
+    DIR/lock                   process that writes to the folder
 
-A record is one line, written by one write call and synced: it is there or it is not. The line ends with a checksum of the
-rest, so a torn or damaged line is recognised, reported and left alone; its trial simply runs again. Every other file is written
-whole or not at all, and has its checksum too. Nothing is ordered by clocks, which jump: a checkpoint counts by its step.
+A record is one line, written by one write call and synced. The line ends with a checksum of the rest, so a torn or damaged
+line is recognized, reported and left alone; its trial runs again. All other files are written atomically and have checksums
+too. Nothing is ordered by clocks, which jump: checkpoints are ordered by step.
 
-DIR may be an object store's (gs://BUCKET/..., through etils.epath). Objects cannot be appended to: there every record is an
-object of its own, and every object appears whole. They cannot be locked either: two commands at once do the same work twice.
+DIR may be in an object store (gs://BUCKET/..., through etils.epath). Objects cannot be appended to, so every record is an
+object of its own, which is written atomically. They cannot be locked either: two concurrent commands do the same work twice.
 """
 
 import collections
@@ -30,7 +30,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -59,9 +59,9 @@ FINISHED = ("done", "diverged")
 
 
 def check(dir: str | os.PathLike) -> None:
-    """Raises UsageError if `dir` cannot hold the results of a sweep; leaves nothing behind.
+    """Raise UsageError if `dir` cannot hold the results of a sweep. Writes nothing that remains.
 
-    It may be absent (then folders can be made in the nearest existing parent) or hold earlier results of this schema.
+    It may be missing, if folders can be made in the nearest existing parent, or hold earlier results of this schema.
     """
     path = folder(dir)
     try:
@@ -74,13 +74,13 @@ def check(dir: str | os.PathLike) -> None:
             if not os.access(existing, os.W_OK | os.X_OK) or (existing != path and not _can_make_folders(existing)):
                 raise UsageError(f"--out: {path} cannot be written: name a folder that you may write to")
         if read_header(path) is None and _record_files(path):
-            _scan(path)  # refuses what is not ours
-    except (OSError, ImportError) as error:  # a name that is too long, a bucket that is not ours, its library not installed
+            _scan(path)  # raises if another program wrote them
+    except (OSError, ImportError) as error:  # such as a path that is too long, no access to a bucket, or its library missing
         raise UsageError(f"--out: {path} cannot be used: {error}") from None
 
 
 def _can_make_folders(parent: Path) -> bool:
-    """Tries it, and leaves nothing behind: /proc and some mounted folders have permissions that say nothing about it."""
+    """Make and remove a folder: the permissions of /proc and of some mounted folders do not tell whether it is possible."""
     try:
         os.rmdir(tempfile.mkdtemp(prefix=".cnn_jax-", dir=parent))
     except OSError:
@@ -89,7 +89,7 @@ def _can_make_folders(parent: Path) -> bool:
 
 
 def read(dir: str | os.PathLike) -> list[JsonObject]:
-    """The records in `dir`, one per trial: the first finished one, else its last failure; in order of trial id.
+    """Return the records in `dir`, one per trial, ordered by id: the first finished one, else the last failure.
 
     Damaged lines are left out (see `damaged`). Raises UsageError if `dir` holds no sweep.
     """
@@ -98,12 +98,12 @@ def read(dir: str | os.PathLike) -> list[JsonObject]:
 
 
 def damaged(dir: str | os.PathLike) -> list[str]:
-    """Where damaged lines stand, as 'FILE:LINE'; a torn last line of a killed writer is one of them."""
+    """Return the damaged lines as 'FILE:LINE', including the torn last line of a killed writer."""
     return _scan(folder(dir)).damaged
 
 
 def lost_params(dir: str | os.PathLike, kind: Kind = "params") -> set[str]:
-    """Trials whose trained parameters, or snapshots, were kept and are now gone or damaged: every byte is compared."""
+    """Return trials whose kept parameters, or snapshots, are now missing or damaged: every byte is checked."""
     path, lost = folder(dir), set()
     contents = _scan(path)
     for trial, checksums in (contents.params if kind == "params" else contents.snapshots).items():
@@ -175,7 +175,7 @@ def _add_line(found: _Contents, dir: Path, line: bytes, place: str) -> None:
 def _record_files(dir: Path) -> list[Path]:
     if not is_local(dir):
         return sorted((dir / "records").glob("*.jsonl"))
-    try:  # not by `glob`, which takes a folder that cannot be read for an empty one
+    try:  # not `glob`, which treats an unreadable folder as empty
         return sorted(path for path in (dir / "records").iterdir() if path.suffix == ".jsonl")
     except FileNotFoundError:
         return []
@@ -189,7 +189,7 @@ class _Plans(NamedTuple):
 
 
 def _plans(dir: Path) -> _Plans:
-    """The trials of every whole plan file. A damaged file is skipped: its command writes it anew."""
+    """The trials of every undamaged plan file. A damaged one is skipped: rerunning its command writes it again."""
     found, versions = _Plans({}, []), {command["plan"]: command.get("version") for command in commands(dir)}
     for path in sorted((dir / "plan").glob("*.jsonl.gz")):
         try:
@@ -216,12 +216,12 @@ def _plans(dir: Path) -> _Plans:
 
 
 def plan(dir: str | os.PathLike) -> list[Trial]:
-    """All trials ever planned in `dir`, without repeats, as far as this version knows them."""
+    """Return all trials ever planned in `dir`, without duplicates, except those of later versions."""
     return list({trial.id: trial for trials in _plans(folder(dir)).trials.values() for trial in trials}.values())
 
 
 def plans(dir: str | os.PathLike) -> dict[str, list[Trial]]:
-    """The trials that each command planned, by the text of the command; '' stands for commands that are not known."""
+    """Return the planned trials by command line; '' stands for unknown commands."""
     path = folder(dir)
     names = {command["plan"]: command["command"] for command in commands(path)}
     found: dict[str, dict[str, Trial]] = {}
@@ -234,11 +234,11 @@ def _plan_name(text: bytes) -> str:
     return f"{hashlib.sha256(text).hexdigest()[:16]}.jsonl.gz"
 
 
-IMAGE_BYTES = 2**23  # at most, of a file of images: the report copies parts of it into its page
+IMAGE_BYTES = 2**23  # limit of an image file: the report embeds parts of it in its page
 
 
 def images(dir: str | os.PathLike, checksum: str) -> dict[str, np.ndarray]:
-    """The arrays that `keep_images` wrote for a data set; empty if there are none, or if the file is damaged or too large."""
+    """Return the arrays that `keep_images` wrote for a data set; empty if the file is missing, damaged or too large."""
     path = _images_path(folder(dir), checksum)
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError):
         if not is_local(path) or (path.is_file() and path.stat().st_size <= IMAGE_BYTES):
@@ -258,7 +258,7 @@ def load_params(dir: str | os.PathLike, trial_id: str, kind: Kind = "params") ->
 
     Raises:
       FileNotFoundError: they were not kept.
-      ValueError: the file is damaged, or holds other things than plain arrays.
+      ValueError: the file is damaged, or holds anything but plain arrays.
     """
     return from_npz(read_file(_trial_folder(folder(dir), trial_id) / f"{kind}.npz", MAX_ARRAYS))
 
@@ -274,10 +274,17 @@ def _trial_folder(dir: Path, trial_id: str) -> Path:
 
 
 def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: JsonObject | None = None) -> list[str]:
-    """Writes down what is about to be run: the schema, the command and its plan. Mends what a crash or damage left behind.
+    """Record the schema, a command and its plan before it runs. Repairs the traces of a crash.
 
-    about: what the report says of the command besides its results, as JSON; earlier commands with the same drop theirs.
-    Returns a sentence for each thing found damaged; of damaged lines, only those that no command before has spoken of.
+    Args:
+      dir: folder of the sweep.
+      command: the command line.
+      time: ISO 8601.
+      trials: the plan.
+      about: description of the command for the report, as JSON; earlier commands with the same one drop theirs.
+
+    Returns:
+      A sentence per damage found; of damaged lines, those that no earlier command has reported.
     """
     text = "".join(trial.canonical + "\n" for trial in trials).encode()
     notes = []
@@ -307,7 +314,7 @@ def begin(dir: Path, command: str, time: str, trials: Iterable[Trial], about: Js
 
 
 class Writer:
-    """Appends records to this process's own file in the folder, and keeps parameters and checkpoints of its trials."""
+    """Append records to a file of this process, and write parameters and checkpoints of its trials."""
 
     def __init__(self, dir: str | os.PathLike):
         self.dir = folder(dir)
@@ -318,16 +325,16 @@ class Writer:
 
     def finish(
         self,
-        record: Mapping[str, Any],
+        record: JsonObject,
         params: Mapping[str, np.ndarray] | None = None,
         snapshots: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Keeps a trial's arrays (`arrays.Kept`), then its record, then drops its checkpoints: a kill in between loses nothing.
+        """Write a trial's arrays (`arrays.Kept`) and then its record; remove its checkpoints. A kill in between loses nothing.
 
-        Checkpoints of a failed trial stay: it is tried again, and what failed may have been the machine.
+        Checkpoints of a failed trial are kept for its retry: the machine may have been at fault.
         """
         folder = _trial_folder(self.dir, record["trial"])
-        kept: dict[str, Any] = {"params_sha256": None}
+        kept: dict[str, object] = {"params_sha256": None}
         if snapshots is not None:
             kept["snapshots"] = sorted({int(name.partition("/")[0]) for name in snapshots})
         with reporting(self.dir):
@@ -354,13 +361,13 @@ class Writer:
                     raise OSError(28, os.strerror(28))
                 os.fsync(file.fileno())
         except OSError:
-            self._path = self._new_path()  # a later line must not be glued to a torn one
+            self._path = self._new_path()  # a later line must not follow a torn one
             raise
 
     def checkpoint(self, trial_id: str, step: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps a complete state of a trial under way, and the one before it, in case that this one is damaged.
+        """Write the complete state of an unfinished trial. The previous checkpoint is kept in case that this one is damaged.
 
-        Checkpoints of later steps are dropped: whoever is at this step now could not use them.
+        Checkpoints of later steps are removed: this run does not continue from them.
         """
         folder = _trial_folder(self.dir, trial_id)
         with reporting(self.dir):
@@ -375,7 +382,7 @@ class Writer:
 
 
 def keep_images(dir: Path, checksum: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keeps images of the data set with this checksum for the report, in place of those kept before."""
+    """Write images of the data set with this checksum for the report; replaces earlier ones."""
     with reporting(dir):
         path = _images_path(dir, checksum)
         path.parent.mkdir(exist_ok=True)
@@ -383,7 +390,7 @@ def keep_images(dir: Path, checksum: str, arrays: Mapping[str, np.ndarray]) -> N
 
 
 def checkpoints(dir: str | os.PathLike, trial_id: str) -> Iterator[dict[str, np.ndarray]]:
-    """The whole checkpoints of a trial, the newest first; damaged ones are passed over."""
+    """Yield the checkpoints of a trial, latest step first; damaged ones are skipped."""
     for path in sorted(_trial_folder(folder(dir), trial_id).glob("checkpoint-*.npz"), reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
             data = read_file(path, MAX_ARRAYS)

@@ -18,10 +18,10 @@ from cnn_jax.trial import Trial
 
 
 def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None, *, running: bool = False) -> Sweep:
-    """Read folders that `store` wrote. A trial in several of them counts once, finished rather than failed.
+    """Read folders that `store` wrote. A trial in several of them counts once, a finished one before a failed one.
 
     Args:
-      scope: the trials of the command that is reported on; None: all trials of the folders.
+      scope: the trials of the reported command; None: all trials of the folders.
       running: whether that command is still training.
 
     Raises:
@@ -37,7 +37,7 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None, *, 
         for _, command, trials in plans:
             if missing := sum(t.id not in known for t in trials):
                 which = f"of the command {command}" if command else "of an unknown command"
-                notes.append(f"{words.count(missing, 'planned trial')} {which} did not run yet: rerun it to complete them.")
+                notes.append(f"{words.count(missing, 'planned trial')} {which} not run yet: rerun it to complete the sweep.")
         plan = list({t.id: t for _, _, trials in plans for t in trials}.values())
     else:
         asked = {t.id: t for t in scope}
@@ -53,11 +53,11 @@ def load(dirs: Sequence[str | Path], scope: Collection[Trial] | None = None, *, 
         records = [r for r in records if r["trial"] in asked]
         if running:
             notes.append(
-                f"{len(records):,} of {words.count(len(plan), 'trial')} so far: while the sweep runs, this page is written "
-                "again as trials finish. With #live at the end of its address it reloads itself."
+                f"{len(records):,} of {words.count(len(plan), 'trial')} so far: this page is updated while the sweep runs. "
+                "With #live at the end of its address it reloads itself."
             )
         elif missing := len(plan) - len(records):
-            notes.append(f"{words.count(missing, 'planned trial')} did not run yet: rerun the same command to complete them.")
+            notes.append(f"{words.count(missing, 'planned trial')} not run yet: rerun the same command to complete the sweep.")
     damaged = [f"{d}/records/{line}" for d in map(str, dirs) for line in store.damaged(d)]
     return Sweep(records, plan, commands, damaged, notes, pictures.load(dirs, records), tuple(map(Path, dirs)), running)
 
@@ -83,7 +83,7 @@ def write_charts(dirs: Sequence[str | Path], out: str | Path, kinds: Sequence[st
 
 
 def write_results(dir: str | Path) -> Path:
-    """Write DIR/results.csv alone, a row per trial of the folder, and return its path: cheap enough for every sweep's end."""
+    """Write DIR/results.csv alone, a row per trial of the folder, and return its path: it takes little time."""
     return _replace(store.folder(dir) / "results.csv", table.results_csv(store.read(dir)))
 
 
@@ -92,7 +92,7 @@ def write(dir: str | Path, scope: Collection[Trial] | None = None, *, running: b
 
     Args:
       scope: the trials that report.html covers; None: all. The tables always hold every trial of the folder.
-      running: whether they are still being trained: the page then says how many of them it has.
+      running: whether they are still being trained: the page then states how many are done.
     """
     return merge([dir], dir, scope, running=running)
 
@@ -119,7 +119,7 @@ def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: 
     """Print the answer of one or more sweeps and a table of the cells: mean, spread, n; one screen.
 
     Args:
-      scope: the trials that are reported on; None: all.
+      scope: the reported trials; None: all.
     """
     sweep, console = load(dirs, scope), console or _console.Console()
     for part, analysis in sweep.parts:
@@ -131,7 +131,7 @@ def terminal(dirs: Sequence[str | Path], console: Console | None = None, scope: 
 
 
 def write_imported(results: imports.Results, out: str | Path, console: Console | None = None) -> Path:
-    """Write the report on results that something else made into `out`, print its answer, and return the report's path."""
+    """Write the report on results of other tools into `out`, print its answer, and return the report's path."""
     page = imported.write(results, store.folder(out))
     console = console or _console.Console()
     for sentence in results.said:
@@ -167,6 +167,6 @@ def write_tensorboard(dir: str | Path) -> Path:
 
 
 def _replace(path: Path, content: str | bytes) -> Path:
-    # A path that is not UTF-8 stands in it with escapes.
+    # A path that is not UTF-8 is escaped.
     store.replace(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
     return path

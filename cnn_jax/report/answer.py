@@ -7,7 +7,7 @@ from cnn_jax import stats
 from cnn_jax.report import words
 from cnn_jax.trial import DataConfig, TrainConfig, added_defaults
 
-NAMED = 3  # cells that are listed by name
+NAMED = 3  # most cells listed by name
 _COSTS = {"params": "parameters", "macs": "MACs"}
 
 
@@ -26,8 +26,8 @@ def headline(analysis: stats.Analysis) -> str:
     claimed = [t for t in analysis.effects.terms if t.claimed]
     if not analysis.means.df and not claimed:
         return (
-            f"With one {_run(analysis)} per cell, differences in {metric} cannot be told from those between {_run(analysis)}s: "
-            f"add {_run(analysis)}s{' (--seeds=3)' if analysis.measured.of_images else ''}."
+            f"With one {_run(analysis)} per cell, differences in {metric} cannot be distinguished from those between "
+            f"{_run(analysis)}s: add {_run(analysis)}s{' (--seeds=3)' if analysis.measured.of_images else ''}."
         )
     if claimed:
         return _effects(analysis, claimed)
@@ -61,7 +61,7 @@ def _effects(analysis: stats.Analysis, claimed: Sequence[stats.Term]) -> str:
 
 
 def _comparison(analysis: stats.Analysis, term: stats.Term) -> str:
-    """The answer of a sweep of one factor: which level beats which, by how much, and at what cost."""
+    """The answer of a sweep of one factor: the better level, by how much, and at what cost."""
     span = term.extremes if excludes_zero(term.extremes) else term.span
     e = span.simultaneous
     units, up = words.units(analysis), e.value >= 0
@@ -86,7 +86,7 @@ def excludes_zero(contrast: stats.Contrast) -> bool:
 
 
 def cost_ratio(analysis: stats.Analysis, factor: str, level: str, against: str, cost: str) -> float | None:
-    """How many times the `cost` (params or macs) of the networks of another level those of a level have; None if unknown."""
+    """Ratio of the `cost` (params or macs) of a level's networks to that of another level's; None if unknown."""
     means = []
     for name in (level, against):
         values = [c.fact(cost) for c in analysis.cells if stats.text(c.levels[factor]) == name]
@@ -96,7 +96,7 @@ def cost_ratio(analysis: stats.Analysis, factor: str, level: str, against: str, 
 
 
 def _decided(analysis: stats.Analysis, best: stats.Cell) -> str:
-    """The conclusion of a sweep that added seeds until cells could be told apart."""
+    """The conclusion of a sweep that added seeds until cells were decided."""
     counts = {v: sum(d.verdict == v for d in analysis.decisions) for v in ("worse", "close", "open")}
     ends = {"worse": "worse", "close": "as good within the difference to resolve", "open": "still open"}
     said = [f"{words.count(n, 'cell')} {'is' if n == 1 else 'are'} {ends[v]}" for v, n in counts.items() if n]
@@ -141,7 +141,7 @@ def held_fixed(analysis: stats.Analysis) -> str:
 
 
 def noise_floor(analysis: stats.Analysis) -> list[str]:
-    """What the seed alone changes, and what can be resolved against it."""
+    """Variation between seeds, and the smallest difference that can be resolved."""
     out, units = [], words.units(analysis)
     if analysis.noise:
         n = analysis.noise
@@ -157,29 +157,27 @@ def noise_floor(analysis: stats.Analysis) -> list[str]:
         )
     if len(analysis.cells) > 1 and analysis.means.df:
         together = f"corrected for {words.count(analysis.effects.family, 'claim')}" if analysis.effects.family > 1 else "95 %"
-        out.append(f"Intervals of effects are {together} and speak of {analysis.population}.")
+        out.append(f"Intervals of effects are {together} and refer to {analysis.population}.")
     return out
 
 
 def cautions(analysis: stats.Analysis) -> list[str]:
-    """What a reader must know before believing the rest."""
+    """Warnings that qualify the results."""
     design, out = analysis.design, []
     if analysis.best and not analysis.validated and analysis.measured.of_images:
         out.append(
-            "Nothing was held out for validation, so selection without the test set was not possible: the best cell was picked "
-            "on the test set and its accuracy is too good."
+            "No images were held out for validation, so the best cell was selected on the test set and its accuracy is biased "
+            "upwards."
         )
     for status in words.UNFINISHED:
         if number := analysis.count(status):
-            out.append(f"{words.count(number, 'trial')} {status}: counted in their cells, absent from their means.")
+            out.append(f"{words.count(number, 'trial')} {status}: counted in their cells, not in their means.")
     if analysis.effects.terms and analysis.effects.caveat:
         out.append(f"Effects are approximate: {analysis.effects.caveat}.")
     if analysis.decisions:
-        out.append(
-            "Seeds were added where the answer was open, so intervals other than those of the decisions are approximate."
-        )
+        out.append("Seeds were added to undecided cells, so intervals other than those of the decisions are approximate.")
     for name, factor in design.aliases.items():
-        out.append(f"{name} changes together with {factor}: their effects cannot be told apart.")
+        out.append(f"{name} changes together with {factor}: their effects cannot be separated.")
     return out
 
 
@@ -194,9 +192,9 @@ def _best(analysis: stats.Analysis, best: stats.Cell) -> str:
     if ties == 0:
         tail = f"it is better than {'the other cell' if others == 1 else f'each of the {others} others'}"
     elif others == 1:
-        tail = "the other cell cannot be told from it"
+        tail = "the other cell cannot be distinguished from it"
     elif ties == others:
-        tail = f"none of the {others} other cells can be told from it"
+        tail = f"none of the {others} other cells can be distinguished from it"
     elif ties <= NAMED:
         tail = f"the best cell is it or {words.join([c.label for c in analysis.ties], 'or')} (95 % confidence)"
     else:
@@ -210,7 +208,7 @@ def _cell(analysis: stats.Analysis, cell: stats.Cell) -> str:
 
 def _test(analysis: stats.Analysis, best: stats.Cell) -> str:
     e = analysis.interval(best, "test_accuracy")
-    note = "" if analysis.validated else " (picked on it)"
+    note = "" if analysis.validated else " (selected on it)"
     return f"Test accuracy of {best.label}: {words.units(analysis).interval(e)}, {words.count(e.n, 'seed')}{note}."
 
 
@@ -220,7 +218,7 @@ def _step(term: stats.Term, units: words.Units) -> str:
 
 
 def _steps(terms: Sequence[stats.Term], units: words.Units) -> str:
-    """The steps of several factors, each under its name if there are more."""
+    """The steps of factors, with their names if there are several."""
     return "; ".join(f"{t.name} {_step(t, units)}" if len(terms) > 1 else _step(t, units) for t in terms)
 
 
@@ -234,19 +232,19 @@ def _range(e: stats.Estimate, units: words.Units) -> str:
 
 
 def _run(analysis: stats.Analysis) -> str:
-    """What a cell has several of."""
+    """The repetitions of a cell: seeds or runs."""
     return "seed" if analysis.measured.of_images else "run"
 
 
 def _limit(analysis: stats.Analysis) -> str:
     limit, units = analysis.smallest, words.units(analysis)
     return (
-        f"; differences below {units.spread(limit)}{units.points} between two cells would mostly go unseen"
+        f"; differences below {units.spread(limit)}{units.points} between two cells would mostly go undetected"
         if limit == limit
         else ""
     )
 
 
 def _capital(sentence: str, analysis: stats.Analysis) -> str:
-    """With a capital, unless it may begin with the name of a column."""
+    """Capitalize, unless it may begin with the name of a column."""
     return sentence[0].upper() + sentence[1:] if analysis.measured.of_images else sentence

@@ -1,4 +1,4 @@
-"""Every chart of a report as a file of its own: SVG, and PNG drawn from it."""
+"""Every chart of a report as a separate file: SVG, and PNG drawn from it."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KINDS = ("svg", "png")
 FOLDER = "charts"
 _SVG = "http://www.w3.org/2000/svg"
-_TITLE = 26  # units above a picture that has a title outside of it
+_TITLE = 26  # units above a picture whose title is outside of it
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -35,7 +35,7 @@ def write(sweep: "Sweep", folder: Path, kinds: Sequence[str]) -> list[Path]:
 
 
 def charts(sweep: "Sweep") -> Iterator[tuple[str, str]]:
-    """Name and text of each chart, an SVG file that needs nothing else."""
+    """Name and text of each chart as a self-contained SVG file."""
     for part, analysis in sweep.parts:
         first = f"{_slug(part.records[0]['config']['data']['dataset'])}_" if len(sweep.parts) > 1 else ""
         found = [(figure.name, figure.pictures) for _, figure in plots.every(analysis)] + inside.charts(part, analysis)
@@ -54,7 +54,7 @@ def alone(markup: str, shared: str = "") -> str:
 
     Args:
       markup: a picture, perhaps with its title in a paragraph before it; of several pictures the first counts.
-      shared: clip paths that it may name.
+      shared: clip paths that it may refer to.
     """
     text = _NOT_XML.sub(" ", markup)
     title = re.search(r"<p[^>]*>(.*?)</p>", text, re.S)

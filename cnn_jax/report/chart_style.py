@@ -1,4 +1,4 @@
-"""The rules of page.css as attributes of a picture's elements, in light colours: a picture then needs no style sheet."""
+"""Converts the rules of page.css to attributes of a picture's elements, in light colours: no style sheet is needed."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
-# What a selector of a rule for marks looks like: 'svg .tick', '.line.training', 'svg text'. Others are about the page.
+# Selectors of rules for marks: 'svg .tick', '.line.training', 'svg text'. Others are about the page.
 _SELECTOR = re.compile(r"(?:svg )?(text)?((?:\.[\w-]+)*)")
 _FONT = re.compile(r"([\d.]+)px (.*)", re.S)
 
@@ -20,7 +20,7 @@ class _Rule:
 
 @functools.cache
 def _sheet() -> tuple[tuple[_Rule, ...], dict[str, str]]:
-    """Rules in order of weight, and the page's colours by name."""
+    """Rules in order of specificity, and the page's colours by name."""
     text = resources.files("cnn_jax.report").joinpath("page.css").read_text(encoding="utf-8")
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S).partition("@media")[0]
     colours = {name: value for name, value in re.findall(r"(--[\w-]+): ([^;{}]+);", text) if "var(" not in value}

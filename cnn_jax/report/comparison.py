@@ -20,7 +20,7 @@ COLUMNS = (
 def show(a: list[stats.Record], b: list[stats.Record], console: Console) -> None:
     """Print every cell that both hold with b minus a: the difference with its interval, P(B > A) and a corrected p.
 
-    Runs of one seed are not paired: between two versions of the code they may share nothing. A trial with the same results in
+    Runs of one seed are not paired: between two versions of the code they may be unrelated. A trial with the same results in
     both is one run, not two independent ones: it counts in a alone.
 
     Raises:

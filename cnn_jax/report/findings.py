@@ -1,4 +1,4 @@
-"""A sentence under each picture: what it shows in this sweep."""
+"""A sentence under each picture on what it shows in this sweep."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from cnn_jax.report.plots.images import HEATMAP
 
 
 def of(name: str, analysis: stats.Analysis) -> str:
-    """The finding of the figure of that name; '' where there is nothing to say beside it."""
+    """The finding of the figure of that name; '' if there is none."""
     found = _FINDINGS.get(name)
     return found(analysis, words.units(analysis)) if found and analysis.cells else ""
 
@@ -43,7 +43,7 @@ def _against_best(analysis: stats.Analysis, units: words.Units) -> str:
     worse, others = sum(c.distinguishable for c in analysis.comparisons), len(analysis.comparisons)
     last = max(analysis.comparisons, key=lambda c: c.difference.value)
     far = f"the last, {last.cell.label}, is {units.spread(abs(last.difference.value))}{units.points} worse on average"
-    return f"{worse} of the {others} other cells {'is' if worse == 1 else 'are'} told from the best here; {far}."
+    return f"{worse} of the {others} other cells {'is' if worse == 1 else 'are'} distinguished from the best here; {far}."
 
 
 def _noise_floor(analysis: stats.Analysis, units: words.Units) -> str:
@@ -61,11 +61,14 @@ def _cost(analysis: stats.Analysis, units: words.Units) -> str:
         return ""
     cheapest = min(known, key=lambda c: c.fact("params"))
     if cheapest is best:
-        return f"The best cell, {best.label}, has {best.fact('params'):,} parameters; none that is not told from it has fewer."
+        return (
+            f"The best cell, {best.label}, has {best.fact('params'):,} parameters; none of those not distinguished from it "
+            "has fewer."
+        )
     share = cheapest.fact("params") / best.fact("params")
     return (
-        f"The cell with the fewest parameters that is not told from the best is {cheapest.label}: {cheapest.fact('params'):,}, "
-        f"{share:.2g} times those of {best.label}."
+        f"The cell with the fewest parameters that cannot be distinguished from the best is {cheapest.label}: "
+        f"{cheapest.fact('params'):,}, {share:.2g} times those of {best.label}."
     )
 
 

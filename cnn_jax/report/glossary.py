@@ -5,26 +5,26 @@ from cnn_jax.report import svg
 TERMS = (
     ("cell", "All runs of one configuration: they differ by seed alone."),
     ("factor, level", "A setting that the sweep varies, and a value of it. A level's mean is over all cells that have it."),
-    ("interval, 95 %", "Made so that it holds the true value in 95 of 100 such sweeps; of what population is said beside it."),
+    ("interval, 95 %", "Constructed to contain the true value in 95 of 100 such sweeps; the population is stated beside it."),
     (
         "simultaneous interval",
-        "Wider, so that all intervals of the report together hold the true values in 95 of 100 such sweeps.",
+        "Wider, so that all intervals of the report together contain the true values in 95 of 100 such sweeps.",
     ),
     (
         "corrected p",
-        "The chance of a difference at least as clear if there were none, multiplied for the number of claims that the report "
-        "makes. A claim stands at 0.05 or below.",
+        "Probability of a difference at least as clear if there were none, adjusted for the number of claims in the report. "
+        "A difference is claimed at 0.05 or below.",
     ),
     (
         "Holm's correction",
         "p-values in order, the smallest times their number, the next times one less, and so on (Holm 1979): the chance of any "
         "false claim stays below 5 %. `compare` uses it.",
     ),
-    ("noise floor", "What changes between two runs that differ by seed alone: smaller differences between cells mean nothing."),
+    ("noise floor", "Variation between two runs that differ by seed alone: smaller differences between cells mean nothing."),
     (
         "winner's curse",
-        "The best of many cells was also lucky: its mean overstates what new seeds would give. Stated is the overstatement if "
-        "all cells were equal. A test set that was not used to choose the cell does not have it.",
+        "The best of many cells was also lucky: its mean overstates what new seeds would give. The report states the "
+        "overstatement if all cells were equal. A test set that was not used to select the cell is free of it.",
     ),
     (
         "partial ω² (omega squared)",
@@ -33,19 +33,23 @@ TERMS = (
     ("interaction", "The effect of one factor changes with the level of another."),
     (
         "confidence set for the best",
-        "The cells that are not told from the best: the truly best one is among them in 95 of 100 such sweeps.",
+        "The best cell and those that cannot be distinguished from it: the truly best one is among them in 95 of 100 such "
+        "sweeps.",
     ),
-    ("moderated variance", "A few seeds do not tell a cell's spread, so each is drawn towards the spread of all (Smyth 2004)."),
+    (
+        "moderated variance",
+        "A few seeds do not determine a cell's spread, so each is shrunk towards the spread of all (Smyth 2004).",
+    ),
     ("Pareto front", "The cells to which no other is both better and cheaper."),
 )
 OF_NETWORKS = (
     ("multiply-accumulates (MACs)", "Products of convolutions and dense layers for one image, without bias."),
-    ("receptive field", "Side of the part of the image that one unit of the last convolution or pooling layer sees."),
+    ("receptive field", "Side of the part of the image on which one unit of the last convolution or pooling layer depends."),
 )
 
 
 def block(*, networks: bool = True) -> str:
-    """The markup: a list of terms that opens when asked for; those of networks only where the report knows the networks."""
+    """The markup: a folded list of terms; those on networks only if the report has networks."""
     terms = TERMS + OF_NETWORKS if networks else TERMS
     items = "".join(svg.tag("dt", svg.escape(term)) + svg.tag("dd", svg.escape(text)) for term, text in terms)
     return f'<h2>Glossary</h2><details><summary>{len(terms)} terms</summary><dl class="glossary">{items}</dl></details>'

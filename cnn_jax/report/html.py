@@ -1,9 +1,9 @@
-"""The page: one file that fetches nothing, readable without scripts."""
+"""The page: one self-contained file, readable without scripts."""
 
 import json
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cnn_jax
 from cnn_jax import stats
@@ -13,10 +13,10 @@ from cnn_jax.report import page_tables as tables
 if TYPE_CHECKING:
     from cnn_jax.report.sweep import Sweep
 
-# The page itself holds everything: a browser is told to fetch nothing, so a name in the data cannot make it.
+# The page is self-contained: the policy forbids all requests, so a name in the data cannot cause one.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-# Every rule of page.css is inside of this class, and what the whole window needs is an attribute of html or body: a notebook
-# that shows the page among its own elements keeps neither of these.
+# Every rule of page.css is inside of this class, and styles of the window are attributes of html or body: a notebook that
+# shows the page among its own elements drops those.
 ROOT = "cnn-jax"
 BODY = "margin:0;background:light-dark(#fff,#14171b)"
 
@@ -50,7 +50,7 @@ def document(
       header, footer: markup.
       parts: anchor, word in the navigation, and markup of each section; those without markup are left out.
       css: style sheet.
-      live: whether the page is written again while a sweep runs.
+      live: whether the page is updated while a sweep runs.
     """
     anchors = "".join(svg.tag("a", svg.escape(word), href=f"#{name}") for name, word, markup in parts if markup)
     sections = "".join(svg.tag("section", markup, id=name) for name, _, markup in parts if markup)
@@ -137,7 +137,7 @@ def _facts(sweep: "Sweep", analysis: stats.Analysis) -> str:
 def _footer(sweep: "Sweep") -> str:
     of_images = all(analysis.measured.of_images for _, analysis in sweep.parts)
     population = (
-        "Where answers are stored image by image, intervals speak of new seeds and new images, otherwise of new seeds on these "
+        "Where answers per image are stored, intervals refer to new seeds and new images, otherwise to new seeds on these "
         "images. "
     )
     return (
@@ -151,8 +151,8 @@ def _list(sentences: Sequence[str], class_: str) -> str:
     return svg.tag("ul", "".join(svg.tag("li", svg.escape(s)) for s in sentences), class_=class_) if sentences else ""
 
 
-def _json(class_: str, data: Any) -> str:
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no text of ours may end the script
+def _json(class_: str, data: object) -> str:
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")  # no text may end the script
     return svg.tag("script", text, type="application/json", class_=class_)
 
 

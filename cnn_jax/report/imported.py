@@ -1,4 +1,4 @@
-"""The report on results that something else made: the same statistics and pictures, for one number per run."""
+"""The report on results of other tools: the same statistics and pictures, for one number per run."""
 
 import dataclasses
 import functools
@@ -42,7 +42,7 @@ class Imported(Sweep):
         return [(self, stats.analyse_numbers(design, measured, results.resolution))]
 
     def setup(self, analysis: stats.Analysis) -> str:
-        """What was read, what was guessed, and what varied."""
+        """The columns that were read, those that were guessed, and the factors."""
         results = self.results
         rows = [("file", f"{results.path.name}, {results.tool}")]
         rows += [("varied", _varied(analysis.design))]
@@ -59,7 +59,7 @@ class Imported(Sweep):
         return page_tables.trials(rows, tuple(rows[0]), self.results.path.name)
 
     def provenance(self) -> list[tuple[str, str]]:
-        """The file and its checksum: what trained the runs is not known."""
+        """The file and its checksum: the program that trained the runs is unknown."""
         return [
             ("file", str(self.results.path)),
             ("SHA-256", self.results.sha256),
@@ -84,12 +84,12 @@ def write(results: imports.Results, out: Path) -> Path:
     """Write out/report.html and out/results.csv, and return the former's path.
 
     Raises:
-        UsageError: `out` is the folder of a sweep, whose own report this would replace.
+        UsageError: `out` is the folder of a sweep, whose report would be replaced.
     """
     from cnn_jax.report import html
 
     if (out / "sweep.json").exists() or (out / "records").exists():
-        raise UsageError(f"--out: {out} holds a sweep of its own: name another folder")
+        raise UsageError(f"--out: {out} holds a sweep: name another folder")
     page = html.page(Imported.of(results))
     out.mkdir(parents=True, exist_ok=True)
     store.replace(out / "results.csv", to_csv([row(results, run) for run in results.runs]).encode(errors="backslashreplace"))
@@ -98,7 +98,7 @@ def write(results: imports.Results, out: Path) -> Path:
 
 
 def _record(results: imports.Results, run: imports.Run) -> stats.Record:
-    """A run as statistics and pictures read it."""
+    """A run as a record for statistics and pictures."""
     config = {"seed": run.seed, "data": {"dataset": results.path.name, "split_seed": 0}, "model": {"name": "all runs"}}
     return {
         "trial": run.name, "config": config, "status": run.status, "reason": run.reason, KEY: run.value, "history": (),

@@ -1,4 +1,4 @@
-"""inspect.html: what trained networks learned, as one page that fetches nothing. Reads arrays that `analysis.inside` made."""
+"""inspect.html: what trained networks learned, as one self-contained page. Reads arrays that `analysis.inside` made."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ IMAGE_BYTES = 250_000  # of the page, for images of one section
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """A network on the page: `role` says why it is shown, as 'best on validation'; '' for one that was named.
+    """A network on the page: `role` is why it is shown, as 'best on validation'; '' for one named by the user.
 
     `film` are its kernels over the training, where snapshots were kept.
     """
@@ -73,7 +73,7 @@ def _header(networks: Sequence[Shown]) -> str:
 
 
 def headline(shown: Shown) -> str:
-    """The answer in one sentence: accuracy, and which class is taken for which."""
+    """The answer in one sentence: accuracy and the most frequent confusion."""
     inside = shown.inside
     total, wrong = len(inside.logits), len(inside.mistakes)
     share = f"{words.percent(1 - wrong / total)} of {total:,} test images right"
@@ -134,7 +134,7 @@ def _sections(shown: Shown) -> Iterator[tuple[str, str, str]]:
 
 
 def figure(tile: tiles.Tile, what: str, caption: str = "", *more: tuple[tiles.Tile, str]) -> str:
-    """A picture, or several side by side, with a caption, which is markup; `what` is for those who do not see it."""
+    """A picture, or several in a row, with a caption, which is markup; `what` is its text alternative."""
     both = [svg.tag("img", src=pictures.png(t), alt=text, width=t.shape[1]) for t, text in ((tile, what), *more)]
     image = svg.tag("div", "".join(both), class_="pair-of") if more else both[0]
     return svg.tag("figure", image + (svg.tag("figcaption", caption) if caption else ""))

@@ -1,8 +1,8 @@
-"""What `launch.py inspect` writes beside its page, and prints: numbers as CSV, a summary for the terminal."""
+"""Further output of `launch.py inspect`: numbers as CSV, and a summary for the terminal."""
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -20,10 +20,10 @@ LISTED = 8  # numbers of images in a sentence
 
 def csv_files(networks: Sequence[Shown]) -> dict[str, str]:
     """Text of each CSV file by its name; every row names its trial."""
-    channels: list[dict[str, Any]] = []
-    mistakes: list[dict[str, Any]] = []
-    confusion: list[dict[str, Any]] = []
-    attributions: list[dict[str, Any]] = []
+    channels: list[dict[str, object]] = []
+    mistakes: list[dict[str, object]] = []
+    confusion: list[dict[str, object]] = []
+    attributions: list[dict[str, object]] = []
     for shown in networks:
         inside, trial = shown.inside, {"trial": _id(shown)}
         names = inside.dataset.info.class_names
@@ -47,7 +47,7 @@ def _id(shown: Shown) -> str:
     return shown.inside.network.trial.id if shown.inside.network.trial else shown.inside.network.label
 
 
-def _channels(view: "LayerView") -> list[dict[str, Any]]:
+def _channels(view: "LayerView") -> list[dict[str, object]]:
     reached = dict(zip(view.maximised.channels, view.maximised.values.tolist(), strict=True))
     rows = []
     for channel in range(view.shape[-1]):

@@ -1,4 +1,4 @@
-"""Records of several folders as one list: each trial once, and every data set the same everywhere."""
+"""Joins the records of several folders: each trial once, and every data set the same in all."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.report import words
 
 _RESULTS = ("history", "test_loss", "test_accuracy", "test_correct")
-_DIVISION = ("validation_fraction", "split_seed", "train_examples")  # of one data set, which leave its checksum alone
+_DIVISION = ("validation_fraction", "split_seed", "train_examples")  # of one data set, which do not change its checksum
 
 
 def records(folders: Sequence[tuple[str, list[stats.Record]]]) -> tuple[list[stats.Record], int]:
@@ -34,14 +34,14 @@ def records(folders: Sequence[tuple[str, list[stats.Record]]]) -> tuple[list[sta
 
 
 def same_results(a: stats.Record, b: stats.Record) -> bool:
-    """Whether two records of a trial are of the same run, or of two that agree to the bit."""
+    """Whether two records of a trial are of the same run, or of runs with identical results."""
     return all(a.get(name) == b.get(name) for name in _RESULTS)
 
 
 def differing(count: int) -> str:
     """The sentence about trials whose results differ between folders."""
     trials, have = words.count(count, "trial"), "has" if count == 1 else "have"
-    return f"{trials} {have} different results in two folders: those of the folder named first are used."
+    return f"{trials} {have} different results in two folders: those of the first folder are used."
 
 
 def _check_data(folder: str, record: stats.Record, sets: dict[str, tuple[str, object]]) -> None:

@@ -1,4 +1,4 @@
-"""A report in a notebook: Jupyter and Colab show it in a frame, where neither's styles reach the other; and its summary."""
+"""A report in a notebook: Jupyter and Colab show it in a frame, which separates the styles; and its summary."""
 
 import dataclasses
 import os
@@ -35,9 +35,9 @@ class Page:
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{path} cannot be read: {reason}: write it with {PROGRAM} report DIR") from None
-        # A frame with its text inside has no folder, and so no file beside it.
+        # A frame with inline text has no folder, and so no file beside it.
         text = text.replace('<a href="results.csv">results.csv</a>', "results.csv")
-        # The page may run its own script, but it has no part in the notebook's origin.
+        # The page may run its own script, but not with the notebook's origin.
         return (
             f'<iframe srcdoc="{svg.escape(text)}" sandbox="allow-scripts allow-downloads" title="report" loading="lazy" '
             f'style="width:100%;height:{self.height}px;border:0"></iframe>'

@@ -1,4 +1,4 @@
-"""training.html: every measure over the training, from the snapshots of a sweep, as a page that fetches nothing."""
+"""training.html: every measure over the training, from the snapshots of a sweep, as a self-contained page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cnn_jax.analysis.lines import Line
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 420, 52, 404, 30, 200  # of a picture and its axes, in pixels
-_APART = 26  # pixels between two epochs that are written below the axis
+_APART = 26  # pixels between two labelled epochs
 
 
 def page(lines: Mapping[str, Sequence["Line"]]) -> str:
@@ -65,7 +65,7 @@ def _tick(value: float) -> str:
 
 
 def _places(lines: Sequence["Line"]) -> dict[int, float]:
-    """Where each epoch stands: at even distances, as snapshots are close at the start and far apart at the end."""
+    """Position of each epoch: equally spaced, as snapshots are dense at the start and sparse at the end."""
     epochs = sorted({line.epoch for line in lines if line.epoch is not None})
     step = (_RIGHT - _LEFT - 24) / max(1, len(epochs) - 1)
     return {epoch: round(_LEFT + 12 + i * step, 1) for i, epoch in enumerate(epochs)}
@@ -79,7 +79,7 @@ def _picture(name: str, layers: Mapping[str, Sequence["Line"]], x: Mapping[int, 
             body.append(svg.text(place, _BOTTOM + 16, epoch, anchor="middle", class_="tick"))
     body.append(svg.text((_LEFT + _RIGHT) / 2, _BOTTOM + 34, "epoch", anchor="middle", class_="axis"))
     for i, (layer, found) in enumerate(layers.items()):
-        shift = 1.6 * (i - (len(layers) - 1) / 2)  # bars of one epoch stand side by side
+        shift = 1.6 * (i - (len(layers) - 1) / 2)  # bars of one epoch are placed side by side
         points = [(x[line.epoch] + shift, line.mean) for line in found if line.epoch is not None]
         marks = svg.line([(at, y(e.value)) for at, e in points], colour(i))
         for (at, e), line in zip(points, found, strict=True):

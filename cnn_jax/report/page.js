@@ -1,12 +1,12 @@
 "use strict";
-// A notebook may hold several pages beside elements of its own: each page is set up once, and nothing else is touched.
+// A notebook may contain several pages among its own elements: each page is set up once, and nothing else is changed.
 for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
   page.dataset.ready = "";
 
-  // The page of a sweep that still runs, opened with #live, shows what has come since.
+  // The page of a running sweep, opened with #live, reloads itself.
   if ("live" in page.dataset && location.hash === "#live") setTimeout(() => location.reload(), 10000);
 
-  // Boxes that scroll sideways say so; the others are no stop of the tab key.
+  // Boxes that scroll sideways are marked; the others are no tab stops.
   const measure = () => page.querySelectorAll(".table, .panels.wide > div").forEach((box) => {
     const more = box.scrollWidth > box.clientWidth + 1;
     const cue = box.nextElementSibling?.matches(".cue") ? box.nextElementSibling : null;
@@ -22,7 +22,7 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
   addEventListener("resize", measure);
   page.querySelectorAll("details").forEach((part) => part.addEventListener("toggle", measure));
 
-  // Tables sort by the column whose head is pressed; numbers by the exact value in data-v.
+  // A click on a column's head sorts the table; numbers by the exact value in data-v.
   for (const table of page.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
@@ -32,7 +32,7 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
       const value = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent;
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = [value(a), value(b)];
-        if (x === "" || y === "") return (x === "") - (y === "");  // unknown values last, whichever way
+        if (x === "" || y === "") return (x === "") - (y === "");  // unknown values last in both orders
         const order = isNaN(x) || isNaN(y) ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
         return down ? -order : order;
       });
@@ -40,7 +40,7 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     }));
   }
 
-  // Parallel coordinates: dragging along an axis keeps the runs that pass there, a click on it lets all back.
+  // Parallel coordinates: dragging along an axis keeps the runs that pass there, a click on it shows all again.
   for (const picture of page.querySelectorAll("svg.parallel")) {
     const runs = [...picture.querySelectorAll(".run")].map((path) => [path, path.dataset.y.split(" ").map(parseFloat)]);
     const kept = new Map();  // axis -> [top, bottom]
@@ -76,7 +76,7 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     });
   }
 
-  // A tap on a mark says what hovering over it says: fingers do not hover.
+  // A tap on a mark shows its tooltip, as there is no hovering on touch screens.
   for (const panels of page.querySelectorAll(".panels")) {
     const line = document.createElement("p");
     line.className = "tapped";

@@ -1,4 +1,4 @@
-"""The tables of the page: effects, cells, trials; what they hold is a CSV file to download."""
+"""The tables of the page: effects, cells, trials; each can be downloaded as CSV."""
 
 import base64
 import math
@@ -22,7 +22,7 @@ def download(name: str, rows: list[Row]) -> str:
     return svg.tag("p", svg.tag("a", "data (CSV)", href=link, download=f"{name}.csv"), class_="data")
 
 
-Cell = tuple[str, Value] | str  # what is shown, and what it is sorted by if that differs
+Cell = tuple[str, Value] | str  # text, and the sort key if it differs
 
 
 def table(
@@ -36,7 +36,7 @@ def table(
 ) -> str:
     """A table in a box that scrolls sideways; a column with a number is aligned as numbers. All text is escaped here.
 
-    label: what a screen reader calls the box. kind: a class of the table.
+    label: name of the box for screen readers. kind: a class of the table.
     """
     body = [[c if isinstance(c, tuple) else (c, None) for c in row] for row in rows]
     number = [any(isinstance(row[i][1], (int, float)) for row in body) for i in range(len(head))]
@@ -105,17 +105,17 @@ def effects(analysis: stats.Analysis) -> str:
             data.append({"term": term.name, "level": contrast.b, "against": contrast.a} | numbers)
     title = f"difference (simultaneous 95 % interval){',' if units.points else ''}{units.points}"
     names = ("factor", "level", title, "on test", "parameters, MACs", "runs", "partial ω² (95 %)", "p")
-    # What nothing is known of is no column: costs and a test set of results that something else made.
+    # Unknown quantities have no column: costs and a test set of imported results.
     dull = {name for at, name in ((3, "on test"), (4, "parameters, MACs")) if all(set(row[at]) <= set("–, ") for row in rows)}
     head = [name for name in names if name not in dull]
     kept = [tuple(value for name, value in zip(names, row, strict=True) if name not in dull) for row in rows]
-    costs_note = "; and by how much it multiplies the networks' parameters and MACs, whose effect it then may be"
+    costs_note = "; and the ratios of parameters and MACs, which may be the cause of the effect"
     kind = f"Approximate: {analysis.effects.caveat}. " if analysis.effects.caveat else ""
     note = (
-        f"{kind}What each level does to {units.noun} against the first one, all other factors averaged"
+        f"{kind}Effect of each level on {units.noun} relative to the first one, averaged over all other factors"
         f"{'' if 'parameters, MACs' in dull else costs_note}. Partial ω² is the factor's share of the variance that the other "
         f"factors leave{', on these images' if analysis.measured.of_images else ''}; intervals and p are corrected for all "
-        f"claims of this report and speak of {analysis.population}; bold: claimed."
+        f"claims of this report and refer to {analysis.population}; bold: claimed."
     )
     return (
         heading("Effects", note)
@@ -125,7 +125,7 @@ def effects(analysis: stats.Analysis) -> str:
 
 
 def _ratio(analysis: stats.Analysis, factor: str, contrast: stats.Contrast, cost: str) -> str:
-    """How many times the cost a level's networks have: a confound, if far from 1."""
+    """Ratio of the cost of a level's networks: a confounder if far from 1."""
     ratio = answer.cost_ratio(analysis, factor, contrast.b, contrast.a, cost)
     return "–" if ratio is None else f"× {ratio:.2f}"
 
@@ -175,7 +175,8 @@ def cells(analysis: stats.Analysis) -> str:
         classes.append("marked" if id(cell) in ties else "faint" if cell in silent else "")
     shown = rows[:ROWS]
     more = f" The best {ROWS:,} of {len(rows):,} cells are shown." if len(rows) > ROWS else ""
-    note = f"Best first; bold: the best cell and those that cannot be told from it. Press a column's head to sort.{more}"
+    bold = "bold: the best cell and those that cannot be distinguished from it"
+    note = f"Best first; {bold}. Click a column's head to sort.{more}"
     body = table(head, shown, sortable=True, classes=classes, label="All cells")
     return heading("All cells", note) + body + download("cells", data)
 

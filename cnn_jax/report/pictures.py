@@ -1,4 +1,4 @@
-"""Images of the data, as a sweep stored them in its folder, ready to stand in a page."""
+"""Images of the data that a sweep stored in its folder, as pictures for the page."""
 
 import base64
 import dataclasses
@@ -61,7 +61,7 @@ def addresses(images: dict[str, Images], records: Iterable[stats.Record]) -> dic
 
 
 def _images(arrays: dict[str, np.ndarray]) -> Images | None:
-    """None if the arrays are not what a sweep stores: the file may come from anywhere."""
+    """None if the arrays are not those that a sweep stores: the file is untrusted."""
     try:
         examples, missed = _checked(arrays, "example"), _checked(arrays, "missed")
         names, indices = arrays["class_names"], arrays["missed_indices"]

@@ -1,4 +1,4 @@
-"""Where the results of a sweep come from: commands, code, devices, versions, data."""
+"""Provenance of the results of a sweep: commands, code, devices, versions, data."""
 
 import collections
 from collections.abc import Iterable

@@ -7,21 +7,21 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
 SCALE = 2  # pixels of the file per unit of a picture
 FINE = 2  # drawn at this many times the size, then averaged, so that lines are smooth
-# What Pillow's own font lacks.
+# Characters that Pillow's font lacks.
 PLAIN = str.maketrans({"−": "-", "×": "x", "–": "-", "²": "2", "ω": "w", "…": "~", "→": ">", "≤": "<="})
 Point = tuple[float, float]
 _TOKEN = re.compile(r"[A-Za-z]|-?[\d.]+(?:e-?\d+)?")
 
 
 def font(size: float) -> "ImageFont.FreeTypeFont | ImageFont.ImageFont":
-    """The font that Pillow brings along."""
+    """The font that Pillow includes."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
@@ -50,7 +50,7 @@ class _Sheet:
     """A picture that is drawn on, in units of the SVG."""
 
     def __init__(
-        self, image: "Image.Image", draw: "ImageDraw.ImageDraw", left: float, top: float, clips: dict[Any, ET.Element]
+        self, image: "Image.Image", draw: "ImageDraw.ImageDraw", left: float, top: float, clips: dict[str | None, ET.Element]
     ):
         self.image, self.draw, self.left, self.top, self.clips = image, draw, left, top, clips
         self.unit = SCALE * FINE
@@ -78,7 +78,7 @@ def _draw(element: ET.Element, sheet: _Sheet) -> None:
 
 
 def _clipped(element: ET.Element, sheet: _Sheet, window: ET.Element) -> None:
-    """Draw an element on a copy, of which a rectangle is kept."""
+    """Draw an element clipped to a rectangle, through a copy."""
     from PIL import ImageDraw
 
     copy = sheet.image.copy()

@@ -31,7 +31,7 @@ def text(x: float, y: float, content: object, *, anchor: str = "start", **attrib
 
 
 def picture(width: float, height: float, body: Iterable[str], label: str) -> str:
-    """The svg element; `label` is what a screen reader says."""
+    """The svg element; `label` is its text for screen readers."""
     return tag("svg", "".join(body), viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
 
 
@@ -47,7 +47,7 @@ class Scale:
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, *, log: bool = False, pad: float = 0.05) -> "Scale":
-        """A scale that shows all finite values with some air; [0, 1] if there are none."""
+        """A scale that shows all finite values with a margin; [0, 1] if there are none."""
         finite = [v for v in values if v is not None and math.isfinite(v) and (v > 0 or not log)]
         low, high = (min(finite), max(finite)) if finite else ((0.1, 1.0) if log else (0.0, 1.0))
         if log:
@@ -100,7 +100,7 @@ def line(points: Sequence[Point], class_: str) -> str:
 
 
 def dots(points: Sequence[Point], class_: str, titles: Sequence[str] | None = None) -> str:
-    """A dot per point. With titles each is an element of its own that says its title; without, all are one path.
+    """A dot per point. With titles, each is an element with a tooltip; without, all are one path.
 
     Ten thousand elements make a browser slow, and a report large: one path with round caps looks the same.
     """

@@ -14,7 +14,7 @@ from cnn_jax.trial import Trial
 class Sweep:
     """The trials of a report, each once: those of one command, or all that one or more folders hold.
 
-    `notes` are sentences about trials that are missing, left out or held twice.
+    `notes` are sentences about missing, omitted and duplicate trials.
     """
 
     records: list[stats.Record]
@@ -28,7 +28,7 @@ class Sweep:
 
     @property
     def resolve(self) -> float | None:
-        """The difference that the last command added seeds for, a fraction of 1; None if it did not."""
+        """The difference for which the last command added seeds, a fraction of 1; None if it added none."""
         about = self.commands[-1].get("about") if self.commands else None
         found = about.get("resolve") if isinstance(about, dict) else None
         return found if isinstance(found, float) and 0 < found <= 1 else None
@@ -53,7 +53,7 @@ class Sweep:
         return page_tables.trials(self.records)
 
     def provenance(self) -> list[tuple[str, str]]:
-        """Where the results come from, a row per fact."""
+        """Provenance of the results, a row per fact."""
         return provenance.rows(self)
 
     @property

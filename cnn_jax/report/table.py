@@ -7,7 +7,7 @@ import io
 from cnn_jax import stats
 from cnn_jax.aliases import Row, Value
 
-# Name of the column -> where the record holds it; the rest comes from the configuration under the names of the flags.
+# Name of the column -> its place in the record; other columns are settings by names of flags.
 # Outside scripts rely on the first group.
 _RECORD = (
     "params", "macs", "receptive_field", "train_loss", "val_accuracy", "test_accuracy", "test_loss", "train_seconds",
@@ -20,7 +20,7 @@ _CONFIG = (
 
 
 def row(record: stats.Record) -> Row:
-    """One trial under the columns of results.csv. What is not known, or left to the model, is None."""
+    """One trial under the columns of results.csv. Unknown values, and settings left to the model, are None."""
     config = stats.flat(record["config"])
     code, versions = record["code"] or {}, record["versions"] or {}
     out: Row = {"trial": record["trial"], "status": record["status"]}
@@ -33,7 +33,7 @@ def row(record: stats.Record) -> Row:
 
 
 def rows(records: list[stats.Record]) -> list[Row]:
-    """All trials under the columns of results.csv; an option that some set has its default where others leave it out."""
+    """All trials under the columns of results.csv; an option that some trials omit has its default there."""
     defaults = stats.option_defaults(records)
     return [defaults[record["config"]["model"]["name"]] | row(record) for record in records]
 
@@ -46,7 +46,7 @@ def cell(value: Value) -> Value:
 
 
 def results_csv(records: list[stats.Record]) -> str:
-    """The text of results.csv; options that only some models have are columns that the others leave empty."""
+    """The text of results.csv; options of some models are columns that are empty for the others."""
     return to_csv(rows(records), ("trial", "status", *_CONFIG, "seed", *_RECORD))
 
 
@@ -61,7 +61,7 @@ def results_parquet(records: list[stats.Record]) -> bytes | None:
     columns: dict[str, list[Value]] = {}
     for name in dict.fromkeys(name for r in table for name in r):
         values = [r.get(name) for r in table]
-        # A column that holds stacks in some rows is one of words in all: 8 and 16-32.
+        # A column with stacks in some rows is text in all rows: 8 and 16-32.
         plain = len({type(v) for v in values if v is not None} - {int, float}) == 0 or all(
             isinstance(v, bool | None) for v in values
         )

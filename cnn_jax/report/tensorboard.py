@@ -10,7 +10,7 @@ from cnn_jax.records import store
 
 
 def check_available() -> None:
-    """Raise UsageError where tensorboardX is not installed."""
+    """Raise UsageError if tensorboardX is not installed."""
     try:
         import tensorboardX  # noqa: F401
     except ImportError as error:
@@ -20,12 +20,12 @@ def check_available() -> None:
 def write(records: list[stats.Record], dir: Path) -> int:
     """Write a run per trial under `dir`, a scalar per column of its history, and return the number of runs.
 
-    `tensorboard --logdir DIR` shows them. A trial's file is replaced, so writing again adds nothing twice.
+    `tensorboard --logdir DIR` shows them. A trial's file is replaced, so writing again adds no duplicates.
     """
     for record in records:
         folder = dir / record["trial"]
         for part in (dir, folder):
-            if store.is_local(part) and part.is_symlink():  # it could lead out of the folder that is reported on
+            if store.is_local(part) and part.is_symlink():  # it could point outside of the folder
                 raise store.StoreError(f"{part} is a symbolic link: remove it to write TensorBoard files there")
         folder.mkdir(parents=True, exist_ok=True)
         store.replace(folder / "events.out.tfevents.0.cnn_jax", _event_file(record))

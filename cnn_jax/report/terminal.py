@@ -13,7 +13,7 @@ ROWS = 14  # with the sentences around it this fills a screen of 24 lines
 
 
 def show(analysis: stats.Analysis, console: Console) -> None:
-    """Prints what the sweep says, then a table of its cells, best first; those that cannot be told from the best are bold."""
+    """Print the answer of the sweep, then its cells, best first; those not distinguished from the best are bold."""
     design, metric = analysis.design, analysis.metric
     ties = {id(c) for c in (*analysis.cells[:1], *analysis.ties)}
     silent = [c for c in design.cells if not c.values(metric).size]
@@ -43,7 +43,7 @@ def _columns(analysis: stats.Analysis) -> list[Column]:
 
 
 def _cells(cell: stats.Cell, analysis: stats.Analysis) -> list[str]:
-    """A row of the table; what no run of the cell knows is empty."""
+    """A row of the table; unknown values are empty."""
     values = cell.values(analysis.metric)
     metrics = [analysis.metric, "test_accuracy"] if analysis.validated else [analysis.metric]
     lost = len(cell.records) - len(cell.done)

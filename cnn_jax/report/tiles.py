@@ -1,4 +1,4 @@
-"""Arrays as small pictures: colours, montages, enlargement. Pictures are uint8 (H, W, 4); what is empty is transparent."""
+"""Arrays as small pictures: colours, montages, enlargement. Pictures are uint8 (H, W, 4); empty areas are transparent."""
 
 from collections.abc import Sequence
 
@@ -67,7 +67,7 @@ def _coloured(share: np.ndarray, stops: Sequence[str]) -> Tile:
 
 
 def robust_top(values: np.ndarray) -> float:
-    """The 99.5th percentile of absolute values: what a few outliers exceed does not darken the rest."""
+    """The 99.5th percentile of absolute values, so that a few outliers do not darken the rest."""
     return float(np.percentile(np.abs(values), 99.5)) if values.size else 0.0
 
 

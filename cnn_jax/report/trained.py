@@ -83,7 +83,7 @@ def _fixed(design: stats.Design) -> dict[str, list[str]]:
 
 
 def _place(name: str) -> int:
-    """A setting's place: as the configuration lists them, a model's own options last; the model itself first."""
+    """Sort key of a setting: the model first, then in order of the configuration, options of models last."""
     return -1 if name == "model" else _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
@@ -101,7 +101,7 @@ def _counts(records: Sequence[stats.Record]) -> list[str]:
 
 
 def _networks(found: object) -> str:
-    """A list of blocks for each network that was stored; the file may come from anywhere, so what does not fit is left out."""
+    """A list of blocks for each network that was stored; the file is untrusted, so invalid entries are left out."""
     out = []
     for network in found if isinstance(found, list) else ():
         try:
@@ -137,7 +137,7 @@ def _block(block: JsonObject, largest: float) -> str:
 
 
 def _volume(shape: Sequence[int], largest: float, kind: str) -> str:
-    """A box as high as its image, as deep as it has channels (logarithmic); a column for values without places."""
+    """A box as high as its image, as deep as it has channels (logarithmic); a column for values without spatial axes."""
     colour = {"input": "c7", "conv": "c0", "dense": "c3"}.get(kind, "c0" if "conv" in kind or kind == "residual" else "c2")
     if len(shape) > 1:
         side = 14 + 34 * math.prod(shape[:-1]) ** 0.5 / largest
@@ -178,7 +178,7 @@ def _examples(sweep: "Sweep") -> str:
 
 
 def picture(address: str, shape: Sequence[int], what: str, caption: str) -> str:
-    """An image with its caption, which is markup; `what` is its description for those who do not see it."""
+    """An image with its caption, which is markup; `what` is its text alternative."""
     pixels = "pixels" if shape[0] <= 40 else None  # enlarged without blurring
     image = svg.tag("img", src=address, alt=what, class_=pixels)
     return svg.tag("figure", image + svg.tag("figcaption", caption))

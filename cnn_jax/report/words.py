@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from cnn_jax.stats import Analysis, Cell, Estimate, Metric
 
-# How runs end that do not finish; the last two only in results of other tools.
+# States of runs that did not finish; the last two only in results of other tools.
 UNFINISHED = ("diverged", "failed", "pruned", "running")
 
 
 def percent(value: float) -> str:
-    """0.98153 -> '98.15 %'; a dash for what is not known."""
+    """0.98153 -> '98.15 %'; a dash if unknown."""
     return f"{100 * value:.2f} %" if math.isfinite(value) else "–"
 
 
@@ -27,7 +27,7 @@ def spread(value: float) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """How the values of a metric are written: accuracies in percent and points, plain numbers with the digits that are known.
+    """Format of the values of a metric: accuracies in percent and points, plain numbers with their significant digits.
 
     Attributes:
         measured: The metric.
@@ -44,7 +44,7 @@ class Units:
 
     @property
     def points(self) -> str:
-        """What follows a difference: ' points', or nothing."""
+        """Unit after a difference: ' points', or ''."""
         return " points" if self.measured.share else ""
 
     @property
@@ -53,7 +53,7 @@ class Units:
         return f"{self.noun}, %" if self.measured.share else self.noun
 
     def number(self, value: float) -> str:
-        """A value without its unit: '98.15', '0.1234'; a dash for what is not known."""
+        """A value without its unit: '98.15', '0.1234'; a dash if unknown."""
         if not math.isfinite(value):
             return "–"
         if self.measured.share:
@@ -75,7 +75,7 @@ class Units:
         return self.number(value)
 
     def interval(self, e: Estimate) -> str:
-        """'98.15 % (97.90 to 98.40)', or why there is no interval."""
+        """'98.15 % (97.90 to 98.40)', or the reason why there is no interval."""
         if not e.known:
             return f"{self.value(e.value)} (one run: no interval)" if e.n == 1 else self.value(e.value)
         return f"{self.value(e.value)} ({self.number(e.low)} to {self.number(e.high)})"
@@ -137,5 +137,5 @@ def short(value: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value to three decimals; a dash where nothing could be tested."""
+    """A p-value to three decimals; a dash if nothing could be tested."""
     return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

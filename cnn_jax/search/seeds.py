@@ -1,4 +1,4 @@
-"""Adding seeds where it is open which cells are best (--resolve)."""
+"""Adding seeds to undecided cells (--resolve)."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ class AddSeeds:
     most: int
 
     def ask(self, trials: Sequence[Trial], records: Sequence[stats.Record]) -> list[Trial]:
-        """Further seeds, half as many again, for every cell that is still open."""
+        """Further seeds, half as many again, for every undecided cell."""
         still = {
             stats.key(cell.config) for part in stats.datasets(records).values() for cell in stats.open_cells(part, self.resolve)
         }
@@ -36,9 +36,9 @@ class AddSeeds:
         return added
 
     def outlook(self, records: Sequence[stats.Record]) -> str:
-        """How many seeds the sequence is expected to need, from the spread between seeds so far."""
+        """Sentence on the expected number of seeds, from the spread between seeds so far."""
         analyses = [stats.analyse(part) for part in stats.datasets(records).values()]
         known = [stats.expected_seeds(a.sd, self.resolve, len(a.cells)) for a in analyses if a.sd > 0]
         if not known:
             return ""
-        return f"; telling cells {100 * self.resolve:g} points apart takes about {max(known):,} seeds each"
+        return f"; resolving {100 * self.resolve:g} points takes about {max(known):,} seeds per cell"

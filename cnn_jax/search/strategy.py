@@ -14,16 +14,16 @@ from cnn_jax.trial import Trial
 
 
 class Strategy(Protocol):
-    """What decides which trials to run next."""
+    """Selects the trials to run next."""
 
     def ask(self, trials: Sequence[Trial], records: Sequence[Record]) -> Sequence[Trial]:
         """Return further trials, or none to end.
 
-        Called before anything is run, and whenever all trials have ended. A rerun of the command asks again from the start, so
-        that the answers must depend on the arguments alone.
+        Called before anything is run, and whenever all trials have ended. A rerun of the command asks again from the
+        start, so the answers must depend on the arguments alone.
 
         Args:
-          trials: all that were asked for so far.
+          trials: all trials asked for so far.
           records: of those that ended.
         """
         ...
@@ -41,7 +41,7 @@ class All:
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """All seeds of some cells that are drawn from the planned ones, the same whenever it is asked."""
+    """All seeds of some cells drawn from the planned ones; every call draws the same."""
 
     planned: tuple[Trial, ...]
     cells: int

@@ -1,4 +1,4 @@
-"""All that a report says about a sweep of one data set, computed once."""
+"""Statistical analysis of a sweep on one data set, as reported."""
 
 import dataclasses
 import functools
@@ -23,22 +23,22 @@ from cnn_jax.stats.splits import within_splits
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What can be said of a sweep.
+    """Analysis of a sweep.
 
     Attributes:
         design: Cells and factors.
-        measured: What cells are compared on.
+        measured: The metric on which cells are compared.
         cells: Those with a finished run, best first.
         means: Their means of `metric`, adjusted for splits.
         effects: The effects of the factors on `metric`.
-        p_cells: Corrected p-value of no difference between any two cells; nan if the terms of `effects` say it already.
+        p_cells: Corrected p-value of no difference between any two cells; nan if the terms of `effects` cover it.
         comparisons: Every cell but the best against the best, in the order of `cells`.
         resolution: The step between two values.
-        noise: What the seed alone changes; None where no images were recorded.
-        on_test: The same effects on the test set, which none of the choices looked at; None where `measured` is the test
-            accuracy itself, or no accuracy of ours.
-        decisions: Where seeds were added until cells could be told apart: the decisions of that sequence, which take the
-            place of `comparisons`. Empty for a sweep of fixed size.
+        noise: Variation between seeds alone; None if no answers per image were recorded.
+        on_test: The same effects on the test set, on which no choice was based; None where `measured` is the test
+            accuracy itself, or not an accuracy of this package.
+        decisions: Decisions of the sequential rule by which seeds were added, in place of `comparisons`. Empty for a sweep of
+            fixed size.
     """
 
     design: Design
@@ -60,7 +60,7 @@ class Analysis:
 
     @property
     def validated(self) -> bool:
-        """Whether cells are compared on held-out training images, so that the test set stays out of the choice."""
+        """Whether cells are compared on held-out training images, so that the test set does not influence the choice."""
         return self.measured == VALIDATION
 
     @property
@@ -70,14 +70,14 @@ class Analysis:
 
     @property
     def ties(self) -> tuple[Cell, ...]:
-        """The cells that are not told from the best. With the best they are a 95 % confidence set for the best cell."""
+        """Cells that cannot be distinguished from the best. With the best they are a 95 % confidence set for the best cell."""
         if self.decisions:
             return tuple(d.cell for d in self.decisions if d.verdict != "worse")
         return tuple(c.cell for c in self.comparisons if not c.distinguishable)
 
     @property
     def population(self) -> str:
-        """What an interval speaks of: new draws of these."""
+        """The population that intervals refer to, as new draws of these."""
         if len(self.design.splits) > 1:
             return "new seeds and new validation splits"
         if self.means.images:
@@ -100,7 +100,7 @@ class Analysis:
         return int(np.bincount(self.means.runs_K).argmax()) if self.cells else 0
 
     def detectable(self, seeds: int) -> float:
-        """The difference between two cells that a report on this many seeds claims with probability 0.8; nan if unknown."""
+        """The difference between two cells that is claimed with probability 0.8 given this many seeds; nan if unknown."""
         cells = len(self.cells)
         if cells < 2 or not self.sd > 0 or seeds < 2:
             return math.nan
@@ -110,7 +110,7 @@ class Analysis:
 
     @functools.cached_property
     def _variance_of_images(self) -> float:
-        """What new images add to the variance of a difference between two cells: the median over pairs with the best."""
+        """Variance that new images add to a difference between two cells: the median over pairs with the best."""
         others = np.arange(1, min(len(self.cells), 100))
         if not self.means.images or not len(others):
             return 0.0
@@ -123,7 +123,7 @@ class Analysis:
 
     @property
     def curse(self) -> float:
-        """How much too good the best cell would look on average if all cells were equal; nan where the spread is unknown."""
+        """Expected overestimate of the best cell's mean if all cells were equal; nan where the spread is unknown."""
         return expected_best(len(self.cells)) * self.sd / math.sqrt(self.seeds) if len(self.cells) > 1 else math.nan
 
     @functools.cached_property
@@ -144,7 +144,7 @@ class Analysis:
         return max((one_image(r, metric) for c in self.cells for r in c.done), default=0.0)
 
     def interval(self, cell: Cell, metric: str = "") -> Estimate:
-        """A cell's mean with its interval, by default of the metric that cells are compared on; accuracies within 0 and 1."""
+        """A cell's mean with its interval, by default of the compared metric; accuracies within 0 and 1."""
         means = self._raw.get(metric or self.metric)
         at = next((i for i, c in enumerate(self.cells) if c is cell), None)
         if means is None or at is None:
@@ -154,17 +154,17 @@ class Analysis:
         return accuracy_interval(means, at)
 
     def count(self, status: str) -> int:
-        """How many trials ended as `status`: done, diverged or failed."""
+        """Number of trials with this status: done, diverged or failed."""
         return sum(c.count(status) for c in self.design.cells)
 
 
 def accuracy_interval(means: Means, cell: int) -> Estimate:
     """A cell's mean accuracy with its 95 % interval, within 0 and 1.
 
-    Near 0 and 1 the variance over images is skewed: its part of the interval is Wilson's, with the number of images that would
-    have that variance (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive
-    counts estimated from survey data"). Both parts are joined as in Zou and Donner 2008, "Construction of confidence limits
-    about effect measures".
+    Near 0 and 1 the distribution over images is skewed: its part of the interval is Wilson's, with the effective number of
+    images (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data"). The parts are combined as in Zou and Donner 2008, "Construction of confidence limits about
+    effect measures".
     """
     one = means.only(cell)
     seeds = one.on_these_images.contrast(np.ones(1))
@@ -187,16 +187,16 @@ def _wilson(p: float, images: Images) -> tuple[float, float]:
 
 
 def analyse(records: Sequence[Record], resolve: float | None = None) -> Analysis:
-    """Compares cells on validation accuracy, or on test accuracy if nothing was held out (see `compared_on`).
+    """Compare cells on validation accuracy, or on test accuracy if nothing was held out (see `compared_on`).
 
     Claims are "this factor matters", "these factors interact" and "some cells differ". All p-values are corrected for the
-    number of such claims, so the chance that a report on a sweep without effects claims any is at most 5 %. Which cells may be
-    the best is a confidence set of its own (see `against_best`), told only if some claim stands.
+    number of such claims, so the chance that a report on a sweep without effects claims any is at most 5 %. The
+    cells that may be the best are a separate confidence set (see `against_best`), reported only if some claim is made.
 
     Args:
         records: Of one data set.
-        resolve: The difference, a fraction of 1, that seeds were added for. The number of runs then depends on their results,
-            so cells are told apart by the sequence that decided on it (see `decide`).
+        resolve: The difference, a fraction of 1, for which seeds were added. The number of runs then depends on their
+            results, so cells are compared by the sequential rule that determined it (see `decide`).
     """
     measured, whole = ACCURACIES[compared_on(records)], design(records)
     cells = _ranked(whole, measured)
@@ -213,12 +213,12 @@ def analyse(records: Sequence[Record], resolve: float | None = None) -> Analysis
 
 
 def analyse_numbers(whole: Design, measured: Metric, resolution: float) -> Analysis:
-    """The same comparison of cells by a number per run, of which no more is known: new runs are the only population.
+    """Compare cells on any number per run. Intervals refer to new runs.
 
     Args:
         whole: Cells of runs that differ by seed alone.
         measured: The number.
-        resolution: The step between two values as they are written: runs that agree may still differ by what rounding hides.
+        resolution: The step between two written values: equal values may differ by the rounding error.
     """
     cells = _ranked(whole, measured)
     means = Means.of([c.values(measured.name) for c in cells], resolution) if cells else _NOTHING

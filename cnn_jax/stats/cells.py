@@ -1,4 +1,4 @@
-"""Cells and factors: how a list of records becomes a design. A cell is everything of a trial's configuration but its seed."""
+"""Cells and factors: the design of a list of records. A cell is a trial's configuration without its seed."""
 
 import dataclasses
 import functools
@@ -12,17 +12,17 @@ from cnn_jax.nn import ACTIVATIONS, PADDINGS
 from cnn_jax.trial import OPTIMIZERS, DataConfig, ModelConfig, TrainConfig, added_defaults
 
 Record = JsonObject  # one trial's record, as `store.read` returns it
-Level = Value  # what a factor may be set to: int, float, str, None (the model's default) or a stack (16, 32)
+Level = Value  # a value of a factor: int, float, str, None (the model's default) or a stack (16, 32)
 
 
 def flat(config: JsonObject) -> dict[str, Level]:
-    """A trial's configuration under the names of the flags, without its seed; a model's own options stand by their names.
+    """A trial's configuration by the names of flags, without its seed; options of the model by their own names.
 
-    A stack of one is its only entry: [3] -> 3, so that it reads as on the command line.
+    A stack of one becomes its only entry, [3] -> 3, as on the command line.
     """
     out = {"model": config["model"]["name"]}
     for section in ("model", "data", "train"):
-        # An empty section is one that is not asked about.
+        # A section that the caller does not need is empty.
         for key, value in ((_ADDED[section] if config[section] else {}) | config[section]).items():
             if key == "options":
                 out |= {name: _level(v) for name, v in value}
@@ -53,12 +53,12 @@ def text(level: Level) -> str:
 
 
 def numeric(levels: Iterable[Level]) -> bool:
-    """Whether levels have an order of their own: numbers, or stacks of numbers."""
+    """Whether levels are ordered: numbers, or stacks of numbers."""
     return all(isinstance(x, (int, float)) for level in levels for x in (level if isinstance(level, tuple) else (level,)))
 
 
 def compared_on(records: Iterable[Record]) -> str:
-    """The metric to compare runs on: validation accuracy; test accuracy where some finished run has nothing held out."""
+    """The metric to compare runs on: validation accuracy, or test accuracy if some finished run has no validation images."""
     done = [r for r in records if r["status"] == "done"]
     return "val_accuracy" if done and all(r["val_accuracy"] is not None for r in done) else "test_accuracy"
 
@@ -73,7 +73,7 @@ _WORDS = {word: place for place, word in enumerate((*PADDINGS, *ACTIVATIONS, *OP
 
 
 def _in_order(levels: Sequence[Level]) -> tuple[Level, ...]:
-    """Numbers by size, words in the vocabulary's order, so that 'valid' is what the other paddings are held against."""
+    """Sort key: numbers by size, words in the order of the vocabulary, so that 'valid' is the baseline of the paddings."""
     unique = list(dict.fromkeys(levels))
     if numeric(unique):
         return tuple(sorted(unique, key=lambda v: v if isinstance(v, tuple) else (v,)))
@@ -89,7 +89,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What tells this cell from the others, readable: 'filters=32 padding=same'."""
+        """The cell's levels, readable: 'filters=32 padding=same'."""
         return " ".join(f"{k}={text(v)}" for k, v in self.levels.items()) or text(self.config["model"]["name"])
 
     @property
@@ -104,11 +104,11 @@ class Cell:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that was tried, failed ones too."""
+        """All seeds, including those of failed runs."""
         return tuple(sorted(r["config"]["seed"] for r in self.records))
 
     def count(self, status: str) -> int:
-        """How many runs ended as `status`: done, diverged or failed."""
+        """Number of runs with this status: done, diverged or failed."""
         return sum(r["status"] == status for r in self.records)
 
     def runs(self, metric: str) -> tuple[Record, ...]:
@@ -125,7 +125,7 @@ class Cell:
         return float(values.mean()) if values.size else float("nan")
 
     def fact(self, name: str) -> Value:
-        """What all runs of a cell share and the record states: params, macs, receptive_field; None if no run knows."""
+        """A recorded value that all runs of a cell share: params, macs or receptive_field; None if no run has it."""
         return next((r[name] for r in self.records if r.get(name) is not None), None)
 
 
@@ -150,13 +150,13 @@ class Design:
 
     @property
     def iso(self) -> str | None:
-        """'params' or 'macs' if the filters were solved so that all cells cost the same."""
+        """'params' or 'macs' if the filters were solved for equal cost of all cells."""
         found = self.fixed.get("iso")
         return found if found in ("params", "macs") else None
 
 
 def key(config: JsonObject) -> str:
-    """What the runs of one cell share: the configuration without the seeds of the run and of the split."""
+    """Key of a cell: the configuration without the seeds of the run and of the split."""
     data = {k: v for k, v in config["data"].items() if k != "split_seed"}
     return json.dumps({k: v for k, v in config.items() if k != "seed"} | {"data": data}, sort_keys=True)
 
@@ -167,7 +167,7 @@ def place(record: Record) -> tuple[int, int]:
 
 
 def design(records: Sequence[Record]) -> Design:
-    """Groups records into cells, in order of appearance, and finds the factors: entries that take more than one value."""
+    """Group records into cells, in order of appearance, and find the factors: entries with more than one value."""
     runs: dict[str, list[Record]] = {}
     for record in records:
         runs.setdefault(key(record["config"]), []).append(record)
@@ -180,7 +180,7 @@ def design(records: Sequence[Record]) -> Design:
 
 
 def crossing(groups: Sequence[tuple[dict[str, Level], Sequence[Record]]]) -> Design:
-    """The design of cells whose levels are known: each one's levels, of the same names in the same order, and its runs."""
+    """Build the design of cells from their levels, with the same names in the same order, and their runs."""
     configs = [config for config, _ in groups]
     names = list(dict.fromkeys(name for config in configs for name in config))
     columns = {name: [config.get(name) for config in configs] for name in names}
@@ -189,7 +189,7 @@ def crossing(groups: Sequence[tuple[dict[str, Level], Sequence[Record]]]) -> Des
     for name, column in reversed(varied.items()):
         for other, finer in varied.items():
             determines = len(set(zip(finer, column, strict=True))) == len(set(finer))
-            # Numbers drawn at random differ in every cell and so determine everything, by chance.
+            # Numbers drawn at random differ in every cell, so each would determine all other entries.
             by_chance = len(set(finer)) == len(configs) and numeric(finer)
             if other != name and other not in aliases and determines and not by_chance:
                 aliases[name] = other
@@ -220,7 +220,7 @@ def _place_of_name(name: str) -> int:
 
 
 def _levels(config: JsonObject) -> dict[str, Level]:
-    """A cell's levels. Filters that were solved for equal cost are no level of a factor: those they were solved from are."""
+    """A cell's levels. Filters solved for equal cost are replaced by the filters that they were solved from."""
     out = flat(config)
     del out["split_seed"]
     if out.get("iso"):

@@ -1,4 +1,4 @@
-"""Which cells may be the best, and by how much the others are worse."""
+"""Comparisons with the best cell: which cells may be the best, and by how much the others are worse."""
 
 import dataclasses
 import math
@@ -21,10 +21,10 @@ class Comparison:
 
     Attributes:
         cell: The cell.
-        against: The best cell, or the cell that tells it from the best most clearly if the best is too unstable to.
+        against: The best cell; if it is too unstable, the cell that most clearly excludes `cell` from being the best.
         difference: By how much the cell is worse, with its own interval: `against` minus `cell`, or `cell` minus `against`
             where lower is better.
-        simultaneous: The same with the interval that holds for all cells together.
+        simultaneous: The same with the interval that is simultaneous over all cells.
         better: The share of pairs of runs in which that of `against` is better.
         p: Corrected p-value of the claim that the cell is not the best; nan where no spread is known.
     """
@@ -48,7 +48,7 @@ def cells_p(means: Means) -> float:
     if not means.df or cells < 2:
         return math.nan
     i, j = np.triu_indices(cells, 1)
-    if cells > 2 * RIVALS:  # the best against the worst; the correction is for all pairs all the same
+    if cells > 2 * RIVALS:  # the best against the worst; corrected for all pairs nevertheless
         order = np.argsort(means.mean_K)
         i, j = order[-RIVALS:, None], order[None, :RIVALS]
     found = means.pairs(i, j).ravel()
@@ -59,11 +59,11 @@ def cells_p(means: Means) -> float:
 def against_best(
     cells: Sequence[Cell], means: Means, metric: Metric, *, gate: float, family: int
 ) -> tuple[Cell, tuple[Comparison, ...]]:
-    """The cell of best mean, and every other against it, nearest first.
+    """Return the cell of best mean, and the comparisons of the others with it, closest first.
 
-    The cells that are not told from the best are a 95 % confidence set for the best cell: each cell is compared with each
-    other by a one-sided test, corrected for those K - 1 tests (Hsu 1984, "Constrained simultaneous confidence intervals for
-    multiple comparisons with the best"). The set is all cells unless the report claims some difference.
+    The cells that cannot be distinguished from the best are a 95 % confidence set for the best cell: each cell is compared with
+    each other by a one-sided test, corrected for those K - 1 tests (Hsu 1984, "Constrained simultaneous confidence intervals
+    for multiple comparisons with the best"). The set is all cells unless the report claims some difference.
 
     Args:
         cells: K cells with finished runs.

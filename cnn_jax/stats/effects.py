@@ -16,15 +16,15 @@ from cnn_jax.stats.simultaneous import range_critical, range_p
 MANY_LEVELS = 10  # random search draws at least so many numbers of a factor,
 BINS = 4  # which are cut into this many groups of equal size
 MOST_WEIGHTS = 10**7  # of the contrasts of an interaction that are held in memory
-LEAST_DF = 3  # for lack of fit to stand in for noise: one or two residuals are often small by chance
+LEAST_DF = 3  # of residuals, to estimate the noise from them: one or two are often small by chance
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """The difference that level `b` makes against level `a`, averaged over all other factors.
+    """Effect of level `b` relative to level `a`, averaged over all other factors.
 
-    `estimate` has the interval of this contrast alone. `simultaneous` has the interval that holds together with those of all
-    claims of the report: it excludes zero where the difference is claimed.
+    `estimate` has the interval of this contrast alone. `simultaneous` has the interval that is simultaneous over all claims
+    of the report: it excludes zero where the difference is claimed.
     """
 
     a: str
@@ -74,7 +74,7 @@ class Effects:
 
     Attributes:
         terms: Main effects, then interactions.
-        caveat: Why effects are approximate, as the end of a sentence; empty for a complete crossing with equal runs.
+        caveat: Reason why effects are approximate, as the end of a sentence; empty for a complete crossing with equal runs.
         family: The number of claims that all p-values are corrected for.
     """
 
@@ -86,13 +86,13 @@ class Effects:
 def effects(design: Design, cells: Sequence[Cell], means: Means, resolution: float = 0.0) -> Effects:
     """The effects of a design's factors, from the cells that have finished runs and their means.
 
-    A complete crossing gives every effect as a contrast of cell means, each cell counted once. Anything else, random search
-    or a crossing that lost a cell, is fitted by least squares on the cell means with main effects only. What that fit leaves
-    over may be interactions that the design cannot separate, so it counts as noise where it exceeds the spread between seeds.
-    Where no cell has two runs it is the only noise there is.
+    A complete crossing gives every effect as a contrast of cell means, each cell counted once. Any other
+    design (random search, a crossing with missing cells) is fitted by least squares on the cell means with main effects only.
+    The residuals may be interactions that the design cannot separate, so they count as noise where they exceed the spread
+    between seeds, and are the only noise where no cell has two runs.
 
-    Each term is claimed by its largest contrast. Contrasts have standard errors of their own, so an unstable level does not
-    hide a difference between stable ones: levels by Games and Howell (1976), interactions by Bonferroni over all pairs of
+    Each term is claimed by its largest contrast. Each contrast has its own standard error, so an unstable level does not
+    mask a difference between stable ones: levels by Games and Howell (1976), interactions by Bonferroni over all pairs of
     pairs of levels, terms by Bonferroni.
     """
     found = {name: [c.levels[name] for c in cells] for name in design.factors}
@@ -103,7 +103,7 @@ def effects(design: Design, cells: Sequence[Cell], means: Means, resolution: flo
     grouped = any(len(coding.names) < len(set(found[name])) for name, coding in codings.items())
     crossed = crossed and not grouped
     pairs = list(itertools.combinations(codings, 2)) if crossed and means.df else []
-    # Cells are compared with one another beside the terms, unless a single factor has a level for each.
+    # Cells are also compared with one another, unless a single factor has a level for each.
     family = len(codings) + len(pairs) + (len(codings) != 1 or not crossed)
     x_KP = np.concatenate([np.ones((len(cells), 1)), *(coding.sums_KL for coding in codings.values())], axis=1)
     if not codings or np.linalg.matrix_rank(x_KP) < x_KP.shape[1]:
@@ -150,7 +150,7 @@ class _Coding:
 
     @classmethod
     def of(cls, column: Sequence[Level], levels: Sequence[Level], drawn: bool) -> "_Coding":
-        """From each cell's level and the factor's levels in order; if `drawn`, many numbers become groups of equal size."""
+        """Build it from the cells' levels and the ordered levels; if `drawn`, many numbers become groups of equal size."""
         if not drawn or len(levels) < MANY_LEVELS or not numeric(levels) or any(isinstance(v, tuple) for v in levels):
             used = [v for v in levels if v in column]
             return cls(tuple(map(text, used)), np.array([used.index(v) for v in column]), numeric(used))
@@ -162,7 +162,7 @@ class _Coding:
 
     @property
     def sums_KL(self) -> np.ndarray:
-        """Columns that code all levels but the last, each summing to zero over the levels."""
+        """Effect coding: a column for each level but the last, summing to zero over the levels."""
         eye = np.eye(len(self.names))
         return (eye[:, :-1] - eye[:, -1:])[self.index_K]
 

@@ -1,4 +1,4 @@
-"""Variance of cell means over images: what new images would change. Shape suffixes: S seeds, N images, K cells."""
+"""Variance of cell means over images: the uncertainty due to new images. Shape suffixes: S seeds, N images, K cells."""
 
 import dataclasses
 import functools
@@ -49,16 +49,16 @@ class Images:
 
     @functools.cached_property
     def _spent_K(self) -> np.ndarray:
-        """What seeds alone put into a cell's own variance over images, less one image that any cell may answer differently."""
+        """Part of a cell's variance over images that is due to seeds, less one image that any cell may answer differently."""
         return (self.residual_K * (self.count - 1) - 1) / self.runs_K
 
     def variance(self, weight_RK: np.ndarray) -> np.ndarray:
         """(R,) variance of each contrast of cell means that a new draw of N images adds to that of new seeds.
 
         Answers have a variance over seeds, over images and a residual (Brennan 2001, "Generalizability theory", chapter 2).
-        The spread of cell means between images, over N, holds that of images and a share of the residual that the spread
-        between seeds holds as well: that share is taken off. One further discordant image per cell keeps intervals honest
-        where few images or none are answered differently (Bonett and Price 2012, "Adjusted Wald confidence interval for a
+        The spread of cell means between images, over N, includes that of images and a share of the residual that the spread
+        between seeds includes as well: that share is subtracted. One additional discordant image per cell keeps the coverage
+        where few or no images are answered differently (Bonett and Price 2012, "Adjusted Wald confidence interval for a
         difference of binomial proportions based on paired data").
         """
         if len(self.rate_KN) <= GRAM_UP_TO:
@@ -79,13 +79,13 @@ class Images:
         i, j = np.asarray(i), np.asarray(j)
         if len(self.rate_KN) <= GRAM_UP_TO:
             products = self._gram_KK[i, j]
-        else:  # a few rows of the covariance are enough, and all of them would not fit in memory
+        else:  # a few rows of the covariance suffice; all of them would not fit in memory
             products = (self._centered_KN[i.ravel()] @ self._centered_KN[j.ravel()].T).reshape(i.size, j.size)
         squares = self._squares_K[i] + self._squares_K[j] - 2 * products
         return np.maximum(squares - self._spent_K[i] - self._spent_K[j], 0) / (self.count * max(self.count - 1, 1))
 
     def only(self, index: Sequence[int]) -> "Images":
-        """The same answers of these cells."""
+        """The answers of these cells only."""
         at = list(index)
         return Images(self.rate_KN[at], self.residual_K[at], self.runs_K[at])
 

@@ -1,4 +1,4 @@
-"""Answers image by image: what seeds alone change, what new images would, and which images flip between two cells."""
+"""Answers per image: variation between seeds, variation between images, and images on which two cells differ."""
 
 import base64
 import dataclasses
@@ -12,7 +12,7 @@ from cnn_jax.stats.image_variance import Images
 
 
 def correctness(record: Record, metric: str = "test_accuracy") -> np.ndarray | None:
-    """(N,) bool, whether each image of the set that `metric` is measured on was right; None if the record does not say."""
+    """(N,) bool, whether each image of the set that `metric` is measured on was classified correctly; None if not recorded."""
     text = record.get("test_correct" if metric == "test_accuracy" else "val_correct")
     if text is None:
         return None
@@ -23,7 +23,7 @@ def correctness(record: Record, metric: str = "test_accuracy") -> np.ndarray | N
 def correct_SN(cell: Cell, metric: str = "test_accuracy") -> np.ndarray:
     """(S, N) bool: the answers of every finished run of a cell, in order of seed; (0, 0) if none is recorded."""
     rows = [c for r in cell.runs(metric) if (c := correctness(r, metric)) is not None]
-    same = [row for row in rows if len(row) == len(rows[0])]  # splits may hold out unlike numbers of images
+    same = [row for row in rows if len(row) == len(rows[0])]  # splits may hold out different numbers of images
     return np.stack(same) if same else np.zeros((0, 0), dtype=bool)
 
 
@@ -39,16 +39,16 @@ def answers(cells: Sequence[Cell], metric: str) -> Images | None:
 
 
 def _images_of(record: Record, metric: str) -> tuple:
-    """What decides which images a run was measured on."""
+    """Key of the images that a run was measured on."""
     data, config = record["data"] or {}, record["config"]["data"]
     split = () if metric == "test_accuracy" else (config["split_seed"], config["validation_fraction"], config["train_examples"])
     return config["dataset"], data.get("checksum"), data.get("validation"), record["test_examples"], *split
 
 
 def rates(cells: Sequence[Cell]) -> tuple[list[Cell], np.ndarray]:
-    """The cells that recorded their images, and (K, N) the share of each one's runs that had each image right.
+    """The cells with recorded answers, and (K, N) the share of their runs that classify each image correctly.
 
-    Only cells tested on the same images can be set side by side: those of the first cell's data set and number of images.
+    Only cells tested on the same images can be compared: those of the first cell's data set and number of images.
     """
     found = [(c, bits) for c in cells if (bits := correct_SN(c)).size]
     same = [(c, bits) for c, bits in found if _test_set(c) == _test_set(found[0][0])]
@@ -56,7 +56,7 @@ def rates(cells: Sequence[Cell]) -> tuple[list[Cell], np.ndarray]:
 
 
 def share_right(records: Sequence[Record]) -> dict[int, float]:
-    """Of each test image the share of runs that got it right; empty if runs were tested on unlike numbers of images."""
+    """Share of runs that classify each test image correctly; empty if runs were tested on different numbers of images."""
     right: np.ndarray | None = None
     runs = 0
     for record in records:  # one at a time: those of 100,000 runs together would not fit in memory
@@ -74,7 +74,7 @@ def _test_set(cell: Cell) -> tuple:
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """What the seed alone does to the test set, over all cells that have at least two runs.
+    """Variation of test results between seeds, over all cells with at least two runs.
 
     `sd` is the spread of test accuracy between seeds. `flips` is the share of images on which two runs of one cell disagree.
     `independent_sd` is the spread that would follow if each image flipped on its own (Jordan 2023, "Calibrated chaos"):
@@ -107,7 +107,7 @@ def noise(cells: Sequence[Cell]) -> Noise | None:
 
 
 def flipped(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Indices of the images that one cell gets right in most runs and the other wrong, from rates (N,), the clearest first."""
+    """Indices of images that most runs of one cell get right and most of the other wrong, from rates (N,), clearest first."""
     differ = np.flatnonzero((a > 0.5) & (b < 0.5) | (a < 0.5) & (b > 0.5))
     return differ[np.argsort(-np.abs(a - b)[differ], kind="stable")]
 

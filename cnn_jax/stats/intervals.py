@@ -1,4 +1,4 @@
-"""Intervals for means, and what a number of seeds can resolve."""
+"""Intervals for means, and the differences that a number of seeds can resolve."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ POWER = 0.8
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number with its interval. `n` runs went into it; low and high are nan where runs are too few for an interval."""
+    """An estimate from `n` runs with its interval; low and high are nan where there are too few runs for one."""
 
     value: float
     low: float
@@ -41,17 +41,17 @@ def smallest_difference(se: float, df: float, critical: float) -> float:
 def seeds_to_resolve(sd: float, difference: float, comparisons: int = 1) -> int:
     """Seeds per cell that tell two cells `difference` apart with probability `POWER`, with Bonferroni for `comparisons`.
 
-    `sd` and `difference` in the same unit. A plan for one look at the end; `open_cells` is the rule for looking on the way.
+    `sd` and `difference` in the same unit. For a single analysis at the end; `open_cells` is the rule for interim looks.
     """
     alpha = (1 - LEVEL) / comparisons
     n = max(2, math.floor(2 * ((special.ndtri(1 - alpha / 2) + special.ndtri(POWER)) * sd / difference) ** 2))
-    while power(difference, sd, n, alpha) < POWER:  # the normal approximation is a few seeds short of the answer
+    while power(difference, sd, n, alpha) < POWER:  # the normal approximation gives a few seeds too few
         n += 1
     return n
 
 
 def expected_best(k: int) -> float:
-    """How many standard errors above the truth the best of k equally good cells looks: the winner's curse.
+    """Expected overestimate of the best of k equally good cells, in standard errors: the winner's curse.
 
     The expected maximum of k standard normals: the integral of x k phi(x) Phi(x)^(k-1).
     """

@@ -39,7 +39,7 @@ class Contrasts:
         value: The estimates.
         variance: Their variances.
         df: The degrees of freedom of the intervals of single contrasts.
-        largest: The part of the variance that the least known cell contributes, and `largest_df` of that cell.
+        largest: The part of the variance contributed by the cell that is estimated least well; `largest_df` of that cell.
         rest_df: Degrees of freedom of the other parts together.
     """
 
@@ -67,9 +67,9 @@ class Contrasts:
         """Two-sided p-values for claims, against a difference of zero.
 
         With a few runs, an unstable cell may look stable, and then Student's t with Satterthwaite's degrees of freedom is far
-        from its level in the tails, where corrected claims are decided. So where t says p < 0.1, the variance of the least
-        known cell and that of all others are each integrated over what the runs leave possible (Behrens and Fisher's
-        distribution, which is never liberal: Robinson 1976, "Properties of Student's t and of the Behrens-Fisher solution").
+        from its level in the tails, where corrected claims are decided. So where t says p < 0.1, the variance of the least well
+        estimated cell and that of all others are integrated over their distributions (Behrens and Fisher's, never liberal:
+        Robinson 1976, "Properties of Student's t and of the Behrens-Fisher solution").
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             p = np.where(self.variance > 0, 2 * special.stdtr(self.df, -np.abs(self.value) / self.se), math.nan)
@@ -110,10 +110,10 @@ class Means:
         mean_K: Mean of each cell.
         runs_K: Runs per cell.
         own_K: Variance of a run in each cell by its own runs; nan where there is one.
-        variance_K: Variance of a run in each cell with what the other cells say; nan where nothing is known.
-        df_K: Degrees of freedom that each variance is known with.
-        df: Degrees of freedom that all runs together hold: no estimate is known better than that.
-        images: The cells' answers, image by image. With them variances are those of new seeds and new images, without them of
+        variance_K: Variance of a run in each cell, moderated by the other cells; nan where unknown.
+        df_K: Degrees of freedom of each variance.
+        df: Degrees of freedom of all runs together, an upper bound for those of any estimate.
+        images: The cells' answers, image by image. With them, variances refer to new seeds and new images; without them, to
             new seeds on the same images.
     """
 
@@ -129,17 +129,17 @@ class Means:
     def of(cls, cells: Sequence[np.ndarray], resolution: float = 0.0, images: Images | None = None) -> "Means":
         """The means of cells of runs, each (n,) with n >= 1.
 
-        Three seeds are too few to know a cell's spread alone, and cells differ too much in spread to pool them. So the
-        variances are drawn towards the pooled one, as far as the data themselves say (moderated variance: Smyth 2004, "Linear
-        models and empirical Bayes methods", section 6), with two guards against cells that are less stable than the others:
-        the prior counts for at most `PRIOR_DF` degrees of freedom where a cell's own variance is below the pooled one and for
-        `PRIOR_DF_ABOVE` where it is above; and a cell far more variable than the others neither lends its variance to them nor
-        borrows theirs.
+        Three seeds are too few to estimate a cell's spread alone, and cells differ too much in spread to pool them. So the
+        variances are shrunk towards the pooled one, to a degree estimated from the data (moderated variance: Smyth 2004,
+        "Linear models and empirical Bayes methods", section 6), with two guards against cells that are less stable than the
+        others: the prior counts for at most `PRIOR_DF` degrees of freedom where a cell's own variance is below the pooled one
+        and for `PRIOR_DF_ABOVE` where it is above; and a cell far more variable than the others is excluded from the
+        moderation.
 
         Args:
             cells: The runs of each cell.
-            resolution: The step between two possible values. Runs that agree to the image may still differ by the variance of
-                rounding, resolution^2 / 12, so no variance is below it.
+            resolution: The step between two possible values. Equal values may still differ by rounding, whose variance is
+                resolution^2 / 12; no variance is below it.
             images: The cells' answers, image by image.
         """
         mean_K = np.array([c.mean() for c in cells])
@@ -150,7 +150,7 @@ class Means:
         return cls(mean_K, runs_K, own_K, variance_K, df_K, float((runs_K - 1).sum()), images)
 
     def only(self, *cells: int) -> "Means":
-        """The means of these cells, in this order, with what is known of their spread from all."""
+        """The means of these cells, in this order, with their spread as estimated from all cells."""
         index = list(cells)
         return dataclasses.replace(
             self,
@@ -163,7 +163,7 @@ class Means:
         )
 
     def with_spread(self, variance: float, df: int) -> "Means":
-        """The same means if a cell's mean has this variance, known with `df` degrees of freedom."""
+        """The same means with this variance of every cell's mean, of `df` degrees of freedom."""
         df_K = np.full(len(self.mean_K), float(df))
         variance_K = variance * self.runs_K
         return dataclasses.replace(self, own_K=variance_K, variance_K=variance_K, df_K=df_K, df=float(df))
@@ -180,7 +180,7 @@ class Means:
         return math.sqrt(np.average(np.nan_to_num(self.own_K), weights=weights)) if weights.sum() else math.nan
 
     def contrast(self, weight_K: np.ndarray, level: float = LEVEL) -> Estimate:
-        """sum(weight * mean) with Student's t interval; `n` is the number of runs that take part."""
+        """sum(weight * mean) with Student's t interval; `n` is the number of runs involved."""
         weight_RK = _without_dust(np.asarray(weight_K, dtype=float)[None])
         return self.estimate(self.contrasts(weight_RK)[0], int(self.runs_K[weight_RK[0] != 0].sum()), level)
 
@@ -245,8 +245,8 @@ class Means:
         """Contrasts from their variance over seeds and over images.
 
         `known` is the sum over cells of squared part over degrees of freedom, the denominator of Satterthwaite's (1946). The
-        smaller of his degrees of freedom and of the least known cell's over its share of the variance is taken: the two are
-        the same where cells contribute alike.
+        smaller of his degrees of freedom and of those of the least well estimated cell over its share of the variance is
+        used: the two agree where cells contribute equally.
         """
         total, of_images = seeds + images, (self.images.count - 1 if self.images else 1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -281,14 +281,14 @@ class Means:
 
 
 def _least_known(i: np.ndarray, j: np.ndarray, part_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pair, the part of the variance and the degrees of freedom of the cell that is known less."""
+    """For each pair, the part of the variance and the degrees of freedom of the less well estimated cell."""
     with np.errstate(divide="ignore", invalid="ignore"):
         first = part_K[i] ** 2 / df_K[i] >= part_K[j] ** 2 / df_K[j]
     return np.where(first, part_K[i], part_K[j]), np.where(first, df_K[i], df_K[j])
 
 
 def _without_dust(weight_RK: np.ndarray) -> np.ndarray:
-    """Contrasts without the rounding errors that least squares leaves on cells that take no part."""
+    """Contrasts without the rounding errors of least squares on cells that are not involved."""
     largest_R = np.abs(weight_RK).max(axis=1, keepdims=True)
     return np.where(np.abs(weight_RK) > 1e-9 * largest_R, weight_RK, 0.0)
 
@@ -297,7 +297,7 @@ def _noncentrality(f: float, df1: float, df2: float, quantile: float) -> float:
     """The noncentrality under which the observed F is this quantile of its distribution; 0 if none is."""
     if special.fdtr(df1, df2, f) <= quantile:
         return 0.0
-    if df1 * f > 1e4:  # the numerator is as good as constant, and the distribution function fails there
+    if df1 * f > 1e4:  # the numerator is nearly constant, and the distribution function fails
         return df1 * f * float(special.chdtri(df2, quantile)) / df2
     high = df1 * f
     while special.ncfdtr(df1, df2, high, f) > quantile:

@@ -1,11 +1,11 @@
-"""What runs are compared on: an accuracy of this package's own trials, or a column of numbers that something else measured."""
+"""The metric on which runs are compared: an accuracy of this package's trials, or a column of imported results."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A number that each finished run has.
+    """A number measured for each finished run.
 
     Attributes:
         name: Key of the number in a record.
@@ -13,7 +13,7 @@ class Metric:
         share: Whether it is a fraction of 1, shown in percent, with intervals inside 0 and 1. Otherwise a plain number.
         lower_is_better: Whether the best cell is that of lowest mean.
         of_images: Whether it is the share of images that are right, so that the step between two values is known, and
-            intervals may speak of new images.
+            intervals may refer to new images.
     """
 
     name: str

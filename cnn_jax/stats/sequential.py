@@ -1,4 +1,4 @@
-"""Adding seeds only where the answer is open, by a rule that stays valid however often one looks."""
+"""Sequential addition of seeds where comparisons are undecided, by a rule that is valid under any number of looks."""
 
 import dataclasses
 import math
@@ -19,8 +19,8 @@ def confidence_sequence(differences: np.ndarray, alpha: float = 1 - LEVEL, step:
     Inverts the t test's Gaussian mixture: with t the usual statistic, v = n - 1 and G = 1 + `PRIOR` n, the Bayes factor
     [(1 + t^2 / v) / (1 + t^2 / (v G))]^(n/2) / sqrt(G) is a nonnegative martingale of mean 1 under the null, so by Ville's
     inequality it ever exceeds 1 / alpha with probability alpha at most (Wang and Ramdas 2025, "Anytime-valid t-tests and
-    confidence sequences for Gaussian means with unknown variance"). It needs about seven runs before it says anything.
-    `step` is one image's worth of accuracy: runs that agree to the image may still differ by what rounding hides.
+    confidence sequences for Gaussian means with unknown variance"). It needs about seven runs to exclude anything.
+    `step` is one image's worth of accuracy: equal accuracies may still differ by the rounding error.
     """
     n = len(differences)
     mean = float(differences.mean()) if n else math.nan
@@ -39,7 +39,7 @@ def _half_width(sd: float, n: int, alpha: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What a sequence of seeds says of a cell against the leading one.
+    """Decision on a cell in comparison with the leading one.
 
     Attributes:
         cell: The cell.
@@ -53,12 +53,12 @@ class Decision:
 
 
 def decide(records: Sequence[Record], resolve: float) -> tuple[Cell | None, tuple[Decision, ...]]:
-    """The cell of highest mean and a decision on each other cell, by decreasing mean.
+    """Return the cell of highest mean and a decision on each other cell, by decreasing mean.
 
-    `resolve` is a fraction of 1, like accuracies. Ask again after every round of new seeds, as often as you like: the chance
-    that a decision is ever wrong stays below 5 % over all pairs of cells together. That holds because a seed gives a cell the
-    same result whenever it is run: a pair's differences by seed are one fixed sequence, of which we only choose how much to
-    see. Seeds that diverged in either cell are left out. Decisions speak of new seeds on these images.
+    `resolve` is a fraction of 1, like accuracies. It may be called after every round of new seeds: the probability that a
+    decision is ever wrong stays below 5 % over all pairs of cells together. That holds because a seed gives a cell the same
+    result whenever it is run: a pair's differences by seed are one fixed sequence, of which only the length is chosen. Seeds
+    that diverged in either cell are left out. Decisions refer to new seeds on these images.
     """
     metric = compared_on(records)
     cells = sorted((c for c in design(records).cells if c.values(metric).size), key=lambda c: -c.mean(metric))

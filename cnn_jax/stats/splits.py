@@ -10,10 +10,10 @@ from cnn_jax.stats.means import Means
 
 
 def within_splits(cells: Sequence[Cell], metric: str, resolution: float = 0.0) -> Means:
-    """Means of cells whose runs lie in several splits: a randomized block design.
+    """Means of cells with runs in several splits: a randomized block design.
 
-    The unit is the mean over the seeds of a cell in a split. What a split does to all cells is fitted by least squares and
-    taken off. What is left varies between splits and seeds, so intervals speak of new splits and new seeds.
+    The unit is the mean over the seeds of a cell in a split. The effect of each split is fitted by least squares
+    and subtracted. The residuals vary between splits and seeds, so intervals refer to new splits and new seeds.
     """
     units = [(k, s, np.mean(v)) for k, cell in enumerate(cells) for s, v in _by_split(cell, metric).items()]
     cell_U = np.array([k for k, _, _ in units])
@@ -25,7 +25,7 @@ def within_splits(cells: Sequence[Cell], metric: str, resolution: float = 0.0) -
     effect_B = np.concatenate([[0.0], np.linalg.lstsq(x_UP, value_U, rcond=None)[0][len(cells) :]])
     adjusted_U = value_U - (effect_B - effect_B.mean())[split_U]
     means = Means.of([adjusted_U[cell_U == k] for k in range(len(cells))], resolution)
-    # The fitted effects of splits cost degrees of freedom, of which each cell bears its share.
+    # The fitted effects of splits cost degrees of freedom, shared by the cells.
     before, after = len(units) - len(cells), len(units) - x_UP.shape[1]
     if after < 1:
         return dataclasses.replace(means, df=0.0)

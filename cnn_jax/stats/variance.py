@@ -1,4 +1,4 @@
-"""Moderated variances of cells: each borrows from the others, except outliers. K cells.
+"""Moderated variances of cells: each is shrunk towards the pooled one, except outliers. K cells.
 
 Source: Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3(1), for the moderation.
 """
@@ -10,12 +10,12 @@ from scipy import special
 
 # See Means.of; set by simulation.
 PRIOR_DF, PRIOR_BELOW, PRIOR_ABOVE = 8.0, 3.0, 0.5
-# A cell whose variance is that many times the median of the others, beyond what chance explains, stands on its own variance.
+# A cell whose variance is that many times the median of the others, beyond chance, keeps its own variance.
 OUTLIER_RATIO, OUTLIER_P = 20.0, 1e-2
 
 
 def moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Variances drawn towards the pooled one, and the degrees of freedom that each is then known with."""
+    """Variances shrunk towards the pooled one, and their degrees of freedom."""
     known = (df_K > 0) & (own_K > 0)
     if not known.any():
         return np.where(df_K > 0, own_K, math.nan), df_K.astype(float)
@@ -27,7 +27,7 @@ def moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarra
         excess = logs.var(ddof=1) - special.polygamma(1, d / 2).mean()
         prior = min(prior, 2 * _trigamma_inverse(excess)) if excess > 0 else prior
     elif known.all():
-        prior = 0.0  # two cells say nothing about how spreads vary: Welch's test
+        prior = 0.0  # two cells are too few to estimate how spreads vary: Welch's test
     pooled = np.average(s2, weights=d)
     below_K, above_K = np.minimum(prior, PRIOR_BELOW * df_K), np.minimum(prior, PRIOR_ABOVE * df_K)
     prior_K = np.where(df_K == 0, prior, np.where(np.nan_to_num(own_K) > pooled * (1 + 1e-9), above_K, below_K))
@@ -37,13 +37,13 @@ def moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def outliers(own_K: np.ndarray, df_K: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which cells vary far more than the others do: by `OUTLIER_RATIO`, and more than chance explains (F test, Bonferroni)."""
+    """Which cells vary far more than the others: by `OUTLIER_RATIO`, and more than chance explains (F test, Bonferroni)."""
     alone = np.zeros(len(own_K), dtype=bool)
     while (rest := known & ~alone).sum() > 2:
         largest = int(np.argmax(np.where(rest, own_K, -1.0)))
         others = rest.copy()
         others[largest] = False
-        # The median stands firm where several cells are unstable; a chi-squared variable's median is below its mean.
+        # The median is robust to several unstable cells; a chi-squared variable's median is below its mean.
         df = np.median(df_K[others])
         typical = np.median(own_K[others]) * df / special.chdtri(df, 0.5)
         ratio = own_K[largest] / typical

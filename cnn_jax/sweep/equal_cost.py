@@ -1,6 +1,6 @@
-"""Equal cost: the filters that make a network as large, or as expensive, as another one. No JAX for models with a spec.
+"""Equal cost: filters that give a network as many parameters, or MACs, as another one. No JAX for models with a spec.
 
-When a sweep changes the kernel, the number of parameters changes with it; with equal cost, what is left is the kernel.
+When a sweep changes the kernel, the number of parameters changes with it; equal cost separates the two.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from cnn_jax import description, zoo
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import ModelConfig, Stack, format_stack
 
-# A cell that misses the target by more than this is refused.
+# Relative deviation from the target above which a cell is an error.
 TOLERANCE = 0.05
 
 
@@ -21,8 +21,8 @@ def match(
 ) -> ModelConfig:
     """The same model with its filters scaled, all by one factor, so that its parameters or MACs are nearest to `target`.
 
-    Filters are whole, so the target is met only nearly. Raises UsageError naming the cell if the model has no filters to
-    scale, or if it misses by more than 5 %.
+    Filters are integers, so the target is met only approximately. Raises UsageError naming the cell if the model has no filters
+    to scale, or if it misses by more than 5 %.
     """
     return _match(zoo.resolve(config), tuple(input_shape), num_classes, measure, target)
 
@@ -60,7 +60,7 @@ def _match(config: ModelConfig, input_shape: tuple[int, ...], num_classes: int, 
             if (value := getattr(config, name)) is not None
         )
         raise UsageError(
-            f"--iso={measure}: model {config.name} with {fixed} comes no nearer to {target:,} than {cost(best):,} "
+            f"--iso={measure}: model {config.name} with {fixed} cannot come closer to {target:,} than {cost(best):,} "
             f"(filters={format_stack(best)}), more than {TOLERANCE:.0%} off: start from more --filters"
         )
     return dataclasses.replace(config, filters=best)

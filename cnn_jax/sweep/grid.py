@@ -11,7 +11,7 @@ from cnn_jax.recipes.names import check_option, is_training_option
 from cnn_jax.sweep.axes import AXES
 from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
-MOST_TRIALS = 1_000_000  # a plan of more would not fit in memory, and its sweep not into a lifetime
+MOST_TRIALS = 1_000_000  # a larger plan would not fit in memory
 
 
 def product(
@@ -25,8 +25,8 @@ def product(
 
     axes: values by name of `AXES`; an axis left out means the default. options: values of the models' own options by name, and
     of training components' by KIND.NAME.
-    defaults, default_options: values of further axes and options, for those models that have them. Models are resolved: what
-    is left to the model's default is filled in, so a value given and the same value left out make the same trial. Raises
+    defaults, default_options: values of further axes and options, for those models that have them. Models are resolved:
+    defaults are filled in, so a value given and the same value omitted make the same trial. Raises
     UsageError for a model, axis or option that does not exist.
     """
     options, defaults = options or {}, {k: v for k, v in (defaults or {}).items() if k not in axes}

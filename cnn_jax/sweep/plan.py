@@ -1,4 +1,4 @@
-"""Preflight: what a sweep will build and cost, without JAX and before anything is written. A cell that cannot be ends here."""
+"""Preflight: networks and costs of a sweep, without JAX and before anything is written. An impossible cell is an error here."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ MOST_ROWS = 60  # cells that are listed; the rest are counted
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The trials of a sweep with what is known of them beforehand."""
+    """The trials of a sweep with their networks and costs."""
 
     trials: tuple[Trial, ...]
     info: dict[DataConfig, data.DatasetInfo]
@@ -36,11 +36,11 @@ class Plan:
         return self.info[trial.data].train_examples * trial.train.epochs
 
     def warnings(self) -> list[str]:
-        """What `data.warnings` says of the data sets, each sentence once. Complete after `data.prepare`."""
+        """Sentences of `data.warnings` on the data sets, without repeats. Complete after `data.prepare`."""
         return list(dict.fromkeys(line for config in self.info for line in data.warnings(config)))
 
     def cost(self, trial: Trial) -> float:
-        """Work of a trial in MACs of its forward passes: for ordering, not for promises."""
+        """Work of a trial in MACs of its forward passes: a rough estimate, used for ordering."""
         return max(self.shape(trial).macs, 1) * self.training_images(trial)
 
     def lane_bytes(self, trial: Trial) -> int:
@@ -50,7 +50,7 @@ class Plan:
 
 
 def preflight(trials: Sequence[Trial]) -> Plan:
-    """Looks at every data set and every network of the trials. Raises UsageError for the first that cannot be."""
+    """Check every data set and network of the trials. Raises UsageError for the first invalid one."""
     if not trials:
         raise UsageError("the sweep is empty: give every flag at least one value")
     info = {config: data.info(config) for config in dict.fromkeys(trial.data for trial in trials)}
@@ -77,10 +77,10 @@ def _with_flags(message: str) -> str:
 
 
 def equal_cost(trials: Sequence[Trial], measure: Literal["params", "macs"]) -> list[Trial]:
-    """The trials with their filters solved so that what differs in kernel size, strides and padding costs the same.
+    """The trials with their filters solved for equal cost of trials that differ in kernel size, strides and padding.
 
-    The reference is the first trial that is alike in all else: the first kernel size, strides and padding of the sweep.
-    Raises UsageError if a network cannot be made to cost as much within 5 %.
+    The reference is the first trial that is equal in all other settings: the first kernel size, strides and padding of the
+    sweep. Raises UsageError if a network cannot be made to cost as much within 5 %.
     """
     reference: dict[tuple, ModelConfig] = {}
     solved: dict[tuple[ModelConfig, DataConfig], ModelConfig] = {}
@@ -98,7 +98,7 @@ def equal_cost(trials: Sequence[Trial], measure: Literal["params", "macs"]) -> l
 
 
 def show(plan: Plan, console: Console, out: str | None) -> None:
-    """Prints the plan: a row per cell, then the totals."""
+    """Print the plan: a row per cell, then the totals."""
     cells: dict[tuple, list[Trial]] = {}
     for trial in plan.trials:
         cells.setdefault((trial.data, trial.model, trial.train), []).append(trial)
@@ -142,7 +142,7 @@ def _costs(shape: Description, trials: int) -> list[str]:
 
 
 def _features(shape: Description) -> str:
-    """Output of the last layer that still has positions: what the classifier sees."""
+    """Output of the last layer with spatial axes: the input of the classifier."""
     spatial = [layer.output_shape for layer in shape.layers if len(layer.output_shape) > 1]
     return "x".join(map(str, spatial[-1])) if spatial else ""
 

@@ -1,4 +1,4 @@
-"""Parsers of values on the command line: from the text of one value to the value, or a ValueError saying what is legal."""
+"""Parsers of values on the command line: from the text of one value to the value, or a ValueError with the legal values."""
 
 import math
 import re
@@ -79,7 +79,7 @@ def number(low: float, high: float = math.inf, *, above: bool = False) -> Callab
 def float32(low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
     """A parser as `number`, of values that compiled programs hold in float32: rounding must keep them in the interval.
 
-    Refuses values below float32's smallest normal number, 1.2e-38, but for 0: XLA takes them for 0.
+    Values below float32's smallest normal number, 1.2e-38, are illegal except 0: XLA flushes them to 0.
     """
     parse_number, limits = number(low, high, above=above), np.finfo(np.float32)
 
@@ -134,7 +134,7 @@ def attributes(text: str) -> tuple[str, ...]:
 
 
 def word(text: str) -> str:
-    """Any text but the empty one; whether the name means something is checked by who looks it up."""
+    """A name: nonempty text, resolved and checked later."""
     if not text:
         raise ValueError("a name")
     return text

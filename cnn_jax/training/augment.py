@@ -96,8 +96,8 @@ def brightness(key: jax.Array, images_BHWC: jax.Array, targets_BK: jax.Array, am
 def mixup(key: jax.Array, images_BHWC: jax.Array, targets_BK: jax.Array, alpha: float) -> Pair:
     """Mix each image and its target with those of another of the batch (Zhang et al. 2018, arXiv 1710.09412).
 
-    One weight per step, from Beta(alpha, alpha). The partner stands a random distance further in the batch, whose order is
-    random.
+    One weight per step, from Beta(alpha, alpha). The partner of an image is a random distance further in the batch, whose
+    order is random.
     """
     weight_key, partner_key = jax.random.split(key)
     weight = jax.random.uniform(weight_key) if alpha == 1 else jax.random.beta(weight_key, alpha, alpha)

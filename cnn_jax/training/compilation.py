@@ -17,10 +17,10 @@ _LOCKS = 64  # files; programs that share one wait for each other
 
 
 def options_for(macs: float) -> Options:
-    """Settings of XLA for a network whose layers are all in C. A function of the trial alone, so that its numbers are too.
+    """Settings of XLA for a network whose layers are all in C. They depend on the trial alone, as its results do.
 
-    Without its MLIR emitters XLA's CPU compiler takes half the time, 0.8 s in place of 1.4, and its own code runs slower. That
-    is worth it for a short training: 0 to 9 % of its time.
+    Without its MLIR emitters, XLA's CPU compiler takes half the time, 0.8 s instead of 1.4 s, and generates slower code. That
+    pays off in a short training, by 0 to 9 % of its time.
 
     Args:
       macs: multiply-accumulates of all training steps, forward only.
@@ -29,9 +29,9 @@ def options_for(macs: float) -> Options:
 
 
 def compile_once(programs: Mapping[str, jax.stages.Lowered], options: Options, name: str) -> dict[str, Callable]:
-    """Compile programs, each in one process of this machine at a time; the others load it from JAX's cache on disk.
+    """Compile each program in one process per machine at a time; the others load it from JAX's cache on disk.
 
-    A process compiles the programs that no other is compiling, before it waits for those.
+    A process first compiles the programs that no other process is compiling, then waits for the rest.
 
     Args:
       programs: by their part in the bucket, most important first.
@@ -48,7 +48,7 @@ def compile_once(programs: Mapping[str, jax.stages.Lowered], options: Options, n
 
 
 def _compile(lowered: jax.stages.Lowered, options: Options) -> Callable:
-    """Compile with those options, or without them under an XLA that does not know them."""
+    """Compile with these options, or without them if this version of XLA does not know them."""
     if options:
         with contextlib.suppress(RuntimeError):
             return lowered.compile(compiler_options=dict(options))
@@ -57,9 +57,9 @@ def _compile(lowered: jax.stages.Lowered, options: Options) -> Callable:
 
 @contextlib.contextmanager
 def _locked(name: str, wait: bool) -> Iterator[bool]:
-    """Lock a program. Yields False if another holds it and `wait` is False; True also where nothing can be locked.
+    """Lock a program. Yields False if another holds it and `wait` is False; True also where files cannot be locked.
 
-    No process holds two locks, so none waits for itself or in a circle.
+    No process holds two locks, so there are no deadlocks.
     """
     folder = _cache_folder()
     if folder is None:
@@ -76,7 +76,7 @@ def _locked(name: str, wait: bool) -> Iterator[bool]:
 
 
 def _cache_folder() -> Path | None:
-    """The folder in which JAX keeps compiled programs; None if it keeps none, or not in a folder of this machine."""
+    """Folder of JAX's compilation cache; None if there is no cache, or it is not in a folder of this machine."""
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if not folder or "://" in folder or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return None

@@ -25,7 +25,7 @@ class Components:
     """What a training step uses besides the network.
 
     Attributes:
-      train: the configuration that they are made of.
+      train: their configuration.
       num_classes: K.
       factor: factor of the learning rate at a step; None: always 1.
       augmentations: each (key, images_BHWC, targets_BK) -> (images_BHWC, targets_BK).
@@ -55,7 +55,7 @@ class Components:
         return optimizer.initial_state(rule, self.train.optimizer, params)
 
     def losses(self, logits_BK: jax.Array, labels_B: jax.Array) -> jax.Array:
-        """(B,) losses of unchanged targets, as in evaluation."""
+        """(B,) losses of unmodified targets, as in evaluation."""
         if self.loss is None:
             return loss.cross_entropy_of_labels(logits_BK, labels_B)
         return self.loss(logits_BK, loss.one_hot(labels_B, self.num_classes))
@@ -68,7 +68,7 @@ class Components:
 
     @property
     def soft_targets(self) -> bool:
-        """Whether training needs targets as probabilities: `labels_B` alone will not do."""
+        """Whether training needs targets as probabilities, not only `labels_B`."""
         return bool(self.augmentations) or self.train.label_smoothing > 0
 
     def augment(self, key: jax.Array, images_BHWC: jax.Array, targets_BK: jax.Array) -> tuple[jax.Array, jax.Array]:

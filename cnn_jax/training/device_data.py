@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ class Placement:
         """The array on every one of several devices."""
         return _spread(array, self._sharding())
 
-    def orders(self, indices: np.ndarray) -> Any:
+    def orders(self, indices: np.ndarray) -> np.ndarray | jax.Array:
         """Indices (..., B) as the programs take them."""
         if self.mesh is None or self.divides == "lanes":
             return indices
@@ -51,7 +51,7 @@ class Placement:
         *,
         batch: tuple[int, tuple[int, ...]],
         donate: tuple[int, ...] = (),
-    ) -> Any:
+    ) -> jax.stages.Wrapped:
         """`jax.jit` of the function of one trial, over lanes and devices.
 
         Devices that divide a batch compute each a part of the gradients, and XLA adds them up. Devices that divide the lanes

@@ -1,30 +1,30 @@
 """Many steps: the batch order of an epoch, and loops over steps, batches of an evaluation, and trials.
 
-The batch order is drawn from (seed, epoch) and a step's randomness from (seed, step): there is no iterator and no key to keep.
+The batch order is drawn from (seed, epoch) and a step's randomness from (seed, step): there is no iterator and no key to store.
 Shapes: N images, S steps of an epoch, B images of a batch, E batches of an evaluation.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax.aliases import PyTree
 from cnn_jax.data import UNIT, Normalization
 from cnn_jax.training.components import Components, Hyper
 from cnn_jax.training.step import TrainState, eval_step, train_step
 
 
 def epoch_order(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
-    """(S, B) int32: the batches of an epoch, drawn from (seed, epoch); the last one is filled up from the order's start."""
+    """(S, B) int32: the batches of an epoch, drawn from (seed, epoch); the last one is padded from the start of the order."""
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch)))).permutation(examples).astype(np.int32)
     return np.resize(order, (steps_per_epoch(examples, batch_size), batch_size))
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Every image is seen in every epoch: the last batch may be smaller."""
+    """Number of steps: every image is used in every epoch, and the last batch may be smaller."""
     return -(-examples // batch_size)
 
 
@@ -42,16 +42,16 @@ def train_steps(
     normalization: Normalization = UNIT,
     unit: int = 1,
 ) -> tuple[TrainState, jax.Array]:
-    """Steps `first` to `last` (exclusive) of an epoch. `sums_2S` takes each step's sums of loss and right answers.
+    """Steps `first` to `last` (exclusive) of an epoch. `sums_2S` collects each step's sums of loss and of correct answers.
 
-    The bounds are data, so that an epoch may be walked in pieces of any length by one program, with the same result.
-    `unit` steps are a loop of known length; what is left over is done step by step.
+    The bounds are arguments of the program: one program runs pieces of an epoch of any length, with the same results. `unit`
+    steps at a time are a loop of known length; the remaining steps run one by one.
     """
     examples, batch = labels_N.shape[0], order_SB.shape[1]
 
     def body(s: jax.Array, carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state, sums_2S = carry
-        unsigned = s.astype(jnp.uint32)  # for a signed index JAX would also handle those from the end
+        unsigned = s.astype(jnp.uint32)  # for a signed index JAX would also handle negative values
         indices_B = jax.lax.dynamic_index_in_dim(order_SB, unsigned, keepdims=False)
         count = jnp.minimum(batch, examples - s * batch)
         images_BHWC, labels_B = _at(images_NHWC, indices_B), _at(labels_N, indices_B)
@@ -71,20 +71,20 @@ def train_steps(
 
 
 def _at(values_N: jax.Array, indices_B: jax.Array) -> jax.Array:
-    """values_N[indices_B], of which we know that they are in bounds: no code to check it."""
+    """values_N[indices_B], without bounds checks: the indices are known to be in bounds."""
     return values_N.at[indices_B].get(mode="promise_in_bounds")
 
 
 def eval_batches(
     model: nn.Module,
     setup: Components,
-    variables: Any,
+    variables: PyTree,
     images_NHWC: jax.Array,
     labels_N: jax.Array,
     indices_EB: jax.Array,
     normalization: Normalization = UNIT,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(E, B) losses and right answers and (E, B, K) logits of the images at `indices_EB`."""
+    """(E, B) losses and correct answers and (E, B, K) logits of the images at `indices_EB`."""
 
     def evaluate(indices_B: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         return eval_step(model, setup, variables, _at(images_NHWC, indices_B), _at(labels_N, indices_B), normalization)
@@ -100,7 +100,7 @@ def over_lanes(function: Callable, lanes: int, in_axes: tuple[int | None, ...]) 
     if lanes > 1:
         return jax.vmap(function, in_axes=in_axes)
 
-    def single(*args: Any) -> Any:
+    def single(*args: PyTree) -> PyTree:
         first = [arg if axis is None else jax.tree.map(lambda a: a[0], arg) for arg, axis in zip(args, in_axes, strict=True)]
         return jax.tree.map(lambda a: a[None], function(*first))
 

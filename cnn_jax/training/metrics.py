@@ -4,6 +4,7 @@ A metric is a function (logits_NK, labels_N) -> number, of NumPy arrays. A fork'
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def load(names: Sequence[str]) -> dict[str, Metric]:
         short = name.rpartition(":")[2].rpartition(".")[2]
         if short in found or short in built_in(10) or short in ("accuracy", "loss", "correct"):
             raise UsageError(f"--metrics: {name}: a metric of the name {short} exists: give the function another name")
-        found[short] = plugins.load_attribute(name, f"--metrics: {name}")
+        found[short] = cast(Metric, plugins.load_attribute(name, f"--metrics: {name}"))
     return found
 
 

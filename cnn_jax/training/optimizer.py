@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, Literal
+from typing import Literal, TypeAlias, cast
 
 import jax
 import numpy as np
@@ -22,6 +22,8 @@ from cnn_jax.errors import UsageError
 from cnn_jax.recipes.names import is_attribute
 from cnn_jax.trial import OPTIMIZERS
 
+Optimizer: TypeAlias = Callable[..., optax.GradientTransformation]  # of a learning rate and options
+
 # Rules that treat each parameter value by itself. Applied to one vector instead of a tree, their program compiles several times
 # faster.
 _ELEMENTWISE = frozenset((
@@ -29,7 +31,7 @@ _ELEMENTWISE = frozenset((
     "nadam", "nadamw", "radam", "rmsprop", "rprop", "sgd", "sign_sgd", "signum", "yogi",
 ))  # fmt: skip
 _START_FROM_ZEROS = frozenset(OPTIMIZERS)  # initial states that need no computation
-# Not of one gradient per step alone, or evaluated at other parameters than those that they update.
+# Need more than one gradient per step, or evaluate at parameters other than those they update.
 _EXCLUDED = ("scale_by_", "schedule_free", "dpsgd", "lbfgs", "momo", "sophia", "noisy_sgd", "galore")
 Numbers = Mapping[str, float | jax.Array]  # hyperparameters by name, which may be traced
 RESERVED = ("learning_rate", "weight_decay", "momentum")  # set by flags of their own
@@ -39,7 +41,7 @@ _MASKS = ("mask", "weight_decay_mask")
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """First-order optimizers of the optax that is installed: those with a learning rate, the usual ones first."""
+    """First-order optimizers of the optax that is installed: those with a learning rate, the common ones first."""
     found = [
         name
         for module in _MODULES
@@ -52,7 +54,7 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load(name: str) -> Callable[..., optax.GradientTransformation]:
+def load(name: str) -> Optimizer:
     """Return the function of an optimizer: (learning_rate, ...) -> GradientTransformation.
 
     Raises:
@@ -61,7 +63,7 @@ def load(name: str) -> Callable[..., optax.GradientTransformation]:
     if name in OPTIMIZERS:
         return getattr(optax, name)
     if is_attribute(name):
-        return plugins.load_attribute(name, f"--optimizer: {name}")
+        return cast(Optimizer, plugins.load_attribute(name, f"--optimizer: {name}"))
     if name not in names():
         raise UsageError(
             f"--optimizer: unknown optimizer {name!r}: one of {', '.join(names())}, or package.module:attribute; these are the "
@@ -99,7 +101,7 @@ def optimizer(
     if mask and own_decay:
         argument = next((each for each in _MASKS if each in parameters), None)
         if argument is None:
-            raise UsageError(f"--decay_parameters=kernels: optimizer {name} has no mask of its weight decay")
+            raise UsageError(f"--decay_parameters=kernels: optimizer {name} has no mask for its weight decay")
         arguments[argument] = mask
     rules = [function(**arguments)]
     if not isinstance(rules[0], optax.GradientTransformation):
@@ -131,22 +133,22 @@ def freezing(freeze: Literal["none", "spatial"] = "none") -> optax.GradientTrans
     return None if freeze == "none" else optax.masked(optax.set_to_zero(), is_spatial_kernel)
 
 
-def is_spatial_kernel(params: Any) -> Any:
+def is_spatial_kernel(params: PyTree) -> PyTree:
     """Tree of bools: whether a parameter is the kernel of a convolution with more than one position."""
 
-    def spatial(path: Any, leaf: Any) -> bool:
+    def spatial(path: jax.tree_util.KeyPath, leaf: jax.Array) -> bool:
         return "kernel" in str(path[-1]) and leaf.ndim > 2 and max(leaf.shape[:-2]) > 1
 
     return jax.tree_util.tree_map_with_path(spatial, params)
 
 
-def is_kernel(params: Any) -> Any:
+def is_kernel(params: PyTree) -> PyTree:
     """Tree of bools: whether a parameter is a kernel of a layer, neither a bias nor a scale of a norm."""
     return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in str(path[-1]), params)
 
 
 def initial_state(rule: optax.GradientTransformation, name: str, params: PyTree) -> PyTree:
     """State of an optimizer before the first step, as NumPy arrays."""
-    if name in _START_FROM_ZEROS:  # held by a test: no need to compile its init
+    if name in _START_FROM_ZEROS:  # tested to be zeros: init need not be compiled
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(rule.init, params))
     return jax.device_get(rule.init(params))

@@ -1,4 +1,4 @@
-"""Which epoch's parameters of a trial are kept and reported (--select), and when its training stops (--patience).
+"""Selection of the epoch whose parameters are kept and reported (--select), and early stopping (--patience).
 
 Epochs are compared on the validation images alone. Shapes: T trials, V validation images.
 """
@@ -21,7 +21,7 @@ class Selection:
 
     Attributes:
       epochs: counted from 1; 0: none yet.
-      stopped: epoch after which training stopped for lack of improvement; None: it goes on.
+      stopped: epoch after which training stopped for lack of improvement; None: not stopped.
       metrics: on the validation images, at the kept epoch.
       right_TV: bool, answers to the validation images at the kept epoch.
       variables: of the network at the kept epoch, on the host; None where they are those of the last step.
@@ -41,7 +41,7 @@ class Selection:
         return cls((0,) * trials, (None,) * trials, ({},) * trials, np.zeros((trials, validation), bool), kept)
 
     def needs_metrics(self, train: TrainConfig, epoch: int) -> bool:
-        """Whether an epoch may be the one that is kept."""
+        """Whether an epoch may become the selected one."""
         return self.variables is not None or epoch == train.epochs
 
     def after(
@@ -69,7 +69,7 @@ class Selection:
             for t in range(count)
         )
         kept = np.array([open_[t] and (train.select == "last" or bests[t] == epoch) for t in range(count)])
-        # The variables of the last step are copied only once they are not those of the trial any more.
+        # With --select=last, variables are copied only when training stops: until then they are those of the last step.
         copied = kept if train.select != "last" else np.array([stopped[t] == epoch for t in range(count)])
         return Selection(
             tuple(epoch if kept[t] else self.epochs[t] for t in range(count)),
@@ -87,7 +87,7 @@ class Selection:
         return jax.tree.map(lambda kept, leaf: _first_lanes(old, kept, np.array(leaf)), self.variables, last)
 
     def to_json(self) -> JsonObject:
-        """All but the arrays."""
+        """Return everything but the arrays as JSON."""
         return {"epochs": self.epochs, "stopped": self.stopped, "metrics": self.metrics}
 
     @classmethod

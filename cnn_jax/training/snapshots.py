@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import flax.traverse_util
 import numpy as np
+
+from cnn_jax.aliases import PyTree
 
 Flat = Mapping[str, np.ndarray]  # values by path, 'params/conv1/kernel'
 _PREFIX = "snapshot/"  # of the names in a checkpoint
@@ -17,13 +18,13 @@ class Snapshots:
 
     Attributes:
       wanted: epochs to keep; 0 is before training.
-      kept: by epoch, for the epochs that are done; each array has a leading axis of trials.
+      kept: by epoch, for finished epochs; each array has a leading axis of trials.
     """
 
     wanted: tuple[int, ...] = ()
     kept: Mapping[int, Flat] = dataclasses.field(default_factory=dict)
 
-    def after(self, epoch: int, variables: Any, trials: int) -> "Snapshots":
+    def after(self, epoch: int, variables: PyTree, trials: int) -> "Snapshots":
         """The snapshots after an epoch.
 
         Args:
@@ -41,8 +42,8 @@ class Snapshots:
         """Return all arrays by name, for a checkpoint."""
         return {f"{_PREFIX}{epoch}/{path}": leaf for epoch, flat in self.kept.items() for path, leaf in flat.items()}
 
-    def restored(self, arrays: Flat, variables: Any, trials: int, epochs: int) -> "Snapshots":
-        """The snapshots of a checkpoint that was written after `epochs` whole epochs, as far as they are wanted here.
+    def restored(self, arrays: Flat, variables: PyTree, trials: int, epochs: int) -> "Snapshots":
+        """The wanted snapshots from a checkpoint that was written after `epochs` whole epochs.
 
         Args:
           arrays: of the checkpoint.
@@ -51,7 +52,7 @@ class Snapshots:
           epochs: whole epochs done.
 
         Raises:
-          ValueError: an epoch that is wanted has passed without a snapshot, or one is of another shape.
+          ValueError: a wanted epoch has passed without a snapshot, or a snapshot has another shape.
         """
         flat = flax.traverse_util.flatten_dict(variables, sep="/")
         found = {}
@@ -68,7 +69,7 @@ class Snapshots:
         return dataclasses.replace(self, kept=found)
 
     def of(self, trial: int, last: int) -> dict[str, np.ndarray]:
-        """Return the snapshots of one trial up to epoch `last`, named as `store.load_snapshot` reads them: 'EPOCH/PATH'."""
+        """Return the snapshots of one trial up to epoch `last`, named as in `records.arrays.Kept`: 'EPOCH/PATH'."""
         return {
             f"{epoch}/{path}": leaf[trial]
             for epoch, flat in sorted(self.kept.items())

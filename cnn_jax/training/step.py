@@ -18,12 +18,12 @@ from cnn_jax.nn.init import initial_variables
 from cnn_jax.training.components import Components, Hyper
 from cnn_jax.training.loss import as_float32, one_hot
 
-_AUGMENT = 0x61756700  # folded into a step's key, for augmentations to draw apart from dropout
+_AUGMENT = 0x61756700  # folded into a step's key, so that augmentations and dropout draw independently
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes.
+    """State that a step updates.
 
     Attributes:
       step: steps done.
@@ -71,10 +71,10 @@ def train_step(
     count: jax.Array,
     normalization: Normalization = UNIT,
 ) -> tuple[TrainState, jax.Array]:
-    """One step on the mean loss; also the sums over the batch of loss and of right answers, (2,).
+    """Take one step on the mean loss; also return the sums over the batch of loss and of correct answers, (2,).
 
-    Only the first `count` images count: an epoch's last batch may be filled up. `normalization` converts the images, uint8.
-    A right answer is the label of the image before augmentation.
+    Only the first `count` images are used: an epoch's last batch may be padded. `normalization` converts the uint8 images.
+    An answer is correct if it is the label of the image before augmentation.
     """
     key = jax.random.fold_in(jax.random.key(hyper["seed"]), state.step)
     inputs_BHWC, targets_BK = _inputs(setup, key, images_BHWC, labels_B, normalization)
@@ -108,7 +108,7 @@ def train_step(
 def _inputs(
     setup: Components, key: jax.Array, images_BHWC: jax.Array, labels_B: jax.Array, normalization: Normalization
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Inputs of the network, and targets (B, K) as probabilities; None where the labels will do."""
+    """Inputs of the network, and targets (B, K) as probabilities; None where labels suffice."""
     targets_BK = one_hot(labels_B, setup.num_classes) if setup.soft_targets else None
     if targets_BK is None or not setup.augmentations:
         return as_floats(images_BHWC, normalization), targets_BK
@@ -135,6 +135,6 @@ def eval_step(
     labels_B: jax.Array,
     normalization: Normalization = UNIT,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Loss (B,), whether the answer is right (B,), and logits (B, K), of the images."""
+    """Loss (B,), whether the answer is correct (B,), and logits (B, K), of the images."""
     logits_BK, _ = model.apply(variables, as_floats(images_BHWC, normalization), train=False)
     return setup.losses(logits_BK, labels_B), jnp.argmax(logits_BK, -1) == labels_B, as_float32(logits_BK)

@@ -10,15 +10,18 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin, get_type_hints
 
 from cnn_jax import plugins
 from cnn_jax.aliases import Value
 from cnn_jax.errors import UsageError
-from cnn_jax.nn import ACTIVATIONS, PADDINGS, layer_table
+from cnn_jax.nn import ACTIVATIONS, PADDINGS, Spec, layer_table
 from cnn_jax.trial import ModelConfig, format_stack
 from cnn_jax.zoo.models import MODELS
 from cnn_jax.zoo.shapes import ADDED, Shape
+
+if TYPE_CHECKING:
+    import flax.linen
 
 FLAGS = ("filters", "kernel_size", "strides", "padding", "activation")
 _STACKS = FLAGS[:3]
@@ -69,7 +72,8 @@ def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
     model, config = _load(config.name), resolve(config)
     what = f"--model: {config.name}"
     with _reporting(config.name, "failed", model):
-        network = model if _is_network(model) else _make(model, config, tuple(input_shape), num_classes)
+        make = cast(Callable[..., object], model)
+        network = model if _is_network(model) else _make(make, config, tuple(input_shape), num_classes)
     if not _is_network(network):
         raise UsageError(f"{what} returned a {type(network).__name__}: it must be a tuple of layer specs or a linen module")
     if isinstance(network, tuple):
@@ -84,7 +88,7 @@ def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
     return network
 
 
-def _make(model: Callable[..., Any], config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
+def _make(model: Callable[..., object], config: ModelConfig, input_shape: Shape, num_classes: int) -> object:
     """Calls a function or a linen class with the settings of a resolved config."""
     arguments = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None} | dict(config.options)
     for name, parameter in _parameters(config.name).items():
@@ -104,7 +108,7 @@ def _reporting(name: str, what: str, model: object) -> contextlib.AbstractContex
 
 
 @functools.cache
-def _load(name: str) -> Any:
+def _load(name: str) -> object:
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
@@ -112,7 +116,7 @@ def _load(name: str) -> Any:
     return plugins.load_attribute(name, f"--model: {name}")
 
 
-def _is_network(model: object) -> bool:
+def _is_network(model: object) -> TypeGuard["Spec | flax.linen.Module"]:
     """A finished spec or linen module, as opposed to something that makes one."""
     return isinstance(model, tuple) or (hasattr(model, "apply") and not inspect.isclass(model))
 
@@ -161,7 +165,7 @@ def _flag(name: str) -> str:
     return f"--{name}" if name in FLAGS else f"--option={name}"
 
 
-def _checked(model: str, name: str, annotation: Any, value: Value) -> Value:
+def _checked(model: str, name: str, annotation: object, value: Value) -> Value:
     """`value` in the form that a ModelConfig holds. Raises UsageError if it is not what the option's annotation says."""
 
     def refuse(legal: str) -> UsageError:

@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import itertools
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 import flax.traverse_util
 import numpy as np
@@ -22,18 +22,19 @@ _BYTES = 2**28  # of the features of a sample
 
 
 Found = TypeVar("Found")
-_found: "weakref.WeakKeyDictionary[TrainedNetwork, dict[Any, Any]]" = weakref.WeakKeyDictionary()
 
 
 def once_per_network(function: Callable[..., Found]) -> Callable[..., Found]:
     """Keep the results of a function of a network and hashable arguments as long as the network exists."""
 
+    found: weakref.WeakKeyDictionary[TrainedNetwork, dict[tuple[Hashable, ...], Found]] = weakref.WeakKeyDictionary()
+
     @functools.wraps(function)
-    def cached(network: TrainedNetwork, *rest: Any) -> Found:
-        kept = _found.setdefault(network, {})
-        if (function, *rest) not in kept:
-            kept[function, *rest] = function(network, *rest)
-        return kept[function, *rest]
+    def cached(network: TrainedNetwork, *rest: Hashable) -> Found:
+        kept = found.setdefault(network, {})
+        if rest not in kept:
+            kept[rest] = function(network, *rest)
+        return kept[rest]
 
     return cached
 

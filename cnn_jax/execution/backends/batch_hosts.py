@@ -1,8 +1,8 @@
 """Several machines that share the batches of every trial, through jax.distributed. The same command runs on each of them.
 
-Host 0 has the queue and the folder. The workers of the others do the same as its worker, in step: task, checkpoint, number of
-steps, stop. All of these are broadcast: hosts that differ in a single step would wait for each other forever. The death of a
-host ends the run; rerun the same commands to resume from the checkpoint.
+Host 0 holds the queue and the folder. It broadcasts every task, checkpoint, number of steps and stop to the workers of the
+other hosts, which run in lockstep with its own: hosts that differ in a single step would deadlock. The death of a host ends
+the run; rerun the same commands to resume from the checkpoint.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """A Slurm job: a worker that receives its tasks through a mailbox. Started by `backends.local.python` with FOLDER.
 
-It sends the events of a worker, and last of all `Lost`. It ends when its file of tasks is removed, when the driver is presumed
+It sends the events of a worker; the last one is `Lost`. It ends when its file of tasks is removed, when the driver is presumed
 dead, and when Slurm signals the time limit (SIGTERM, SIGUSR2); before that it writes checkpoints of its tasks.
 """
 
@@ -30,7 +30,7 @@ def main() -> None:
         try:
             outbox.send(event.to_json())
         except FileNotFoundError:
-            pass  # the folder was removed: the end of the tasks ends this worker
+            pass  # the folder was removed: the worker ends when its tasks do
         except OSError:
             os._exit(1)  # the driver cannot be reached
 

@@ -35,8 +35,8 @@ def warm_up() -> None:
 class LocalBackend:
     """Worker processes on this machine.
 
-    A worker has cores of its own. Without `workers`, cores that another run holds are left alone until that run ends, unless
-    all are held when this one begins: then it shares them. If `workers` are given, those for which no core is free share one.
+    Each worker has its own cores. Without `workers`, cores held by another run are left alone until that run ends, unless all
+    are held when this run begins: then they are shared. With `workers`, a worker for which no core is free shares one.
     """
 
     def __init__(self, config: WorkerConfig, workers: int | None):
@@ -59,7 +59,7 @@ class LocalBackend:
 
     @property
     def size(self) -> int:
-        """Workers that can run now: those that do, and one more if there are cores for it."""
+        """Number of workers that can run now: those that are running, and one more if cores are free."""
         if not self.spare and len(self.workers) < self.most:
             mine = self.claims.take(self.share, shared=self.shared) if self.pinned else []
             if self.pinned and not mine and not self.workers:
@@ -71,7 +71,7 @@ class LocalBackend:
     def start(self, number: int) -> None:
         self.cores[number] = self.spare.pop() if self.size > len(self.workers) else []
         setup = {"parent": os.getpid(), "cores": self.cores[number], "config": dataclasses.asdict(self.config)}
-        # A worker may have died of a damaged entry of the compiler's cache: the next one compiles anew.
+        # A damaged entry in the compilation cache may have killed the worker: the next one runs without the cache.
         fresh = {"JAX_ENABLE_COMPILATION_CACHE": "false"} if number in self.lost else {}
         with store.reporting(self.config.out):
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class _Process:
                     stderr=file,
                     pass_fds=[write],
                     env={**os.environ, **environment(setup["config"]["devices"]), **extra},
-                    process_group=0,  # Ctrl-C is for the parent alone to handle
+                    process_group=0,  # only the parent handles Ctrl-C
                 )
         except BaseException:
             os.close(read)
@@ -137,7 +137,7 @@ class _Process:
 
     def send(self, message: JsonObject) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died, as the end of its output will show
+        with contextlib.suppress(BrokenPipeError):  # it died: its output ends
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
@@ -165,7 +165,7 @@ class _Process:
             code = self.process.wait()
         os.close(self.inbox)
         if code == -signal.SIGKILL:
-            return "killed by SIGKILL (by a person, or by the system when out of memory)"
+            return "killed by SIGKILL (by a user, or by the system when out of memory)"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
 
 
@@ -181,7 +181,7 @@ def accelerator() -> bool:
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
-# Settings of JAX that change results and are not part of a record: workers use the defaults of JAX.
+# Settings of JAX that change results but are not recorded: workers use JAX's defaults.
 PINNED = {
     "JAX_ENABLE_X64": "0",
     "JAX_NUMPY_DTYPE_PROMOTION": "standard",
@@ -206,12 +206,12 @@ def environment(devices: int) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
-    # Vectors as wide as the processor has, where it has them: a sweep of small networks runs 15 to 30 % faster.
-    # The same command gives the same numbers on a GPU too. Before what the user says, of which the last counts.
+    # The widest vectors of the processor: a sweep of small networks runs 15 to 30 % faster. Deterministic operations: the same
+    # command gives the same numbers on a GPU. The user's own flags come last, and win.
     xla = f"--xla_cpu_prefer_vector_width=512 {DETERMINISTIC}=true {os.environ.get('XLA_FLAGS', '')}"
-    if devices > 1:  # of CPU: elsewhere it does nothing
+    if devices > 1:  # CPU devices; no effect on other platforms
         xla += f" --xla_force_host_platform_device_count={devices}"
-    # Large pages: the activations of a deep network are fresh memory in every chunk of steps. Before what the user says.
+    # Large pages: a deep network allocates its activations anew in every chunk of steps. The user's own settings come last.
     pages = ":".join(filter(None, ["glibc.malloc.hugetlb=1", os.environ.get("GLIBC_TUNABLES")]))
     mine = ("CNN_JAX_CACHE", "CNN_JAX_NATIVE", "CNN_JAX_CFLAGS", "CC", "TFDS_DATA_DIR", "JAX_PLATFORMS")
     found = {name: os.environ.get(name, default) for name, default in defaults.items()}
@@ -224,7 +224,7 @@ def environment(devices: int) -> dict[str, str]:
 def python(module: str, argument: str) -> list[str]:
     """The command that runs `main()` of a module of this package, with one argument and this process's search path.
 
-    PYTHONPATH and `python -m` would put folders before the standard library: a queue.py of the user would hide that of Python.
+    PYTHONPATH and `python -m` would put folders before the standard library: a queue.py of the user would shadow Python's.
     """
     plugins.search_current_folder()
     start = f"import sys; sys.path[:] = sys.argv[2:]; from {module} import main; main()"
@@ -237,6 +237,6 @@ def _programs_folder() -> str:
     if chosen and "://" in chosen:
         return chosen
     folder = cache_folder.checked(Path(chosen).absolute()) if chosen else cache_folder.cache_folder() / "xla"
-    with contextlib.suppress(OSError):  # JAX goes on without a cache
+    with contextlib.suppress(OSError):  # JAX works without a cache
         cache_folder.create(folder)
     return str(folder)

@@ -16,8 +16,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 from cnn_jax.execution import cores
 from cnn_jax.execution.backends.local import environment
@@ -27,6 +28,8 @@ from cnn_jax.records import store
 from cnn_jax.records.arrays import Kept
 
 if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
     from cnn_jax.execution.trainer import Trainer
 
 _FOLDER = "CNN_JAX_FOLDER"  # environment variable of workers: current folder of the command, which may hold modules of a fork
@@ -172,7 +175,7 @@ class _Buffer:
     """Records and events of one task. Events of progress are sent at once; `post` returns whether to stop."""
 
     def __init__(self, post: Callable[[Event], bool]) -> None:
-        self.records: list[tuple[int, dict[str, Any], Kept]] = []
+        self.records: list[tuple[int, JsonObject, Kept]] = []
         self.events: list[Event] = []
         self.post, self.stopped = post, False
 
@@ -182,11 +185,11 @@ class _Buffer:
         else:
             self.events.append(event)
 
-    def keep(self, slot: int, record: dict[str, Any], arrays: Kept) -> None:
+    def keep(self, slot: int, record: JsonObject, arrays: Kept) -> None:
         self.records.append((slot, record, arrays))
 
 
-def _work(config: WorkerConfig, number: int, task: Assignment, mailbox: Any) -> tuple[list, list]:
+def _work(config: WorkerConfig, number: int, task: Assignment, mailbox: "ActorHandle") -> tuple[list, list]:
     """Run a task; return its records with their arrays, and its events."""
     import ray
 

@@ -19,7 +19,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cnn_jax.errors import UsageError
 from cnn_jax.execution.backends.local import environment, python
@@ -27,6 +27,9 @@ from cnn_jax.execution.backends.mailbox import Inbox, Outbox
 from cnn_jax.execution.messages import Assignment, Event, Lost, WorkerConfig
 from cnn_jax.execution.scheduler import MOST_LANES
 from cnn_jax.records import store
+
+if TYPE_CHECKING:
+    from submitit import SlurmJob
 
 TASKS, EVENTS = "tasks.jsonl", "events.jsonl"
 _COMMANDS = ("sbatch", "srun", "sacct", "scancel")
@@ -162,7 +165,7 @@ class _Job:
 
     outbox: Outbox
     inbox: Inbox
-    ticket: Any = None
+    ticket: "SlurmJob | None" = None
     refused: str = ""
     started: bool = False
     released: bool = False

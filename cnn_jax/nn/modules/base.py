@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from cnn_jax.errors import UsageError
-from cnn_jax.nn.initializers import INITIALIZERS, WITHOUT_FANS, Draw, for_jax
+from cnn_jax.nn.initializers import INITIALIZERS, WITHOUT_FANS, JaxDraw, for_jax
 from cnn_jax.nn.modules.activation import Function, activation
 from cnn_jax.nn.weighted import Weighted as WeightedSpec
 
 
-def initializer(name: str | Draw) -> Draw:
+def initializer(name: str | JaxDraw) -> JaxDraw:
     """Return the initializer of that name, or `name` itself if it is a function. Raises UsageError listing the names."""
     if callable(name):
         return name
@@ -72,7 +72,7 @@ class Parametric(Named, kw_only=True):
     def affine(self, x: jax.Array) -> jax.Array:
         raise NotImplementedError
 
-    def parameter(self, name: str, init: str | Draw, shape: tuple[int, ...]) -> jax.Array:
+    def parameter(self, name: str, init: str | JaxDraw, shape: tuple[int, ...]) -> jax.Array:
         value = self.param(name, initializer(init), shape, parameter_dtype(self.dtype))
         return value if self.dtype is None else value.astype(self.dtype)
 
@@ -81,8 +81,8 @@ class Weighted(Parametric, kw_only=True):
     """A layer with a kernel and a bias; the initializers are a name of `INITIALIZERS` or a function."""
 
     use_bias: bool = WeightedSpec.use_bias
-    kernel_init: str | Draw = WeightedSpec.kernel_init
-    bias_init: str | Draw = WeightedSpec.bias_init
+    kernel_init: str | JaxDraw = WeightedSpec.kernel_init
+    bias_init: str | JaxDraw = WeightedSpec.bias_init
     precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
 
     def transform(self, x: jax.Array) -> jax.Array:

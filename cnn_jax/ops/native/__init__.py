@@ -1,9 +1,9 @@
-"""C that is compiled for the processor at hand, once per machine: the loops of convolution. No JAX: see `ops.ffi`.
+"""C code for the loops of convolution, compiled for the host's processor, once per machine. No JAX: see `ops.ffi`.
 
 XLA's CPU backend neither keeps a layer's convolution, bias, relu and max-pool in registers nor runs the gradients of a
 convolution at more than a fraction of the processor's speed inside a loop (docs/decisions/0006). A C compiler does, and
-nearly every machine that trains networks has one. Where there is none, `library` says why, and `ops.conv` has
-implementations for XLA alone.
+nearly every machine that trains networks has one. Without one, `library` gives the reason, and `ops.conv`
+has implementations that need XLA only.
 
 CACHE/native/conv-KEY-SHA.so      KEY: of sources, compiler, flags, processor; SHA: of the file itself, so damage is seen
 
@@ -33,7 +33,7 @@ from cnn_jax import cache_folder, locks
 _SOURCES = ("conv.c", "lanes.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 _FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11")
-WARNINGS = (  # of which the sources are free; a test holds them to it
+WARNINGS = (  # of which the sources are free, as tested
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
     *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
 )
@@ -93,7 +93,7 @@ def _key(compiler: list[str], flags: list[str], headers: Path) -> str:
 
 
 def _processor() -> str:
-    """What a processor can do, in its own words: a home folder may be shared between machines that differ."""
+    """Features of the processor, as it reports them: a home folder may be shared between different machines."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             if line.startswith(("flags", "Features")):

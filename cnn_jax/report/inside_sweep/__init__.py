@@ -1,7 +1,7 @@
 """The section "Inside" of a report: what the networks of a sweep learned, from its files alone.
 
-Kernels and maps are computed from kept parameters in NumPy, confusions are in the records, and measures are those that
-`launch.py measure` left in the folder.
+Kernels and maps are computed from kept parameters in NumPy; confusions come from the records, measures from the files of
+`launch.py measure`.
 """
 
 import shlex
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def block(sweep: "Sweep", analysis: stats.Analysis) -> str:
-    """The markup; '' for results of other tools, for a sweep under way, and without a finished run."""
+    """The markup; '' for results of other tools, a running sweep, and without a finished run."""
     records = [r for c in analysis.cells for r in c.done if r.get("data")]
     if not analysis.measured.of_images or not sweep.folders or sweep.running or not records:
         return ""
@@ -39,7 +39,7 @@ def _folder(sweep: "Sweep") -> str:
 
 
 def _note(text: str) -> str:
-    """A paragraph; what stands between backticks is a command."""
+    """A paragraph; text between backticks is a command."""
     parts = [svg.tag("code", svg.escape(part)) if i % 2 else svg.escape(part) for i, part in enumerate(text.split("`"))]
     return svg.tag("p", "".join(parts), class_="note")
 
@@ -72,10 +72,10 @@ def _networks(
     left = len(analysis.cells) - len(parts)
     more = f" {words.count(left, 'cell')} without kept parameters, or beyond the size of this page: not drawn." if left else ""
     note = (
-        "Of each cell the seed that is best in validation, and the median seed, which is what to expect of another one. "
+        "Of each cell the seed that is best in validation, and the median seed, a typical one. "
         "Kernels of the first layer: white is positive, black negative, grey 0. Maps: what each layer makes of the image "
         f"below; violet is 0 and less, yellow the largest values. The two networks of a cell have one scale.{more} "
-        f"What excites a channel, and which pixels decide: `{PROGRAM} inspect {_folder(sweep)}`."
+        f"Inputs that excite a channel, and decisive pixels: `{PROGRAM} inspect {_folder(sweep)}`."
     )
     image = trained.picture(pictures.png(shown.pixels), shown.pixels.shape, shown.says, svg.escape(shown.says))
     return _note(note) + svg.tag("div", image, class_="gallery") + "".join(parts), found

@@ -1,4 +1,4 @@
-"""Per cell the first-layer kernels and feature maps of its best and its median seed, on one test image."""
+"""First-layer kernels and feature maps of each cell's best and median seed, on one test image."""
 
 import contextlib
 import dataclasses
@@ -31,12 +31,12 @@ class Network:
     ops: tuple[Op, ...]
 
     def logits(self, images_NHWC: np.ndarray) -> np.ndarray:
-        """Outputs (N, K) for uint8 images; 0 for what is not finite."""
+        """Outputs (N, K) for uint8 images; non-finite values are 0."""
         with np.errstate(all="ignore"):
             return _finite(forward.run(self.ops, kept.normalization(self.record)(images_NHWC)))
 
     def outputs(self, image_HWC: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        """Name and output of each step for one image; 0 for what is not finite."""
+        """Name and output of each step for one image; non-finite values are 0."""
         with np.errstate(all="ignore"):
             x_NHWC = kept.normalization(self.record)(image_HWC[None])
             return [(op.name, _finite(y[0])) for op, y in forward.outputs(self.ops, x_NHWC)]
@@ -48,7 +48,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """The test image whose maps are drawn; `says` is what it is."""
+    """The test image whose maps are drawn; `says` describes it."""
 
     pixels: np.ndarray
     says: str
@@ -126,7 +126,7 @@ def _kernels(layer: str, kernel_FHWC: np.ndarray, largest: float) -> str:
     count, height, width, channels = kernel_FHWC.shape
     shown = kernel_FHWC[:KERNELS] if channels in (1, 3) else kernel_FHWC[:KERNELS].mean(axis=-1, keepdims=True)
     pixels = np.rint(255 * (0.5 + 0.5 * shown / (largest or 1.0))).clip(0, 255).astype(np.uint8)
-    pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)  # opaque; what lies between is not
+    pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)  # opaque; the gaps are transparent
     picture = tiles.mosaic(pixels, COLUMNS, 0)
     of = f" of {count}" if count > len(shown) else ""
     mean = f", means over {channels} channels" if channels not in (1, 3) else ""
@@ -147,7 +147,7 @@ def _maps(layer: str, y_HWC: np.ndarray, top: float) -> str:
 
 
 def _reduced(y_HWC: np.ndarray) -> np.ndarray:
-    """Means over squares, so that no side is longer than `SIDE`; rows and columns that fill no square are left out."""
+    """Means over squares, so that no side is longer than `SIDE`; incomplete squares at the edges are left out."""
     step = -(-max(y_HWC.shape[:2]) // SIDE)
     height, width = (n // step for n in y_HWC.shape[:2])
     if step == 1 or not height or not width:

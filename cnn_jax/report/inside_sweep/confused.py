@@ -1,4 +1,4 @@
-"""Which class is taken for which, over all runs, and the stored test images that are wrong most often."""
+"""Confusions of classes over all runs, and the stored test images that are misclassified most often."""
 
 import collections
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from cnn_jax.report import matrix, pictures, svg, trained, words
 from cnn_jax.report.inside_sweep.cells import Network
 
 IMAGES, IMAGE_BYTES = 24, 150_000  # that are shown at most
-WORK = 2e9  # multiply-accumulates of all networks on all shown images: networks beyond it are not asked
+WORK = 2e9  # limit of multiply-accumulates of all networks on all shown images
 PAIRS = 6
 
 
 def block(
     records: Sequence[stats.Record], networks: Sequence[Network], share: dict[int, float], images: pictures.Images | None
 ) -> str:
-    """The markup: the matrix of all runs, and confused images with what networks take them for. May be empty.
+    """The markup: the matrix of all runs, and confused images with the answers of networks. May be empty.
 
     `share` is the share of runs that got each test image right.
     """
@@ -98,7 +98,7 @@ def _gallery(runs: int, networks: Sequence[Network], share: dict[int, float], im
 
 
 def _answers(networks: Sequence[Network], images: Sequence[np.ndarray]) -> tuple[int, list[np.ndarray]]:
-    """How many networks were asked, and the class (N,) that each gives to the images: those that `WORK` allows."""
+    """Number of networks within `WORK`, and the class (N,) that each gives to the images."""
     answers: list[np.ndarray] = []
     work = 0.0
     for network in networks:

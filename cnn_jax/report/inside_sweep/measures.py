@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cnn_jax import stats
 from cnn_jax.analysis import values
@@ -14,7 +13,7 @@ from cnn_jax.report.plots.figure import clip, colour, level_ticks
 
 LINES = 300  # numbers of layers that are compared at most
 CLAIMS = 6  # in a sentence
-# Titles of axes; what is not here goes by its name.
+# Titles of axes; other measures are titled by their names.
 _TITLES = {
     "probe": "accuracy of a linear probe", "probe_gain": "accuracy of the last layer's probe, over",
     "edges": "edge score of kernels, R²", "dead": "share of dead channels", "duplicates": "share of duplicate filters",
@@ -35,7 +34,7 @@ _SHARES = {
 
 
 def measured(folders: Sequence[Path], records: Sequence[stats.Record], factors: Sequence[str]) -> tuple[list[Line], int]:
-    """What the stored values of some runs say, and of how many runs there are values."""
+    """Summary of the stored values of runs, and the number of runs with values."""
     trials = {record["trial"] for record in records}
     found = [value for folder in folders for value in values.read(folder, trials)]
     names = set(list(dict.fromkeys((v.name.removesuffix("_untrained"), v.layer) for v in found))[:LINES])
@@ -163,9 +162,9 @@ def _table(lines: Sequence[Line], factors: Sequence[str]) -> str:
     return f"<details class='as-it-is'><summary>All {words.count(len(lines), 'number')}</summary>{shown}</details>"
 
 
-def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """A row per number and what it is of: all cells, over the untrained network, a level, the clearest difference."""
-    out: list[dict[str, Any]] = []
+def rows(lines: Sequence[Line]) -> list[dict[str, object]]:
+    """A row per number and its subject: all cells, over the untrained network, a level, the clearest difference."""
+    out: list[dict[str, object]] = []
     for line in lines:
         named: list[tuple[str, stats.Estimate, float | None]] = [("all cells", line.mean, None)]
         named += [("over untrained", line.gained, None)] if line.gained else []

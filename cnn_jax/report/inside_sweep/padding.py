@@ -1,4 +1,4 @@
-"""The padding card of a sweep: per padding mode errors and answers under every shift, and what is read off the border."""
+"""The padding card of a sweep: errors and answers under every shift per padding mode, and measures of the border."""
 
 import shlex
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def block(folders: Sequence[Path], records: Sequence[stats.Record], lines: Seque
     height, width = cards[names[0]].error_HW.shape
     note = (
         f"Left, the error rate of test images moved by every shift of up to {height // 2} rows and {width // 2} columns, with "
-        "blank pixels in place of those that leave, over images whose content stays inside; empty where there are none. Right, "
-        "the share of images that keep their answer when what leaves on one side comes in on the other. The middle is no "
+        "blank pixels shifted in, over images whose content stays inside; empty where there are none. Right, "
+        "the share of images that keep their answer under circular shifts. The middle is no "
         "shift. Means over networks; numbers with intervals below."
     )
     boxes = "".join(svg.tag("div", picture(name, cards[name])) for name in names)
@@ -69,7 +69,7 @@ def _cards(folders: Sequence[Path], records: Sequence[stats.Record], analysis: s
 
 
 def finding(names: Sequence[str], cards: dict[str, PaddingCard]) -> str:
-    """How often answers stay the same under circular shifts by one pixel, and under all, per padding."""
+    """Share of unchanged answers under circular shifts by one pixel, and under all shifts, per padding."""
     parts = []
     for name in names:
         kept_HW = cards[name].circular_HW

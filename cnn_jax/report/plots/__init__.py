@@ -11,7 +11,7 @@ __all__ = ["Figure", "disagreement", "every", "listed"]
 
 
 def listed(analysis: stats.Analysis) -> list[tuple[str, Figure]]:
-    """The figures that an analysis has something to draw in, each with its word in the navigation; without disagreements."""
+    """The figures that apply to an analysis, each with its word in the navigation; without disagreements."""
     figures = (
         ("Factors", by_factor(analysis)),
         ("Interactions", interactions(analysis)),

@@ -10,7 +10,7 @@ FOREST = 40  # cells drawn against the best
 
 
 def against_best(analysis: stats.Analysis) -> Figure | None:
-    """Every cell's difference to the best one with its interval: those not told from it stand out."""
+    """Every cell's difference to the best one with its interval; those not distinguished from it are highlighted."""
     shown = analysis.comparisons[:FOREST]
     if not shown or analysis.best is None:
         return None
@@ -22,7 +22,7 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
         for c in analysis.comparisons
     ]  # fmt: skip
     longest = min(50, max(len(c.cell.label) for c in shown))
-    # On a phone the names stand above the intervals: beside them they would leave no room.
+    # On a phone the names are above the intervals: beside them they would leave no room.
     wide, narrow = (_forest(analysis, width, left) for width, left in ((760, 12 + 7 * longest), (360, 0)))
     picture = _class(wide, "only-wide") + _class(narrow, "only-narrow")
     more = f" The nearest {FOREST} of {len(rows)} cells are drawn." if len(rows) > FOREST else ""
@@ -31,7 +31,7 @@ def against_best(analysis: stats.Analysis) -> Figure | None:
         f"{analysis.population}. Green: with "
         f"{analysis.best.label} a 95 % confidence set for the best cell. Grey: worse.{more}"
     )
-    return Figure("against_best", "Which cells can be told from the best?", note, [picture], rows, "wide natural")
+    return Figure("against_best", "Which cells differ from the best?", note, [picture], rows, "wide natural")
 
 
 def _class(picture: str, name: str) -> str:
@@ -112,7 +112,7 @@ def cost(analysis: stats.Analysis) -> Figure | None:
         pictures.append(svg.picture(360, 292, body, f"{units.noun} against {title}"))
     note = (
         f"A diamond is a cell with its 95 % interval for {analysis.population}. The orange line is the Pareto front: "
-        "no cell has better accuracy for less. If a factor also changes these costs, its effect may be theirs."
+        "no cell has better accuracy for less. If a factor also changes these costs, they may cause its effect."
     )
     return Figure("cost", "What does accuracy cost?", note, pictures, rows) if pictures else None
 
@@ -156,7 +156,7 @@ def noise_floor(analysis: stats.Analysis) -> Figure | None:
     )
     return Figure(
         "noise_floor",
-        "What could this sweep have seen?",
+        "What could this sweep have detected?",
         note,
         [svg.picture(360, 296, body, "smallest difference by seeds")],
         rows,

@@ -14,7 +14,7 @@ LEVELS = 12  # of a factor with a column each; more are a scatter plot
 
 
 def by_factor(analysis: stats.Analysis) -> Figure | None:
-    """A panel per factor: every run as a dot, each level's marginal mean with its interval. None for less than two runs."""
+    """A panel per factor: every run as a dot, each level's marginal mean with its interval. None for fewer than two runs."""
     metric, units = analysis.metric, words.units(analysis)
     runs = sum(len(c.values(metric)) for c in analysis.cells)
     if runs < 2:
@@ -36,7 +36,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
             cells = [c for c in analysis.cells if factor not in c.levels or c.levels[factor] == level]
             points, titles = [], []
             for j, cell in enumerate(cells):
-                # Cells stand side by side within a level, so that a level's spread is seen to be between cells or within.
+                # Cells are side by side within a level, to show whether its spread is between or within cells.
                 at = x + min(200 / len(levels), 90) * ((j + 0.5) / len(cells) - 0.5) * 0.8
                 for run, value in zip(cell.runs(metric), cell.values(metric), strict=True):
                     points.append((round(at, 1), y(value)))
@@ -68,7 +68,7 @@ def by_factor(analysis: stats.Analysis) -> Figure | None:
 
 
 def level_mean(analysis: stats.Analysis, factor: str, level: stats.Level) -> stats.Estimate | None:
-    """A level's mean over all cells, as the effects have it; None without a finished run."""
+    """A level's mean over all cells, from the effects; None without a finished run."""
     for term in analysis.effects.terms:
         found = dict(term.levels).get(stats.text(level)) if term.factors == (factor,) else None
         if found and len(term.levels) < len(analysis.cells):

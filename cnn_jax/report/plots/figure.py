@@ -1,4 +1,4 @@
-"""What a picture is: SVGs under a title, with the rows behind them; and how cells and numbers are written in all of them."""
+"""A picture: SVGs under a title, with the rows behind them; and the format of cells and numbers in all of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Row = JsonObject
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """Pictures under one title. `rows` is the data behind them; `note` says how to read them."""
+    """Pictures under one title. `rows` is the data behind them; `note` explains them."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ def percent(value: float) -> str:
 
 
 def colour(i: int) -> str:
-    """The class of the i-th colour, around and around."""
+    """The class of the i-th colour, cyclic."""
     return f"c{i % svg.COLOURS}"
 
 
@@ -45,14 +45,14 @@ def within(e: stats.Estimate, measured: stats.Metric) -> stats.Estimate:
 
 
 def run_title(cell: stats.Cell, record: stats.Record, value: str) -> str:
-    """What a mark of one run says when it is pointed at or tapped: cell, seed, value, trial."""
+    """Tooltip of the mark of one run: cell, seed, value, trial."""
     return f"{cell.label}, seed {record['config']['seed']}: {value} (trial {record['trial']})"
 
 
 def level_ticks(names: Sequence[str], xs: Sequence[float], y: float, room: int = 46) -> tuple[list[str], float]:
     """Names of levels below their places along x, and by how much the picture must grow for them.
 
-    Names that do not fit side by side, in `room` characters, stand on end, so that none is cut.
+    Names that do not fit side by side, in `room` characters, are rotated, so that none is cut.
     """
     longest = max(map(len, names), default=0)
     if longest * len(names) <= room:
@@ -66,5 +66,5 @@ def level_ticks(names: Sequence[str], xs: Sequence[float], y: float, room: int =
 
 
 def clip(name: str, room: int) -> str:
-    """The last `room` characters of a name: where cells differ is more often at the end."""
+    """The last `room` characters of a name: cells more often differ at the end."""
     return name if len(name) <= room else "…" + name[-room + 1 :]

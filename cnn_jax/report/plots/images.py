@@ -13,10 +13,10 @@ HEATMAP = 20  # cells of the matrix
 
 
 def disagreement(analysis: stats.Analysis) -> tuple[Figure, JsonObject] | None:
-    """A matrix of how often runs of two cells disagree on a test image; page.js lists the images that flip between two cells.
+    """A matrix of how often runs of two cells disagree on a test image; page.js lists the images on which two cells differ.
 
-    None for fewer than two cells, and where no two runs disagree. Also returns what that needs: per cell the number of runs,
-    and per image that not all runs agree on its right runs.
+    None for fewer than two cells, and where no two runs disagree. Also returns its data: per cell the number of runs, and
+    for each image with disagreement its correct runs.
     """
     shown, rate = stats.rates(analysis.cells[:HEATMAP])
     if len(shown) < 2:
@@ -77,7 +77,7 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, JsonObject] | None:
     more = f" The best {HEATMAP} of {len(analysis.cells)} cells are shown." if len(analysis.cells) > HEATMAP else ""
     note = (
         f"Percent of the {images:,} test images on which a run of one cell and a run of the other disagree; on the diagonal "
-        f"two seeds of one cell. A pair that is no stronger than its diagonal differs by seed only. Choose a square to list "
-        f"the images that flip between the two cells.{more}"
+        f"two seeds of one cell. A pair no larger than its diagonal differs by seed only. Choose a square to list "
+        f"the images on which the two cells differ.{more}"
     )
     return Figure("disagreement", "On which images do cells disagree?", note, [picture], rows, "wide natural"), data

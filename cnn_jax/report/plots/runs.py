@@ -23,7 +23,7 @@ def curves(analysis: stats.Analysis) -> Figure | None:
     if not drawn:
         return None
     every = [(metric, points) for _, lines in drawn for _, metric, points in lines]
-    # The first epochs would flatten all that follows: the scale begins where the slowest run is after a fifth of its epochs.
+    # The first epochs would flatten the rest: the scale begins where the slowest run is after a fifth of its epochs.
     floor = min(points[len(points) // 5][1] for _, points in every)
     y = svg.Scale.around([floor, *(v for _, points in every for _, v in points if v >= floor)], 122, 24)
     last = max(points[-1][0] for _, points in every)
@@ -50,7 +50,7 @@ def _by_seed(cell: stats.Cell) -> list[stats.Record]:
 
 
 def _curves_of(cell: stats.Cell) -> _Curves:
-    """The curves of a cell with at least two points: one point is no curve."""
+    """The curves of a cell with at least two points."""
     found = []
     for r in _by_seed(cell):
         for metric in PARTS:
@@ -78,7 +78,7 @@ def _seed_colour(seed: int, seeds: Sequence[int]) -> str:
 
 
 def _legend(metrics: Sequence[str], seeds: Sequence[int]) -> str:
-    """Which line is which: the parts by dashes, the seeds by colour; of very many seeds, that each is a line."""
+    """Legend: parts by dashes, seeds by colour; for very many seeds, only their number."""
     marks = [(PARTS[metric], f"c7 {PARTS[metric]}") for metric in metrics]
     if len(seeds) <= svg.COLOURS:
         marks += [(f"seed {seed}", _seed_colour(seed, seeds)) for seed in seeds]
@@ -123,7 +123,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         )
         if len(lines) == LINES:
             continue
-        # Runs of one level pass side by side in order of accuracy, or they would hide one another.
+        # Runs of one level are drawn side by side in order of accuracy, or they would hide one another.
         place = spread[id(r)]
         heights = [at[v] + 0.4 * place if at else v for v, (_, _, at) in zip(values, axes, strict=True)]
         ys = [None if v is None else scale(v) for v, (_, scale, _) in zip(heights, axes, strict=True)]
@@ -137,7 +137,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
     for i, (x, (name, scale, at)) in enumerate(zip(xs, axes, strict=True)):
         marks = [
             svg.tag("line", class_="pole", x1=x, x2=x, y1=top, y2=bottom),
-            # Long names next to each other stand in two rows.
+            # Long adjacent names are in two rows.
             svg.text(x, 34 if i % 2 and crowded else 18, name, anchor="middle", class_="axis"),
         ]
         form = units.tick if name in metrics else words.short
@@ -148,8 +148,8 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         body.append(svg.tag("g", "".join(marks), class_="axis-of-runs"))
     more = f" The best {LINES:,} of {len(runs):,} runs are drawn." if len(runs) > LINES else ""
     note = (
-        "A line is a run, dark is poor, light is good. Drag along an axis to keep the runs that pass there; click it to let "
-        f"all back.{more}"
+        "A line is a run, dark is poor, light is good. Drag along an axis to keep the runs that pass there; click it to show "
+        f"all again.{more}"
     )
     picture = svg.picture(width, 320, body, "parallel coordinates of all runs").replace("<svg ", '<svg class="parallel" ', 1)
     return Figure("parallel", "Explore all runs", note, [picture], rows, "wide")
