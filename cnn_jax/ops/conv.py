@@ -34,12 +34,12 @@ _most: contextvars.ContextVar[str] = contextvars.ContextVar("implementation", de
 
 @contextlib.contextmanager
 def at_most(implementation: str) -> Iterator[None]:
-    """Within it, convolutions are traced by that implementation or a later one of IMPLEMENTATIONS.
+    """Within it, convolutions are traced by that implementation or a later one of IMPLEMENTATIONS; of nested ones the latest.
 
     'lax' is for whoever counts operations: a convolution is then the one that it is. 'xla' is for programs that several
     devices share: XLA divides its own operations among them, but not a call of ours.
     """
-    token = _most.set(implementation)
+    token = _most.set(max(implementation, _most.get(), key=IMPLEMENTATIONS.index))
     try:
         yield
     finally:
