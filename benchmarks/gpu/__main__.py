@@ -43,15 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", default="random", help="of the chapter's network, as for launch.py; default: random")
     parser.add_argument("--colour_dataset", default="random", help="of ResNet-20, likewise")
     parser.add_argument(
-        "--tf32",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="multiply float32 in TF32, in JAX and PyTorch alike; default: on, as JAX does by itself",
+        "--exact", action="store_true", help="multiply float32 in float32, in JAX and PyTorch alike; default: in TF32"
     )
     args = parser.parse_args(argv)
     if unknown := [name for name in args.parts.split(",") if name not in names]:
         parser.error(f"--parts={unknown[0]}: must be of {', '.join(names)}")
-    settings = Settings(args.smoke, args.tf32, args.dataset, args.colour_dataset)
+    settings = Settings(args.smoke, not args.exact, args.dataset, args.colour_dataset)
     machine = look(settings)
     if not args.smoke and machine.get("platform") != "gpu":
         print(f"error: JAX finds no GPU here ({machine['device']}); --smoke tries everything on CPU", file=sys.stderr)
