@@ -77,7 +77,16 @@ def look(settings: Settings) -> dict[str, Any]:
     done = subprocess.run(command, env={**os.environ, **settings.environment}, capture_output=True, text=True)
     if done.returncode:
         return {"device": (done.stderr.strip().splitlines() or ["JAX does not start"])[-1][:200]}
-    return json.loads(done.stdout.splitlines()[-1])
+    return {**json.loads(done.stdout.splitlines()[-1]), "nvidia": nvidia()}
+
+
+def nvidia() -> str | None:
+    """Name, driver, memory and clock, as nvidia-smi says; None where there is none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def version(package: str) -> str | None:

@@ -24,7 +24,7 @@ from cnn_jax.training.loop import epoch_order, over_lanes
 from cnn_jax.training.position import start
 from cnn_jax.training.program import DeviceData
 from cnn_jax.training.step import train_step
-from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
+from cnn_jax.trial import PRECISIONS, DataConfig, ModelConfig, TrainConfig, Trial
 
 CLASSES = 10
 _MODELS = {
@@ -55,8 +55,9 @@ def run(request: Request, net: str, variant: str) -> Iterator[Row]:
     if request.settings.smoke and (net, variant) in SLOW_ON_CPU:
         yield Row(what=variant.replace("_", " "), status="skipped", note="one variant of a deep network in a smoke test")
         return
-    lanes_of = {"lanes": request.settings.sizes.lanes, "deep_lanes": request.settings.sizes.deep_lanes}
-    for lanes in lanes_of[net]:
+    sizes = request.settings.sizes
+    whole = {"lanes": sizes.lanes, "deep_lanes": sizes.deep_lanes}[net]
+    for lanes in whole if variant in PRECISIONS else sizes.few_lanes:
         what = variant.replace("_", " ")
         if request.left < 5:
             yield Row(what=what, lanes=lanes, status="no time", note="the part's share of the budget is used up")

@@ -48,9 +48,9 @@ class Part:
 PARTS = (
     Part("ceilings", "What the device reaches, by JAX", _CEILING, "benchmarks.gpu.ceilings:run"),
     Part("pytorch_ceilings", "What it reaches by PyTorch", _CEILING, "benchmarks.gpu.pytorch_ceilings:run"),
-    Part("chapter", "The chapter's sweep, cold", _RACE, "benchmarks.gpu.races:chapter", weight=5),
+    Part("chapter", "The chapter's sweep, cold", _RACE, "benchmarks.gpu.races:chapter", weight=6),
     Part("seeds", "Seeds of one cell", _RACE, "benchmarks.gpu.races:seeds", weight=4),
-    Part("resnet20", "ResNet-20, cold", _RACE, "benchmarks.gpu.races:resnet20", weight=4),
+    Part("resnet20", "ResNet-20, cold", _RACE, "benchmarks.gpu.races:resnet20", weight=5),
     *(
         Part(
             f"{net}_{variant}",
@@ -58,15 +58,16 @@ PARTS = (
             _LANES,
             "benchmarks.gpu.lanes:run",
             (net, variant),
+            weight,
         )
-        for net, variant, title in (
-            ("lanes", "float32", "the chapter's network"),
-            ("lanes", "bfloat16", "the chapter's network"),
-            ("deep_lanes", "float32", "ResNet-20"),
-            ("deep_lanes", "bfloat16", "ResNet-20"),
-            ("lanes", "plain_convolutions", "the chapter's network"),
-            ("deep_lanes", "plain_convolutions", "ResNet-20"),
-            ("lanes", "unknown_length", "the chapter's network"),
+        for net, variant, title, weight in (
+            ("lanes", "float32", "the chapter's network", 2.0),
+            ("lanes", "bfloat16", "the chapter's network", 2.0),
+            ("deep_lanes", "float32", "ResNet-20", 3.0),
+            ("deep_lanes", "bfloat16", "ResNet-20", 3.0),
+            ("lanes", "plain_convolutions", "the chapter's network", 1.0),
+            ("deep_lanes", "plain_convolutions", "ResNet-20", 2.0),
+            ("lanes", "unknown_length", "the chapter's network", 1.0),
         )
     ),
 )

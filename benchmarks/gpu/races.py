@@ -24,6 +24,7 @@ from cnn_jax.data import DatasetInfo
 from cnn_jax.description import describe
 from cnn_jax.trial import DataConfig
 
+RESERVED = 8.0  # seconds for each contender that follows: one that hangs does not take all that is left
 ONE_CELL = {"filters": "32", "kernel_size": "3", "padding": "valid"}
 # Script and flags of each peer, the fastest to compile first.
 LOOPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -83,8 +84,7 @@ def run(request: Request, races: Sequence[Race]) -> Iterator[Row]:
         if reason := _absent(request, name, race):
             yield dataclasses.replace(reason, what=what)
             continue
-        # Half of the time that is left, so that one that hangs does not take it all; the last one may.
-        limit = request.left / (1 if number == len(entries) - 1 else 2)
+        limit = request.left - RESERVED * (len(entries) - 1 - number)
         if limit < 1:
             yield Row(what=what, status="no time", note="the part's share of the budget is used up")
             continue

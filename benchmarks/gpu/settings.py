@@ -30,6 +30,7 @@ class Sizes:
       step_images: training images of a program whose steps are timed.
       lanes: of the chapter's network, by variant.
       deep_lanes: of ResNet-20.
+      few_lanes: of variants that are not a precision.
     """
 
     product: int = 8192
@@ -47,6 +48,7 @@ class Sizes:
     step_images: int = 64 * BATCH
     lanes: tuple[int, ...] = (1, 4, 16, 64, 256)
     deep_lanes: tuple[int, ...] = (1, 4, 16, 64)
+    few_lanes: tuple[int, ...] = (1, 16)
 
 
 FULL = Sizes()
@@ -66,6 +68,7 @@ SMOKE = Sizes(
     step_images=2 * BATCH,
     lanes=(2,),
     deep_lanes=(1,),
+    few_lanes=(2,),
 )
 
 
