@@ -29,7 +29,7 @@ def dies(request: Request) -> Iterator[Row]:
 
 def hangs(request: Request) -> Iterator[Row]:
     yield Row(what="before", lanes=1)
-    time.sleep(600)
+    time.sleep(120)
 
 
 def ceilings_of_the_request(request: Request) -> Iterator[Row]:
