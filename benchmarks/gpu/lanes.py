@@ -5,6 +5,7 @@ A variant has a process of its own: the device's memory is known as the most tha
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -18,6 +19,7 @@ from benchmarks.gpu.report import Row
 from benchmarks.gpu.settings import BATCH, Request
 from cnn_jax.data import Dataset, DatasetInfo
 from cnn_jax.description import describe
+from cnn_jax.execution.backends import local
 from cnn_jax.ops import conv as ops
 from cnn_jax.training import program as programs
 from cnn_jax.training.loop import epoch_order, over_lanes
@@ -55,6 +57,7 @@ def run(request: Request, net: str, variant: str) -> Iterator[Row]:
     if request.settings.smoke and (net, variant) in SLOW_ON_CPU:
         yield Row(what=variant.replace("_", " "), status="skipped", note="one variant of a deep network in a smoke test")
         return
+    os.environ["XLA_FLAGS"] = local.environment(1)["XLA_FLAGS"]  # of a worker; read when JAX looks for devices
     sizes = request.settings.sizes
     whole = {"lanes": sizes.lanes, "deep_lanes": sizes.deep_lanes}[net]
     for lanes in whole if variant in PRECISIONS else sizes.few_lanes:
