@@ -335,6 +335,10 @@ def test_a_contender_is_stopped_in_time():
     assert time.monotonic() - began < 15
 
 
+def test_gpu_contender_may_take_half_of_what_is_left_or_more():
+    assert [races.limit_of(100.0, following) for following in (0, 1, 9)] == [100.0, 92.0, 50.0]
+
+
 def test_gpu_races_leave_the_gpu_to_the_contenders():
     """JAX takes most of a GPU's memory when it starts: the process that starts contenders does without it."""
     code = """

@@ -49,7 +49,7 @@ PARTS = (
     Part("ceilings", "What the device reaches, by JAX", _CEILING, "benchmarks.gpu.ceilings:run"),
     Part("pytorch_ceilings", "What it reaches by PyTorch", _CEILING, "benchmarks.gpu.pytorch_ceilings:run"),
     Part("chapter", "The chapter's sweep, cold", _RACE, "benchmarks.gpu.races:chapter", weight=6),
-    Part("seeds", "Seeds of one cell", _RACE, "benchmarks.gpu.races:seeds", weight=4),
+    Part("seeds", "Seeds of one cell", _RACE, "benchmarks.gpu.races:seeds", weight=6),
     Part("resnet20", "ResNet-20, cold", _RACE, "benchmarks.gpu.races:resnet20", weight=5),
     *(
         Part(

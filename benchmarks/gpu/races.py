@@ -84,7 +84,7 @@ def run(request: Request, races: Sequence[Race]) -> Iterator[Row]:
         if reason := _absent(request, name, race):
             yield dataclasses.replace(reason, what=what)
             continue
-        limit = request.left - RESERVED * (len(entries) - 1 - number)
+        limit = limit_of(request.left, len(entries) - 1 - number)
         if limit < 1:
             yield Row(what=what, status="no time", note="the part's share of the budget is used up")
             continue
@@ -93,6 +93,11 @@ def run(request: Request, races: Sequence[Race]) -> Iterator[Row]:
             yield row_of(request, what, race, info, time_run(contender, limit))
         except Exception as error:
             yield Row(what=what, status="failed", note=reason_of(str(error)) or type(error).__name__)
+
+
+def limit_of(left: float, following: int) -> float:
+    """Seconds that a contender may take of those that are left: all but a reserve for those that follow, at least half."""
+    return left - min(RESERVED * following, left / 2)
 
 
 def _dataset(request: Request, net: str) -> str:
