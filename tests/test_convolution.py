@@ -466,6 +466,14 @@ def test_in_other_contexts_it_is_another_design():
         assert implementation() == ("xla" if jax.default_backend() == "cpu" else "lax")
 
 
+def test_a_nested_context_does_not_take_back_what_the_outer_one_asks_for():
+    """Programs are traced in a context of their own: without this, no caller could have one of plain convolutions."""
+    with at_most("lax"):
+        with at_most("native"):
+            assert implementation() == "lax"
+        assert implementation() == "lax"
+
+
 def test_dense_is_a_product_and_a_bias():
     x, kernel, bias = draw(5, 7), draw(7, 3, seed=1), draw(3, seed=2)
     np.testing.assert_allclose(dense(x, kernel, bias), x @ kernel + bias, rtol=1e-5, atol=1e-6)

@@ -13,6 +13,7 @@ import functools
 import itertools
 import json
 import time
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,25 +32,54 @@ class CNN(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, train):
         size = (self.kernel_size, self.kernel_size)
         x = nn.relu(nn.Conv(self.filters, size, padding=self.padding.upper(), kernel_init=nn.initializers.he_uniform())(x))
         x = nn.max_pool(x, (2, 2), strides=(2, 2))
         return nn.Dense(self.classes, kernel_init=nn.initializers.glorot_uniform())(x.reshape(x.shape[0], -1))
 
 
+class ResNet20(nn.Module):
+    """He et al. 2016 for CIFAR: basic blocks with the parameter-free shortcut "A"."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        def conv_norm(x, filters, stride=1):
+            kernel_init = nn.initializers.he_uniform()
+            x = nn.Conv(filters, (3, 3), stride, padding=1, use_bias=False, kernel_init=kernel_init)(x)
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+
+        x = nn.relu(conv_norm(x, 16))
+        for filters, stride in ((16, 1),) * 3 + ((32, 2),) + ((32, 1),) * 2 + ((64, 2),) + ((64, 1),) * 2:
+            shortcut = x[:, ::stride, ::stride]
+            shortcut = jnp.pad(shortcut, ((0, 0),) * 3 + ((0, filters - x.shape[-1]),))
+            x = nn.relu(conv_norm(nn.relu(conv_norm(x, filters, stride)), filters) + shortcut)
+        return nn.Dense(self.classes, kernel_init=nn.initializers.glorot_uniform())(x.mean((1, 2)))
+
+
+class State(TrainState):
+    """With batch statistics, of a network that has them."""
+
+    batch_stats: Any
+
+
 @functools.partial(jax.jit, donate_argnums=0)
 def train_step(state, images, labels):
     def loss(params):
-        logits = state.apply_fn({"params": params}, images)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, changed = state.apply_fn(variables, images, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
 
-    return state.apply_gradients(grads=jax.grad(loss)(state.params))
+    grads, changed = jax.grad(loss, has_aux=True)(state.params)
+    return state.apply_gradients(grads=grads, batch_stats=changed.get("batch_stats", {}))
 
 
 @jax.jit
 def eval_step(state, images, labels):
-    return (state.apply_fn({"params": state.params}, images).argmax(-1) == labels).sum()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return (state.apply_fn(variables, images, train=False).argmax(-1) == labels).sum()
 
 
 def accuracy(state, images, labels):
@@ -61,7 +91,8 @@ def accuracy(state, images, labels):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="npz file with x_train, y_train, x_test, y_test, as in keras.datasets")
-    parser.add_argument("--filters", default="32", help="a comma makes a sweep; so in the next two")
+    parser.add_argument("--net", choices=("chapter", "resnet20"), default="chapter")
+    parser.add_argument("--filters", default="32", help="a comma makes a sweep, of the chapter's net alone; so in the next two")
     parser.add_argument("--kernel_size", default="3")
     parser.add_argument("--padding", default="valid")
     parser.add_argument("--seeds", type=int, default=1, help="trials per cell")
@@ -78,13 +109,16 @@ def main():
     x_NHWC, y_N = images["train"][:held_out], labels["train"][:held_out]
     held = images["train"][held_out:], labels["train"][held_out:]
 
+    classes = int(file["y_train"].max()) + 1
+    cells = list(itertools.product(args.filters.split(","), args.kernel_size.split(","), args.padding.split(",")))
     trials, compile_seconds, train_seconds = [], 0.0, 0.0
-    for f, k, p in itertools.product(args.filters.split(","), args.kernel_size.split(","), args.padding.split(",")):
-        model, adam = CNN(int(f), int(k), p, int(file["y_train"].max()) + 1), optax.adam(1e-3)
-        init = jax.jit(model.init)
+    for cell in cells if args.net == "chapter" else [()]:
+        model = CNN(int(cell[0]), int(cell[1]), cell[2], classes) if cell else ResNet20(classes)
+        adam, init = optax.adam(1e-3), jax.jit(functools.partial(model.init, train=False))
         for seed in range(args.seeds):
-            params = init(jax.random.key(seed), x_NHWC[:1])["params"]
-            state = TrainState.create(apply_fn=model.apply, params=params, tx=adam)
+            variables = init(jax.random.key(seed), x_NHWC[:1])
+            params, batch_stats = variables["params"], variables.get("batch_stats", {})
+            state = State.create(apply_fn=model.apply, params=params, tx=adam, batch_stats=batch_stats)
             order = np.random.default_rng(seed)
             for epoch in range(args.epochs):
                 rows, began = order.permutation(held_out), time.perf_counter()
@@ -98,8 +132,13 @@ def main():
                 jax.block_until_ready(state)
                 train_seconds += time.perf_counter() - began
             validation, test = accuracy(state, *held), accuracy(state, images["test"], labels["test"])
-            trials.append({"cell": (f, k, p), "seed": seed, "val_accuracy": validation, "test_accuracy": test})
-    print(json.dumps({"trials": trials, "compile_seconds": compile_seconds, "train_seconds": train_seconds}))
+            trials.append({"cell": cell, "seed": seed, "val_accuracy": validation, "test_accuracy": test})
+    found = {"trials": trials, "compile_seconds": compile_seconds, "train_seconds": train_seconds}
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        products = jax.config.jax_default_matmul_precision or "default"
+        found |= {"device_memory": device.memory_stats()["peak_bytes_in_use"], "products": products}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,15 @@
 
 Chosen for speed: every core in one process; channels-last, oneDNN's and cuDNN's own layout; the images once in memory as
 float32, a batch being one indexing by a permutation instead of a DataLoader's Python per image; fused
-Adam; the loss is never read inside an epoch; evaluation in inference mode, 1,000 images at once. Eager unless --compile is
-given. Initial values have
-the distributions of ours, so accuracies can be compared.
+Adam; the loss is never read inside an epoch; evaluation in inference mode, 1,000 images at once. The seeds of a cell share a
+network and an optimizer, whose values are set back in place, so whatever is compiled or captured is so once per cell. Initial
+values have the distributions of ours, so accuracies can be compared.
+
+A step is eager, or one of
+    --compile[=MODE]   network and loss by torch.compile, for full batches; an epoch's last, smaller one is eager: another
+                       shape would be compiled for one step of an epoch. MODE is as there, or the backend aot_eager, which
+                       traces but generates no code
+    --graph            a full step, optimizer included, as a CUDA graph: one launch in place of one per kernel
 """
 
 import argparse
@@ -65,8 +71,10 @@ def resnet20(channels, classes):
 
 
 def initialize(net, rectified):
-    """He's distribution before rectifiers, Glorot's elsewhere, biases zero."""
+    """He's distribution before rectifiers, Glorot's elsewhere, biases zero. All values are set in place."""
     for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
         if isinstance(layer, nn.Conv2d | nn.Linear):
             if isinstance(layer, nn.Conv2d) and rectified:
                 nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
@@ -74,6 +82,68 @@ def initialize(net, rectified):
                 nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def forget(adam):
+    """Adam as before its first step, in place."""
+    for state in adam.state.values():
+        for value in state.values():
+            value.zero_()
+
+
+class Eager:
+    """A training step: (rows of the images) -> nothing."""
+
+    def __init__(self, net, adam, x_NHWC, y_N, batch_size, compile_mode=None):
+        self.net, self.adam, self.x_NHWC, self.y_N, self.batch_size = net, adam, x_NHWC, y_N, batch_size
+        how = {"backend" if compile_mode == "aot_eager" else "mode": compile_mode}
+        self.full = torch.compile(self.loss, dynamic=False, **how) if compile_mode else self.loss
+
+    def loss(self, x_BHWC, y_B):
+        return F.cross_entropy(self.net(channels_last(x_BHWC)), y_B)
+
+    def __call__(self, rows_B):
+        loss = self.full if len(rows_B) == self.batch_size else self.loss
+        value = loss(self.x_NHWC[rows_B], self.y_N[rows_B])
+        self.adam.zero_grad(set_to_none=True)
+        value.backward()
+        self.adam.step()
+
+
+class Graph:
+    """The same, with full batches by replay of a CUDA graph that is captured at the first of them."""
+
+    def __init__(self, eager):
+        self.eager, self.graph = eager, None
+
+    def __call__(self, rows_B):
+        if len(rows_B) < self.eager.batch_size:
+            return self.eager(rows_B)
+        if self.graph is None:
+            self.capture(rows_B)
+        self.rows_B.copy_(rows_B)
+        self.graph.replay()
+
+    def capture(self, rows_B):
+        """As PyTorch's notes on CUDA graphs say: some steps on another stream first, for cuDNN to choose and Adam to make its
+        state. They are undone."""
+        self.rows_B = rows_B.clone()
+        before = {name: value.clone() for name, value in self.eager.net.state_dict().items()}
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.eager(self.rows_B)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.eager(self.rows_B)
+        self.eager.net.load_state_dict(before)
+        forget(self.eager.adam)
+
+
+def channels_last(x_NHWC):
+    return x_NHWC.permute(0, 3, 1, 2)  # (N, C, H, W) that lies in memory as it was
 
 
 def main():
@@ -87,11 +157,18 @@ def main():
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--validation", type=int, default=0, help="the last so many training images are held out")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--tf32", action="store_true", help="products in TF32 on a GPU; default: in float32, exactly")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--compile", nargs="?", const="default", metavar="MODE", help="torch.compile, and its mode or backend")
+    how.add_argument("--graph", action="store_true", help="CUDA graph; needs --device=cuda")
     args = parser.parse_args()
+    on_gpu = args.device != "cpu"
+    if args.graph and not on_gpu:
+        parser.error("--graph: needs --device=cuda")
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     torch.set_flush_denormal(True)
     torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
 
     file = np.load(args.data)
     images = {part: torch.from_numpy(file[f"x_{part}"]).to(args.device).float().div_(255) for part in ("train", "test")}
@@ -102,16 +179,25 @@ def main():
     size, channels, classes = x_NHWC.shape[1], x_NHWC.shape[3], int(file["y_train"].max()) + 1
 
     def wait():
-        if args.device != "cpu":
+        if on_gpu:
             torch.cuda.synchronize()
 
-    def batch(x_NHWC):
-        return x_NHWC.permute(0, 3, 1, 2)  # (N, C, H, W) that lies in memory as it was: channels last
+    def step_of(cell):
+        if args.compile:
+            torch.compiler.reset()  # what is compiled for a cell counts for a limit, above which steps are eager again
+        build: Any = {"chapter": chapter, "lenet5": lenet5, "vgg": vgg, "resnet20": resnet20}[args.net]
+        net = build(channels, classes, *(cell if cell else (size,) if args.net == "lenet5" else ()))
+        net(torch.zeros(2, channels, size, size))  # tells the lazy layer how many features there are
+        net = net.to(args.device, memory_format=torch.channels_last)
+        adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True, capturable=args.graph)
+        eager = Eager(net, adam, x_NHWC, y_N, args.batch_size, args.compile)
+        return net, adam, Graph(eager) if args.graph else eager
 
     @torch.inference_mode()
     def accuracy(net, x_NHWC, y_N):
         net.eval()
-        right = [(net(batch(x)).argmax(1) == y).sum() for x, y in zip(x_NHWC.split(1000), y_N.split(1000), strict=True)]
+        pieces = zip(x_NHWC.split(1000), y_N.split(1000), strict=True)
+        right = [(net(channels_last(x)).argmax(1) == y).sum() for x, y in pieces]
         return sum(right).item() / len(y_N) if len(y_N) else None
 
     trials, compile_seconds, train_seconds = [], 0.0, 0.0
@@ -119,33 +205,31 @@ def main():
         (int(f), int(k), p)
         for f, k, p in itertools.product(*(getattr(args, n).split(",") for n in ("filters", "kernel_size", "padding")))
     ]
-    for cell, seed in itertools.product(cells if args.net == "chapter" else [()], range(args.seeds)):
-        torch.manual_seed(seed)
-        build: Any = {"chapter": chapter, "lenet5": lenet5, "vgg": vgg, "resnet20": resnet20}[args.net]
-        net = build(channels, classes, *(cell if cell else (size,) if args.net == "lenet5" else ()))
-        net(torch.zeros(2, channels, size, size))  # tells the lazy layer how many features there are
-        initialize(net, rectified=args.net != "lenet5")
-        net = net.to(args.device, memory_format=torch.channels_last)
-        step = torch.compile(net) if args.compile else net
-        adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True)
-        for epoch in range(args.epochs):
-            net.train()
-            began = time.perf_counter()
-            for i, rows in enumerate(torch.randperm(held_out, device=args.device).split(args.batch_size)):
-                loss = F.cross_entropy(step(batch(x_NHWC[rows])), y_N[rows])
-                adam.zero_grad(set_to_none=True)
-                loss.backward()
-                adam.step()
-                if i == 0 and epoch == 0:
-                    wait()
-                    compile_seconds += time.perf_counter() - began
-                    began = time.perf_counter()
-            wait()
-            train_seconds += time.perf_counter() - began
-            validation = accuracy(net, images["train"][held_out:], labels["train"][held_out:])
-        test = accuracy(net, images["test"], labels["test"])
-        trials.append({"cell": cell, "seed": seed, "val_accuracy": validation, "test_accuracy": test})
-    print(json.dumps({"trials": trials, "compile_seconds": compile_seconds, "train_seconds": train_seconds}))
+    for cell in cells if args.net == "chapter" else [()]:
+        net, adam, step = step_of(cell)
+        for seed in range(args.seeds):
+            torch.manual_seed(seed)
+            initialize(net, rectified=args.net != "lenet5")
+            forget(adam)
+            for epoch in range(args.epochs):
+                net.train()
+                began = time.perf_counter()
+                for i, rows_B in enumerate(torch.randperm(held_out, device=args.device).split(args.batch_size)):
+                    step(rows_B)
+                    if i == 0 and epoch == 0:
+                        wait()
+                        compile_seconds += time.perf_counter() - began
+                        began = time.perf_counter()
+                wait()
+                train_seconds += time.perf_counter() - began
+                validation = accuracy(net, images["train"][held_out:], labels["train"][held_out:])
+            test = accuracy(net, images["test"], labels["test"])
+            trials.append({"cell": cell, "seed": seed, "val_accuracy": validation, "test_accuracy": test})
+    found = {"trials": trials, "compile_seconds": compile_seconds, "train_seconds": train_seconds}
+    if on_gpu:
+        tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        found |= {"device_memory": torch.cuda.max_memory_allocated(), "products": "TF32" if all(tf32) else "float32"}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ _most: contextvars.ContextVar[str] = contextvars.ContextVar("implementation", de
 
 @contextlib.contextmanager
 def at_most(implementation: str) -> Iterator[None]:
-    """Context in which convolutions are traced by that implementation or a later one of IMPLEMENTATIONS.
+    """Context in which convolutions are traced by that implementation or a later one of IMPLEMENTATIONS; nested: the latest.
 
     Use 'lax' to count operations: each convolution is then one operation. Use 'xla' for programs on several devices: XLA
     partitions its own operations, but not custom calls.
     """
-    token = _most.set(implementation)
+    token = _most.set(max(implementation, _most.get(), key=IMPLEMENTATIONS.index))
     try:
         yield
     finally:
