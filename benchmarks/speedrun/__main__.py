@@ -12,6 +12,7 @@ batch, without the factor n / (n - 1); pixels are normalized by the training ima
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
@@ -35,11 +36,21 @@ from cnn_jax.errors import UsageError
 from cnn_jax.trial import DataConfig
 
 EVALUATED = 2000  # test images at once
-Run = tuple[float, float, float]  # accuracy by six views, by one; seconds
 
 
-def ours(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> tuple[list[Run], float]:
-    """A run per seed, and the seconds to compile."""
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was measured, a value per run; `compile_seconds` None where nothing is compiled."""
+
+    device: str
+    by_views: Sequence[float]  # test accuracy, by six views of an image
+    by_one: Sequence[float]  # by the image alone
+    seconds: Sequence[float]
+    compile_seconds: float | None = None
+
+
+def ours(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> Result:
+    """A run per seed."""
     mean, deviation = images.train_images.mean((0, 1, 2)), images.train_images.std((0, 1, 2))
     x, u = (((a - mean) / deviation).astype(np.float32) for a in (images.train_images, images.test_images))
     net = Net(widths, images.info.num_classes, jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
@@ -53,39 +64,39 @@ def ours(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: S
     correct = [training.correct.lower(net, trained, *piece).compile() for piece in pieces]
     compile_seconds = time.perf_counter() - began
 
-    runs = []
+    seconds, accuracies = [], []
     for seed in seeds:
         began = time.perf_counter()
         found = train(jax.random.key(seed), x_NHWC, y_N)
-        right = sum(np.asarray(count(found, *piece)) for count, piece in zip(correct, pieces, strict=True))
-        seconds = time.perf_counter() - began
-        by_views, by_one = right / len(u)
-        runs.append((float(by_views), float(by_one), seconds))
-    return runs, compile_seconds
+        counts = np.array([count(found, *piece) for count, piece in zip(correct, pieces, strict=True)])
+        seconds.append(time.perf_counter() - began)
+        accuracies.append(counts.sum(0) / len(u))
+    by_views, by_one = np.array(accuracies).T.tolist()
+    return Result(jax.devices()[0].device_kind, by_views, by_one, seconds, compile_seconds)
 
 
-def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> tuple[list[Run], float]:
-    """The same by PyTorch, which compiles nothing. Raises UsageError if it is not installed."""
+def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> Result:
+    """The same by PyTorch, on a GPU if it finds one. Raises UsageError if PyTorch is not installed."""
     python = sweep.interpreter("pytorch")
     if python is None:
         raise UsageError("--peer: needs the package torch: `make bench` installs requirements-bench.txt")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         file = Path(folder) / "images.npz"
-        arrays = {"x_train": images.train_images, "y_train": images.train_labels}
-        np.savez(file, x_test=images.test_images, y_test=images.test_labels, **arrays)
+        train, test = (images.train_images, images.train_labels), (images.test_images, images.test_labels)
+        np.savez(file, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
         settings = {
             "seeds": ",".join(map(str, seeds)),
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
             "widths": ",".join(map(str, widths)),
-            "device": "cpu" if jax.default_backend() == "cpu" else "cuda",
         }
         script = sweep.ROOT / "benchmarks" / "peers" / "airbench_loop.py"
         done = subprocess.run([python, str(script), str(file), *sweep.flags(settings)], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
-    found = json.loads(done.stdout.splitlines()[-1])["runs"]
-    return [(run["test_accuracy"], run["one_view_accuracy"], run["seconds"]) for run in found], 0.0
+    found = json.loads(done.stdout.splitlines()[-1])
+    columns = {name: [run[name] for run in found["runs"]] for name in ("by_views", "by_one", "seconds")}
+    return Result(f"{found['device']}, PyTorch", **columns)
 
 
 def accuracy(what: str, values: Sequence[float]) -> str:
@@ -126,15 +137,14 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError(f"--batch_size={args.batch_size}: must be between 1 and {count}, the training images")
         recipe, widths = Recipe(count, args.batch_size, args.epochs), filters(args.widths, min(shape[:2]))
         seeds = range(args.first_seed, args.first_seed + args.runs)
-        runs, compile_seconds = (peer if args.peer else ours)(images, recipe, widths, seeds)
+        result = (peer if args.peer else ours)(images, recipe, widths, seeds)
     except UsageError as error:
         sys.exit(f"error: {error}")
-    by_views, by_one, seconds = zip(*runs, strict=True)
-    device = "PyTorch" if args.peer else jax.devices()[0].device_kind
-    print(f"{args.dataset}: {args.runs} runs of {recipe.steps} steps of {args.batch_size} images, {device}")
-    print(accuracy("six views", by_views))
-    print(accuracy("one view", by_one))
-    print(f"{statistics.median(seconds):.2f} s a run (median), and {compile_seconds:.1f} s to compile, once")
+    print(f"{args.dataset}: {args.runs} runs of {recipe.steps} steps of {args.batch_size} images, {result.device}")
+    print(accuracy("six views", result.by_views))
+    print(accuracy("one view", result.by_one))
+    compiling = f", and {result.compile_seconds:.1f} s to compile, once" if result.compile_seconds is not None else ""
+    print(f"{statistics.median(result.seconds):.2f} s a run (median){compiling}")
 
 
 if __name__ == "__main__":

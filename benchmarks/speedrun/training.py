@@ -1,6 +1,6 @@
 """The training program of airbench94, from images on the device to trained variables, and its evaluation over six views.
 
-N images, B of a batch, H, W, C height, width, channels, K classes, S steps.
+N images, B of a batch, H, W, C height, width, channels, K classes, S steps, V views.
 """
 
 from functools import partial
@@ -110,8 +110,10 @@ def six_views(x_NHWC: jax.Array) -> list[tuple[float, jax.Array]]:
 def correct(net: Net, trained: Trained, x_NHWC: jax.Array, y_N: jax.Array) -> jax.Array:
     """Number of images classified correctly: by six views of each, and by the image alone."""
 
-    def logits_NK(x_NHWC: jax.Array) -> jax.Array:
-        return net.apply(trained.variables, x_NHWC, trained.whitening_kernel, train=False)
+    def logits_NK(view: jax.Array) -> jax.Array:
+        return net.apply(trained.variables, view, trained.whitening_kernel, train=False)  # type: ignore[return-value]
 
-    by_views_NK = sum(weight * logits_NK(view) for weight, view in six_views(x_NHWC))
-    return jnp.stack([(jnp.argmax(logits, -1) == y_N).sum() for logits in (by_views_NK, logits_NK(x_NHWC))])
+    weights, views = zip(*six_views(x_NHWC), strict=True)
+    logits_VNK = jnp.stack([logits_NK(view) for view in views])
+    by_views_NK = (jnp.array(weights)[:, None, None] * logits_VNK).sum(0)
+    return jnp.stack([(jnp.argmax(logits, -1) == y_N).sum() for logits in (by_views_NK, logits_VNK[0])])
