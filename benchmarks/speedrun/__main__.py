@@ -95,8 +95,8 @@ def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: S
     if done.returncode:
         sys.exit(done.returncode)
     found = json.loads(done.stdout.splitlines()[-1])
-    columns = {name: [run[name] for run in found["runs"]] for name in ("by_views", "by_one", "seconds")}
-    return Result(f"{found['device']}, PyTorch", **columns)
+    by_views, by_one, seconds = ([run[name] for run in found["runs"]] for name in ("by_views", "by_one", "seconds"))
+    return Result(f"{found['device']}, PyTorch", by_views, by_one, seconds)
 
 
 def accuracy(what: str, values: Sequence[float]) -> str:
