@@ -176,20 +176,21 @@ def test_a_run_learns(flags, file, capsys):
 
 @pytest.mark.slow
 def test_a_step_in_bfloat16_goes_the_same_way():
-    """Updates of the first step against those in float32; parameters stay in float32."""
+    """Updates of the first step against those in float32, but for other winners of a pool; parameters stay in float32."""
     rng, plan = np.random.default_rng(0), Recipe(images=64, batch_size=32, epochs=10)
     x_BHWC, y_B = jnp.asarray(rng.normal(size=(32, 16, 16, 3)), jnp.float32), jnp.asarray(np.arange(32) % 3)
     kernel = network.whitening(x_BHWC)
     steps = []
     for dtype in (jnp.float32, jnp.bfloat16):
-        net = Net((8, 8), 3, dtype)
+        net = Net((8,), 3, dtype)
         variables = net.init(jax.random.key(0), x_BHWC, kernel, train=False)
         state = training.create_state(plan, variables)
         state = jax.jit(functools.partial(training.train_step, net, plan))(kernel, state, jnp.asarray(0), x_BHWC, y_B)
         assert {leaf.dtype for leaf in jax.tree.leaves(state.fast)} == {jnp.dtype(jnp.float32)}
         steps.append(jax.tree.map(lambda a, b: np.ravel(a - b), state.fast["params"], variables["params"]))
-    for exact, rounded in zip(*map(jax.tree.leaves, steps), strict=True):
-        assert exact @ rounded > 0.99 * np.linalg.norm(exact) * np.linalg.norm(rounded)
+    cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in zip(*map(jax.tree.leaves, steps), strict=True)]
+    assert min(cosines) > 0.9
+    assert max(cosines) < 1 - 1e-7  # bfloat16 was used
 
 
 def test_bad_values_end_in_one_line(file, npz):
