@@ -235,7 +235,7 @@ def test_b4_flags_exist() -> None:
         | {"padding_card", "charts", "helpfull"}
         | {"seed", "factors", "study", "lower_is_better", "metric", "format"}
     )
-    parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
+    parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))
     known |= set(re.findall(r'"--(\w+)"', parsers)) | set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', parsers))
     code = [line for line in [*code_lines(TEXT), *spans(TEXT)] if not line.startswith(OTHERS)]
     named = {name for line in code for name in re.findall(r"(?<!\S)--(\w+)", line.replace('"', " "))}
