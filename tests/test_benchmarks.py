@@ -140,20 +140,6 @@ def test_failures_are_told(tmp_path):
         sweep.main([f"--dataset=npz:{tmp_path}/missing.npz"])
 
 
-def test_speedrun_whitens_and_augments():
-    """White patches have unit covariance; a centred shift without a flip is the image itself."""
-    from benchmarks import speedrun
-
-    x_NHWC = np.random.default_rng(0).normal(size=(200, 9, 9, 3)).cumsum(2).astype(np.float32)
-    kernel = speedrun.whitening(x_NHWC)
-    patches = np.lib.stride_tricks.sliding_window_view(x_NHWC, (2, 2), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3).reshape(-1, 12)
-    white = patches @ kernel.reshape(12, 24)[:, :12]
-    np.testing.assert_allclose(np.cov(white, rowvar=False), np.eye(12), atol=0.02)
-    shift_B2 = np.full((2, 2), speedrun.SHIFT)
-    moved = np.asarray(speedrun.augment(x_NHWC[:2], shift_B2, np.array([False, True])))
-    np.testing.assert_array_equal(moved, np.stack([x_NHWC[0], x_NHWC[1, :, ::-1]]))
-
-
 @pytest.mark.slow
 def test_the_whole_race(file, tmp_path, capsys):
     arguments = [
