@@ -22,9 +22,9 @@ from cnn_jax.description import describe
 from cnn_jax.execution.backends import local
 from cnn_jax.ops import conv as ops
 from cnn_jax.training import program as programs
+from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.loop import epoch_order, over_lanes
 from cnn_jax.training.position import start
-from cnn_jax.training.device_data import DeviceData
 from cnn_jax.training.step import train_step
 from cnn_jax.trial import PRECISIONS, DataConfig, ModelConfig, TrainConfig, Trial
 
