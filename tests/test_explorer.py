@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 from importlib import resources
 
 import jax.numpy as jnp
@@ -21,34 +20,11 @@ from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import PUBLISHED_FOR
 from cnn_jax.zoo.resolve import spec as network_of
 from tests import random_networks
+from tests.chromium import dumped, needs_chromium, output
 from tests.kept_sweep import SHAPE, cell_of, folder_of
 from tests.random_networks import trained
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="NO CHROMIUM: the page's network is not tested: apt-get install chromium"
-)
 ENGINE = resources.files("cnn_jax.report.explorer").joinpath("engine.js").read_text()
-
-
-def dumped(page, tmp_path):
-    """The page after its scripts have run."""
-    path = tmp_path / "page.html"
-    path.write_text(page)
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=60000",
-        "--dump-dom",
-        path.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-
-
-def output(text):
-    return json.loads(re.search(r'<pre id="out">(.*?)</pre>', text, re.S)[1])
 
 
 def lowered(spec, shape, variables):
