@@ -6,7 +6,8 @@ import pytest
 import synthetic
 
 from cnn_jax import report
-from cnn_jax.report.html import style
+from cnn_jax.report import page_tables
+from cnn_jax.report.html import document, style
 from cnn_jax.report.plots.figure import in_heat
 from tests.chromium import in_window, needs_chromium
 
@@ -113,3 +114,19 @@ def test_numbers_in_squares_can_be_read(square, dark):
         under = [share * x + (1 - share) * y for x, y in zip(colours[square], colours["card"], strict=True)]
         white = square == "heat" and "dark" in in_heat(share)
         assert _contrast(under, [255, 255, 255] if white else colours["ink"]) >= 4, share
+
+
+@needs_chromium
+def test_on_a_phone_sentences_of_a_table_break_so_that_their_numbers_are_seen(tmp_path):
+    rows = [
+        (
+            "undecided",
+            "A convolutional network needs far fewer parameters than a dense one.",
+            "−38.9 (−108.1 to +30.4)",
+            "0.664",
+        )
+    ]
+    table = page_tables.table(("verdict", "sentence", "measured", "p"), rows, kind="effects")
+    page = document("", "", [("verdicts", "", table)], "", style())
+    script = "out(page.querySelector('td:nth-child(3)').getBoundingClientRect().right);"
+    assert in_window(page, 390, script, tmp_path) <= 390

@@ -36,6 +36,11 @@ _SHARES = {
 }  # fmt: skip
 
 
+def titled(name: str) -> str:
+    """What an axis of a measure is called: 'probe' -> 'accuracy of a linear probe'."""
+    return _TITLES.get(name, clip(name, 40))
+
+
 def measured(folders: Sequence[Path], records: Sequence[stats.Record], factors: Sequence[str]) -> tuple[list[Line], int]:
     """What the stored values of some runs say, and of how many runs there are values."""
     trials = {record["trial"] for record in records}
@@ -104,7 +109,7 @@ def panels(lines: Sequence[Line], factor: str, levels: Sequence[stats.Level], na
 def _panel(name: str, found: Sequence[tuple[str, Effect]], factor: str, levels: Sequence[str]) -> str:
     marks = [[(level, _cut(name, e)) for level, e in effect.term.levels] for _, effect in found]
     every = [x for layer in marks for _, e in layer for x in ((e.low, e.high, e.value) if e.known else (e.value,))]
-    title = _TITLES.get(name, clip(name, 40))
+    title = titled(name)
     y = svg.Scale.around(every, 208, 54)
     body = svg.left_axis(y, 44, 290, number)
     body.append(svg.text(2, 14, title, class_="axis"))
