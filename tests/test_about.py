@@ -220,3 +220,14 @@ def test_an_outline_in_words() -> None:
 
 def test_the_question_of_an_experiment_is_its_first_line() -> None:
     assert experiments.question_of(experiments.find("padding")) == experiments.known()["padding"]
+
+
+def test_images_on_which_runs_disagree_are_of_all_classes_of_a_sorted_test_set(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(10), 40)
+    arrays = {f"x_{part}": np.zeros((400, 8, 8, 1), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "sorted.npz", **arrays, y_train=labels, y_test=labels)
+    loaded = data.load(DataConfig(f"npz:{tmp_path / 'sorted.npz'}"))
+    trials = [Trial(ModelConfig("cnn", (4,), (3,), (1,), "same", "relu"), DataConfig("digits"), seed=s) for s in (0, 1)]
+    bits = [base64.b64encode(np.packbits(np.full(400, bool(t.seed)))).decode() for t in trials]  # one right, one wrong
+    records = [synthetic.record(t, 0.5, images=400) | {"test_correct": b} for t, b in zip(trials, bits, strict=True)]
+    assert set(about._picked(loaded, records)["picked_labels"]) == set(range(10))

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 from importlib import resources
 
 import jax.numpy as jnp
@@ -21,34 +20,11 @@ from cnn_jax.trial import ModelConfig
 from cnn_jax.zoo.models import PUBLISHED_FOR
 from cnn_jax.zoo.resolve import spec as network_of
 from tests import random_networks
+from tests.chromium import dumped, needs_chromium, output
 from tests.kept_sweep import SHAPE, cell_of, folder_of
 from tests.random_networks import trained
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(
-    CHROMIUM is None, reason="NO CHROMIUM: the page's network is not tested: apt-get install chromium"
-)
 ENGINE = resources.files("cnn_jax.report.explorer").joinpath("engine.js").read_text()
-
-
-def dumped(page, tmp_path):
-    """The page after its scripts have run."""
-    path = tmp_path / "page.html"
-    path.write_text(page)
-    command = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=60000",
-        "--dump-dom",
-        path.as_uri(),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-
-
-def output(text):
-    return json.loads(re.search(r'<pre id="out">(.*?)</pre>', text, re.S)[1])
 
 
 def lowered(spec, shape, variables):
@@ -191,6 +167,11 @@ def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
     trials = [cell_of("valid", 0), cell_of("same", 0)]
     found = folder_of(tmp_path / "sweep", trials)
     script = """
+    const listed = () => Object.fromEntries([...box.querySelectorAll(".desk option")].map((option) => {
+      option.parentElement.value = option.value;
+      option.parentElement.dispatchEvent(new Event("change"));
+      return [option.value, [...box.querySelectorAll(".strip button")].map((one) => one.title)];
+    }));
     const canvas = box.querySelector("canvas.pixels"), [clear] = box.querySelectorAll(".buttons button");
     clear.click();
     const area = canvas.getBoundingClientRect();
@@ -199,8 +180,7 @@ def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
     canvas.setPointerCapture = undefined;
     const empty = [...box.explorer.pixels()];
     at("pointerdown", 0.2, 0.2); at("pointermove", 0.8, 0.2); at("pointermove", 0.4, 0.9); at("pointerup", 0.4, 0.9);
-    const menu = box.querySelectorAll("select")[1];
-    menu.value = "1";
+    box.querySelector(".compare").click();
     box.explorer.redraw();
     const pixels = [...box.explorer.pixels()];
     [...box.querySelectorAll(".buttons button")].find((one) => one.textContent === "Centre").click();
@@ -212,7 +192,7 @@ def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
     out({ empty, pixels, centred, keyed, says: [...box.querySelectorAll(".says")].map((one) => one.textContent),
           logits: box.explorer.logits(0, pixels), trial: box.explorer.data.cells[0].trial,
           why: box.querySelector(".why").textContent, cells: box.querySelectorAll(".why td").length,
-          images: [...box.querySelectorAll(".strip button")].map((one) => one.title) });
+          images: [...box.querySelectorAll(".strip button")].map((one) => one.title), groups: listed() });
     """
     got = in_report(tmp_path / "sweep", tmp_path, script)
     assert not any(got["empty"])
@@ -236,8 +216,89 @@ def test_drawing_changes_the_answer_to_that_of_what_was_drawn(tmp_path):
     shown = re.search(r"conv1, map 1, row 1, column 1: ([-−\d.e]+)Products", got["why"])[1].replace("−", "-")
     assert float(shown) == pytest.approx(float(value), abs=max(5e-3 * abs(value), 5e-4))
     assert got["cells"] == 9
-    assert any("test image 17 of class 3" in name for name in got["images"])
-    assert any("test image 19 of class 5" in name for name in got["images"])
+    assert [name for name in got["images"] if "test image" in name] == []
+    assert len(got["groups"].pop("training: one of each class")) == 10
+    kinds = {name.split(":")[0]: (kind, name.split(":")[1]) for kind, names in got["groups"].items() for name in names}
+    assert set(kinds) == {"test image 17 of class 3", "test image 18 of class 4", "test image 19 of class 5"}
+    share = {
+        " right in 0 % of runs": "no run is",
+        " right in 50 % of runs": "some runs are",
+        " right in 100 % of runs": "all runs are",
+    }
+    assert all(kind == f"test: {share[says]} right" for kind, says in kinds.values())
+
+
+@needs_chromium
+def test_factors_choose_the_network_and_a_second_one_differs_in_padding(tmp_path):
+    trials = [cell_of(padding, 0, filters=f) for padding in ("valid", "same") for f in (2, 4)]
+    folder_of(tmp_path / "sweep", trials)
+    script = """
+    const menus = () => [...box.querySelectorAll(".net:not([hidden]) .choice select")];
+    const named = () => menus().map((menu) => `${menu.getAttribute("aria-label")}: ${menu.selectedOptions[0].textContent}`);
+    const chosen = () => box.explorer.nets.map((one) => one.chosen()?.label);
+    const found = [chosen()];
+    box.querySelector(".compare").click();
+    box.explorer.redraw();
+    found.push(chosen());
+    const options = named();
+    const menu = menus()[0];
+    menu.value = 1 - menu.value;
+    menu.dispatchEvent(new Event("change"));
+    found.push(chosen());
+    box.querySelector(".compare").click();
+    found.push(chosen());
+    out({ found, options });
+    """
+    got = in_report(tmp_path / "sweep", tmp_path, script)
+    first = got["found"][0][0]
+    assert got["found"][0] == [first, None]
+
+    def with_level(label, name, other):
+        return " ".join(f"{name}={other[value]}" if key == name else f"{key}={value}"
+                        for key, value in (part.split("=") for part in label.split()))  # fmt: skip
+
+    beside = with_level(first, "padding", {"valid": "same", "same": "valid"})
+    assert got["found"][1] == [first, beside]
+    assert got["found"][2] == [with_level(first, "filters", {"2": "4", "4": "2"}), beside]
+    assert got["found"][3][1] is None
+    levels = dict(part.split("=") for part in first.split())
+    assert got["options"][:2] == [f"{name} of the first network: {levels[name]}" for name in ("filters", "padding")]
+    assert got["options"][3] == f"padding of the second network: {'same' if levels['padding'] == 'valid' else 'valid'}"
+
+
+@needs_chromium
+def test_keys_walk_from_map_to_map_and_what_is_under_them_is_said(tmp_path):
+    folder_of(tmp_path / "sweep", [cell_of("valid", 0), cell_of("same", 0)])
+    script = """
+    const canvas = box.querySelector("canvas.pixels"), heard = box.querySelector(".heard");
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowUp" }));
+    const drawn = heard.textContent;
+    const [layer] = box.querySelectorAll(".layer"), maps = [...layer.querySelectorAll(".maps canvas:not(.padded)")];
+    const stops = maps.map((map) => map.tabIndex);
+    maps[0].focus();
+    const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key }));
+    for (let i = 0; i <= maps[0].width; i++) press("ArrowRight");
+    const walked = [maps.indexOf(document.activeElement), heard.textContent, box.querySelector(".why").textContent];
+    press("ArrowLeft");
+    out({ drawn, stops, walked, width: maps[0].width, back: [maps.indexOf(document.activeElement), heard.textContent],
+          after: maps.map((map) => map.tabIndex), role: heard.getAttribute("role") });
+    """
+    got = in_report(tmp_path / "sweep", tmp_path, script)
+    assert got["role"] == "status"
+    assert re.match(r"row 4, column 5: \d+$", got["drawn"])
+    assert got["stops"] == [0] + [-1] * (len(got["stops"]) - 1)  # one stop of the tab key per layer
+    at, said, why = got["walked"]
+    assert at == 1
+    assert said.startswith("conv1, map 2, row 1, column 1: ")
+    assert "It sees rows 1 to " in why
+    assert got["back"][0] == 0
+    assert got["back"][1].startswith(f"conv1, map 1, row 1, column {got['width']}: ")
+    assert got["after"] == got["stops"]
+
+
+def test_images_to_pick_from_are_of_all_classes():
+    images = [(np.zeros((1, 1, 1), np.uint8), label, f"{label}{i}") for label in "aab" for i in range(2)]
+    assert [name for _, _, name in explorer._in_turn(images)] == ["a0", "b0", "a1", "b1", "a0", "a1"]
 
 
 def test_a_report_runs_no_code_of_a_fork(tmp_path):

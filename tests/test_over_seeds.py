@@ -89,6 +89,7 @@ def test_measures_over_the_training(sweep: Path, capsys: pytest.CaptureFixture) 
     assert {row["epoch"] for row in levels} == {"0", "2"}
     assert "epoch 2" in capsys.readouterr().out
     page = (sweep / "inspect" / "training.html").read_text()
+    assert '<p class="cell">accuracy of a linear probe</p>' in page  # not the name of a column
     assert "Snapshots of epochs 0, 2; 0 is before training." in page
     line = next(row for row in levels if (row["epoch"], row["measure"], row["layer"]) == ("2", "probe", "conv1"))
     assert f"conv1, epoch 2: {float(line['value']):.3g}" in page

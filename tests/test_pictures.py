@@ -2,11 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 import synthetic
 
 from cnn_jax import report, stats
-from cnn_jax.report import findings, glossary, plots, words
+from cnn_jax.report import findings, glossary, matrix, plots, words
+from cnn_jax.report.inside_sweep.measures import _TITLES
+from cnn_jax.trial import ModelConfig, Trial
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,34 @@ def test_axes_have_names_and_units(page):
         assert section(page, name).count("validation accuracy, %</text>") == section(page, name).count("<svg ")
     curves = section(page, "learning_curves")
     assert curves.count(">epoch</text>") == curves.count("accuracy, %</text>") == 12
+
+    axes = re.findall(r'class="axis">([^<]*)</text>', section(page, "parallel"))
+    assert axes[-2:] == ["validation, %", "test, %"]
+    assert "training, s" in axes
+
+
+def test_a_confusion_matrix_names_its_axes():
+    assert re.findall(r'class="axis"[^>]*>([^<]*)<', matrix.confusion(np.eye(3, dtype=int), "abc")) == ["answer", "label"]
+
+
+def test_no_interval_of_a_difference_of_accuracies_leaves_what_is_possible():
+    # One cell of two whose two runs lie far apart: Student's t alone would give hundreds of points.
+    records = [
+        synthetic.record(Trial(ModelConfig("cnn", (f,)), seed=s), a)
+        for f, s, a in ((8, 0, 0.05), (8, 1, 0.95), (16, 0, 0.2), (16, 1, 0.9))
+    ]
+    analysis = stats.analyse(records)
+    found = [e for c in analysis.comparisons for e in (c.difference, c.simultaneous)]
+    found += [
+        e for t in analysis.effects.terms for c in (t.span, t.extremes, *t.contrasts) for e in (c.estimate, c.simultaneous)
+    ]
+    assert found
+    assert all(e.known and -1 <= e.low < e.high <= 1 for e in found)
+
+
+def test_measures_have_titles():
+    assert set(_TITLES) >= {"alike", "alike_others", "purity"}
+    assert "_" not in "".join(_TITLES.values())
 
 
 def test_a_level_has_one_colour_in_all_pictures(page):

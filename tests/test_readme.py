@@ -233,6 +233,7 @@ def test_b4_flags_exist() -> None:
         | {f"no{name}" for name in values}
         | {"input_shape", "num_classes", "json", "help", "layer", "channel", "image", "panel", "measures", "factor", "quick"}
         | {"padding_card", "charts", "helpfull"}
+        | {"xla_gpu_deterministic_ops"}  # of XLA
         | {"seed", "factors", "study", "lower_is_better", "metric", "format"}
     )
     parsers = "".join(path.read_text() for path in (ROOT / "benchmarks").rglob("*.py"))

@@ -105,7 +105,7 @@ def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
         (["--augment=crop:2", "--option=augment.crop_mode=zero"], "use one of zeros, reflect"),
         (["--option=foo.b=1"], "with a KIND of optimizer, schedule, augment, loss"),
         (["--option=b1=1"], "model cnn has no b1.*options of training are optimizer.NAME"),
-        (["--optimizer=prodigy", "--decay_parameters=kernels"], "prodigy has no mask of its weight decay"),
+        (["--optimizer=prodigy", "--decay_parameters=kernels"], "prodigy has no mask for its weight decay"),
         (["--precision=float16"], "float32, bfloat16"),
         (["--metrics=nll"], "package.module:attribute"),
         (["--clip_norm=0"], "none, or a number above 0"),

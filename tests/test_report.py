@@ -529,9 +529,11 @@ def test_d3_names_of_levels_and_cells_are_whole(tmp_path):
 
 def test_d3_row_names_of_the_matrix_begin_inside_of_it():
     figure, _ = plots.disagreement(stats.analyse(synthetic.sweep()))
-    rows = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="end"[^>]*>([^<]+)</text>', figure.pictures[0])
-    assert len(rows) == 12
+    wide, names, narrow = re.fullmatch("(<svg.*</svg>)<ol(.*)</ol>(<svg.*</svg>)", figure.pictures[0]).groups()
+    rows = re.findall(r'<text x="([\d.]+)"[^>]*text-anchor="end"[^>]*>([^<]+)</text>', wide)
+    assert len(rows) == names.count("<li>") == 12
     assert all(float(x) > 6.8 * len(name) for x, name in rows)  # of a character of 12 pixels in the widest common fonts
+    assert 'text-anchor="end" class="tick strong">12</text>' in narrow  # on a phone numbers alone
 
 
 def test_d3_tables_scroll_in_boxes_that_have_a_name_and_take_the_focus(tmp_path):
@@ -566,7 +568,7 @@ def test_d4_every_rule_of_the_page_is_inside_of_its_own_class(tmp_path):
 def test_d4_the_script_touches_nothing_outside_of_its_pages(tmp_path):
     text = report.write(synthetic.folder(tmp_path, synthetic.sweep())).read_text()
     script = text.rpartition("<script>")[2]
-    assert set(re.findall(r"document\.(\w+)", script)) == {"querySelectorAll", "createElement"}
+    assert set(re.findall(r"document\.(\w+)", script)) == {"querySelectorAll", "createElement", "elementFromPoint"}
     assert 'document.querySelectorAll(".cnn-jax:not([data-ready])")' in script
 
 

@@ -53,7 +53,7 @@ def _verdicts(found: "Findings") -> str:
         "holds, or does not, where p is at most 5 %; with several it holds where all of them do. The "
         "deciding number is shown. The rules are the same for all data."
     )
-    table = page_tables.table(("verdict", "sentence", "measured", "p"), rows, classes=classes, label="Verdicts")
+    table = page_tables.table(("verdict", "sentence", "measured", "p"), rows, classes=classes, label="Verdicts", kind="effects")
     return page_tables.heading("Verdicts", note) + table
 
 

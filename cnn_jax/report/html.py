@@ -184,4 +184,4 @@ def _plan(sweep: "Sweep") -> str:
 
 
 def _provenance(sweep: "Sweep") -> str:
-    return "<h2>Provenance</h2>" + tables.table(("what", "value"), sweep.provenance(), label="Provenance")
+    return "<h2>Provenance</h2>" + tables.table(("what", "value"), sweep.provenance(), label="Provenance", kind="provenance")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import clip
+from cnn_jax.report.plots.figure import clip, in_heat
 
 _NUMBERS = 16  # classes up to which squares hold their counts and have names
 _ROOM = 14  # characters of a class name
@@ -23,8 +23,12 @@ def confusion(matrix_KK: np.ndarray, names: Sequence[str]) -> str:
     named = classes <= _NUMBERS
     size = 34 if named else max(4, 560 // classes)
     longest = max(len(clip(name, _ROOM)) for name in names)
-    left, top = (20 + 7.5 * longest, 30 if longest <= 3 else 16 + 7 * longest) if named else (8, 8)
-    body = []
+    left, top = (38 + 7.5 * longest, 46 if longest <= 3 else 32 + 7 * longest) if named else (24, 24)
+    middle = top + size * classes / 2
+    body = [
+        svg.text(left + size * classes / 2, 13, "answer", anchor="middle", class_="axis"),
+        svg.text(13, middle, "label", anchor="middle", class_="axis", transform=f"rotate(-90 13 {middle:.6g})"),
+    ]
     for i, name in enumerate(names if named else ()):
         shown = clip(name, _ROOM)
         body.append(svg.text(left - 8, top + size * i + size / 2 + 4, shown, anchor="end", class_="tick strong"))
@@ -38,6 +42,7 @@ def confusion(matrix_KK: np.ndarray, names: Sequence[str]) -> str:
             if not named and not count:
                 continue
             title = f"{words.count(count, 'image')} of class {names[i]} taken for {names[j]}"
+            opacity = round(0.05 + 0.9 * float(strength), 3)
             rect = svg.tag(
                 "rect",
                 class_="heat right" if i == j else "heat",
@@ -46,11 +51,11 @@ def confusion(matrix_KK: np.ndarray, names: Sequence[str]) -> str:
                 width=size - (2 if named else 1),
                 height=size - (2 if named else 1),
                 rx=3 if named else 0,
-                fill_opacity=round(0.05 + 0.9 * float(strength), 3),
+                fill_opacity=opacity,
             )
             label = ""
             if named and count:
-                class_ = "in-heat dark" if strength > 0.55 else "in-heat"
+                class_ = in_heat(0.0 if i == j else opacity)  # green is light enough for dark numbers
                 place = left + size * (j + 0.5) - 1, top + size * (i + 0.5) + 3
                 label = svg.text(*place, f"{count}", anchor="middle", class_=class_)
             body.append(svg.tag("g", svg.tag("title", svg.escape(title)) + rect + label))

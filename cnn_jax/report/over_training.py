@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import cnn_jax
 from cnn_jax.report import html, page_tables, svg, words
+from cnn_jax.report.inside_sweep.measures import titled
 from cnn_jax.report.plots.figure import Figure, Row, colour
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def over_training(lines: Sequence["Line"]) -> Figure:
         y = _scale([v for line in every for v in (line.mean.value, line.mean.low, line.mean.high)])
         for i in range(0, len(layers), svg.COLOURS):
             part = dict(list(layers.items())[i : i + svg.COLOURS])
-            title = svg.tag("p", svg.escape(name.replace("_", " ")), class_="cell")
+            title = svg.tag("p", svg.escape(titled(name)), class_="cell")
             pictures.append(title + _legend(list(part)) + _picture(name, part, x, y))
         for line in every:
             e, start = line.mean, {"measure": name, "layer": line.layer, "epoch": line.epoch}

@@ -76,6 +76,18 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     });
   }
 
+  // The title of the mark at a place, or of the nearest within a finger's width.
+  const titleNear = (x, y, panels) => {
+    for (const radius of [0, 3, 6, 9, 12, 15]) {
+      for (let i = 0; i < (radius ? 16 : 1); i++) {
+        let mark = document.elementFromPoint(x + radius * Math.cos((i * Math.PI) / 8), y + radius * Math.sin((i * Math.PI) / 8));
+        if (!mark || !panels.contains(mark)) continue;
+        while (mark !== panels && ![...mark.children].some((child) => child.tagName === "title")) mark = mark.parentElement;
+        if (mark !== panels) return mark.querySelector(":scope > title").textContent;
+      }
+    }
+    return "";
+  };
   // A tap on a mark shows its tooltip, as there is no hovering on touch screens.
   for (const panels of page.querySelectorAll(".panels")) {
     const line = document.createElement("p");
@@ -83,9 +95,7 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     line.setAttribute("aria-live", "polite");
     panels.after(line);
     panels.addEventListener("click", (event) => {
-      let mark = event.target;
-      while (mark && mark !== panels && ![...mark.children].some((child) => child.tagName === "title")) mark = mark.parentElement;
-      line.textContent = mark && mark !== panels ? mark.querySelector(":scope > title").textContent : "";
+      line.textContent = titleNear(event.clientX, event.clientY, panels);
     });
   }
 
@@ -95,8 +105,11 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     const { cells, runs, images, right, pictures } = JSON.parse(source.textContent);
     const list = page.querySelector(".flips");
     const choose = (pair) => {
-      page.querySelectorAll(".pair.chosen").forEach((other) => other.classList.remove("chosen"));
-      pair.classList.add("chosen");
+      page.querySelectorAll(".pair").forEach((other) => {
+        const same = other.dataset.a === pair.dataset.a && other.dataset.b === pair.dataset.b;
+        other.classList.toggle("chosen", same);
+        other.tabIndex = same ? 0 : -1;  // one stop of the tab key: arrow keys go on
+      });
       const [a, b] = [+pair.dataset.a, +pair.dataset.b];
       const share = (cell, i) => right[cell][i] / runs[cell];
       const better = (x, y) => images.filter((_, i) => share(x, i) > 0.5 && share(y, i) < 0.5);
@@ -118,7 +131,15 @@ for (const page of document.querySelectorAll(".cnn-jax:not([data-ready])")) {
     };
     for (const pair of page.querySelectorAll(".pair")) {
       pair.addEventListener("click", () => choose(pair));
-      pair.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(pair); });
+      pair.addEventListener("keydown", (event) => {
+        const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Enter: [0, 0], " ": [0, 0] };
+        const [down, right] = moves[event.key] ?? [];
+        if (down === undefined) return;
+        event.preventDefault();
+        const next = pair.parentElement.querySelector(`.pair[data-a="${+pair.dataset.a + down}"][data-b="${+pair.dataset.b + right}"]`);
+        if (next) choose(next);
+        next?.focus();
+      });
     }
   }
 

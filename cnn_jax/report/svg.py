@@ -30,9 +30,10 @@ def text(x: float, y: float, content: object, *, anchor: str = "start", **attrib
     return tag("text", escape(content), x=float(x), y=float(y), text_anchor=anchor, **attributes)
 
 
-def picture(width: float, height: float, body: Iterable[str], label: str) -> str:
-    """The svg element; `label` is its text for screen readers."""
-    return tag("svg", "".join(body), viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
+def picture(width: float, height: float, body: Iterable[str], label: str, **attributes: object) -> str:
+    """The svg element; `label` is its text for screen readers, which enter it if its role is "group"."""
+    shown = {"role": "img"} | attributes
+    return tag("svg", "".join(body), viewBox=f"0 0 {width:g} {height:g}", aria_label=label, **shown)
 
 
 @dataclasses.dataclass(frozen=True)

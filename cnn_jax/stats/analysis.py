@@ -244,6 +244,9 @@ def _compared(whole: Design, measured: Metric, cells: tuple[Cell, ...], means: M
         p_cells = min(1.0, found.family * cells_p(means)) if means.df and len(cells) > 1 else math.nan
     gate = min((p for p in (p_cells, *(t.p for t in found.terms)) if not math.isnan(p)), default=math.nan)
     _, comparisons = against_best(cells, means, measured, gate=gate, family=found.family)
+    if measured.share:  # differences of accuracies are between -1 and 1, differences of those between -2 and 2
+        found = dataclasses.replace(found, terms=tuple(term.within(float(len(term.factors))) for term in found.terms))
+        comparisons = tuple(c.within(1.0) for c in comparisons)
     return Analysis(whole, measured, cells, means, found, p_cells, comparisons, resolution)
 
 

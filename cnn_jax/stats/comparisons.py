@@ -41,6 +41,11 @@ class Comparison:
         """Whether the report claims that another cell is better than this one."""
         return self.p <= 1 - LEVEL
 
+    def within(self, bound: float) -> "Comparison":
+        """The same with intervals cut to [-bound, bound]."""
+        cut = self.difference.within(bound), self.simultaneous.within(bound)
+        return dataclasses.replace(self, difference=cut[0], simultaneous=cut[1])
+
 
 def cells_p(means: Means) -> float:
     """p-value of no difference between any two cells, from the clearest pair; nan where no spread is known."""

@@ -32,6 +32,11 @@ class Contrast:
     estimate: Estimate
     simultaneous: Estimate
 
+    def within(self, bound: float) -> "Contrast":
+        """The same with intervals cut to [-bound, bound]."""
+        cut = self.estimate.within(bound), self.simultaneous.within(bound)
+        return dataclasses.replace(self, estimate=cut[0], simultaneous=cut[1])
+
 
 @dataclasses.dataclass(frozen=True)
 class Term:
@@ -66,6 +71,13 @@ class Term:
     def claimed(self) -> bool:
         """Whether the report claims that this term has an effect."""
         return self.p <= 1 - LEVEL
+
+    def within(self, bound: float) -> "Term":
+        """The same with intervals of differences cut to [-bound, bound]."""
+        contrasts = tuple(c.within(bound) for c in self.contrasts)
+        return dataclasses.replace(
+            self, span=self.span.within(bound), extremes=self.extremes.within(bound), contrasts=contrasts
+        )
 
 
 @dataclasses.dataclass(frozen=True)

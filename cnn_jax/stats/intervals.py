@@ -26,6 +26,10 @@ class Estimate:
         """Whether there is an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    def within(self, bound: float) -> "Estimate":
+        """The same with its interval cut to [-bound, bound], beyond which the number cannot be."""
+        return dataclasses.replace(self, low=max(-bound, self.low), high=min(bound, self.high)) if self.known else self
+
 
 def power(difference: float, sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
     """Probability that a two-sided t test at `alpha` tells two cells of n runs and spread `sd` apart (noncentral t)."""

@@ -7,7 +7,16 @@ Shape = tuple[int, ...]
 # option is not part of a trial's configuration, so that ids of finished trials stay valid.
 ADDED = "added"
 KernelInit = Literal[
-    "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "normal", "zeros", "ones"
+    "glorot_uniform",
+    "glorot_normal",
+    "he_uniform",
+    "he_normal",
+    "lecun_uniform",
+    "lecun_normal",
+    "pytorch_uniform",
+    "normal",
+    "zeros",
+    "ones",
 ]
 # The paddings that keep an image's size, so that a shortcut can be added.
 SamePadding = Literal["same", "reflect", "symmetric", "replicate", "circular"]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from cnn_jax.report.explorer import forward, kept, static
 from cnn_jax.report.explorer.packing import halved, pack, values
 
 BUDGET = 4_000_000  # characters of base64, of all networks of a page
-PICKED = 60  # images to pick from
+PICKED = 16  # images to pick from, of each kind of test images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +45,13 @@ def block(folders: Sequence[Path], images: dict[str, pictures.Images], analysis:
     networks = _within_budget(folders, analysis, found, shape)
     if not networks:
         return ""
+    factors = _factors(networks, analysis)
     data = {
         "shape": shape,
         "classes": found.class_names,
         "images": _images(found, shape, records),
-        "cells": [_cell(network, analysis) for network in networks],
+        "factors": [{"name": name, "levels": levels} for name, levels in factors.items()],
+        "cells": [_cell(network, analysis, factors) for network in networks],
     }
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     left = len(analysis.cells) - len(networks)
@@ -61,11 +62,12 @@ def block(folders: Sequence[Path], images: dict[str, pictures.Images], analysis:
     )
     note = (
         "Draw with the mouse or a finger, or pick an image. The trained networks of this sweep answer in this page, by the run "
-        "of each cell that is best in validation. Point at a map, or move over it with the arrow keys, to see the products "
-        f"behind a value.{more}"
+        "of each cell that is best in validation; a second one can stand beside the first. Point at a map, or move over it "
+        f"with the arrow keys, to see the products behind a value, and what part of the image it sees.{more}"
     )
     source = "".join(
-        resources.files(__name__).joinpath(name).read_text(encoding="utf-8") for name in ("engine.js", "explorer.js")
+        resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
+        for name in ("engine.js", "markup.js", "products.js", "explorer.js")
     )
     style = resources.files(__name__).joinpath("explorer.css").read_text(encoding="utf-8")
     return (
@@ -125,26 +127,64 @@ def _network(
     return Network(cell, record, ops) if ops else None
 
 
-def _cell(network: Network, analysis: stats.Analysis) -> JsonObject:
+def _factors(networks: Sequence[Network], analysis: stats.Analysis) -> dict[str, list[str]]:
+    """The factors that the networks differ in, each with their levels."""
+    found = {}
+    for name, levels in analysis.design.factors.items():
+        known = {network.cell.levels[name] for network in networks}
+        if len(known) > 1:
+            found[name] = [stats.text(level) for level in levels if level in known]
+    return found
+
+
+def _cell(network: Network, analysis: stats.Analysis, factors: dict[str, list[str]]) -> JsonObject:
     packed = pack(network.ops, network.bytes)
     units, record = words.units(analysis), network.record
     return {
         "label": network.cell.label, "trial": record["trial"], "seed": record["config"]["seed"],
         "value": f"{units.value(record[analysis.metric])} {units.noun}", "steps": packed.steps, "parameters": packed.parameters,
-        "bytes": packed.bytes,
+        "bytes": packed.bytes, "levels": [at.index(stats.text(network.cell.levels[name])) for name, at in factors.items()],
         "normalization": dataclasses.asdict(kept.normalization(record)),
     }  # fmt: skip
 
 
-def _images(found: pictures.Images, shape: tuple[int, ...], records: Sequence[stats.Record]) -> list[dict[str, Any]]:
-    """A training image of each class, then test images: right in all runs, in some, in none."""
+def _images(found: pictures.Images, shape: tuple[int, ...], records: Sequence[stats.Record]) -> list[JsonObject]:
+    """A training image of each class, then test images: right in all runs, in some, in none; each kind by classes in turn."""
     share = stats.share_right(records)
-    picked = [(images[0], label, f"training image of class {label}") for label, images in found.examples.items()]
-    for i, (image, label) in sorted((found.picked | found.test).items(), key=lambda item: -share.get(item[0], 0.0)):
+    kinds: dict[str, list[tuple[np.ndarray, str, str]]] = {
+        "training: one of each class": [
+            (images[0], label, f"training image of class {label}") for label, images in found.examples.items()
+        ]
+    }
+    stored = (found.picked | found.test).items()
+    for i, (image, label) in sorted(stored, key=lambda item: -share.get(item[0], 0.0)):
         of_runs = f": right in {100 * share[i]:.0f} % of runs" if i in share else ""
-        picked.append((image, label, f"test image {i} of class {label}{of_runs}"))
+        kinds.setdefault(_kind(share.get(i)), []).append((image, label, f"test image {i} of class {label}{of_runs}"))
     return [
-        {"pixels": base64.b64encode(np.ascontiguousarray(image).tobytes()).decode(), "label": label, "name": name}
-        for image, label, name in picked[:PICKED]
+        {
+            "pixels": base64.b64encode(np.ascontiguousarray(image).tobytes()).decode(),
+            "label": label,
+            "name": name,
+            "group": kind,
+        }
+        for at, (kind, images) in enumerate(kinds.items())
+        for image, label, name in (_in_turn(images)[:PICKED] if at else images)
         if image.shape == tuple(shape)
     ]
+
+
+def _kind(share_right: float | None) -> str:
+    """The kind of a test image by the share of runs that get it right."""
+    if share_right is None:
+        return "test"
+    return f"test: {'all runs are' if share_right == 1 else 'some runs are' if share_right else 'no run is'} right"
+
+
+def _in_turn(images: Sequence[tuple[np.ndarray, str, str]]) -> list[tuple[np.ndarray, str, str]]:
+    """Images with one of each class first, then a second one of each."""
+    seen: dict[str, int] = {}
+    turns = []
+    for one in images:
+        turns.append(seen.get(one[1], 0))
+        seen[one[1]] = turns[-1] + 1
+    return [images[i] for i in np.argsort(turns, kind="stable")]

@@ -131,7 +131,7 @@ def _kernels(layer: str, kernel_FHWC: np.ndarray, largest: float) -> str:
     of = f" of {count}" if count > len(shown) else ""
     mean = f", means over {channels} channels" if channels not in (1, 3) else ""
     caption = f"{layer}: {len(shown)}{of} kernels of {height}×{width}{mean}, up to {largest:.2g}"
-    return _figure(pictures.png(picture), picture.shape[1], width, f"kernels of {layer}", caption)
+    return _figure(pictures.png(picture), picture.shape, width, f"kernels of {layer}", caption)
 
 
 def _maps(layer: str, y_HWC: np.ndarray, top: float) -> str:
@@ -143,7 +143,7 @@ def _maps(layer: str, y_HWC: np.ndarray, top: float) -> str:
     of = f" of {count}" if count > MAPS else ""
     caption = f"{layer}: {len(maps)}{of} maps of {y_HWC.shape[0]}×{y_HWC.shape[1]}, up to {top:.2g}"
     address = pictures.paletted(picture, tiles.palette(SHADES))
-    return _figure(address, picture.shape[1], maps.shape[2], f"maps of {layer}", caption)
+    return _figure(address, picture.shape, maps.shape[2], f"maps of {layer}", caption)
 
 
 def _reduced(y_HWC: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def _reduced(y_HWC: np.ndarray) -> np.ndarray:
     return y_HWC[: height * step, : width * step].reshape(height, step, width, step, -1).mean(axis=(1, 3))
 
 
-def _figure(address: str, width: int, tile: int, what: str, caption: str) -> str:
-    zoom = max(1, round(TILE / tile))
-    image = svg.tag("img", src=address, alt=what, width=width * zoom, loading="lazy", decoding="async")
+def _figure(address: str, shape: tuple[int, ...], tile: int, what: str, caption: str) -> str:
+    height, width = (n * max(1, round(TILE / tile)) for n in shape[:2])  # their place is kept free until they are drawn
+    image = svg.tag("img", src=address, alt=what, width=width, height=height, loading="lazy", decoding="async")
     return svg.tag("figure", image + svg.tag("figcaption", svg.escape(caption)))

@@ -20,17 +20,24 @@ _TITLES = {
     "sparsity": "share of outputs that are zero", "field_std": "effective field, SD in pixels",
     "field_share": "effective field, share of theoretical", "used_field": "used field, pixels",
     "used_share": "used field, share of image", "accuracy_in_window": "accuracy inside of a window",
-    "cka_pixels": "CKA with the pixels", "cka_last": "CKA with the last layer", "cka_before": "CKA with before training",
+    "cka_pixels": "CKA with the pixels", "cka_last": "CKA with the last layer", "cka_before": "CKA with the untrained network",
     "shift": "same answer after a shift", "position": "position read from images, R²",
     "position_noise": "position read from noise, R²", "border_noise": "distance to border from noise, R²",
     "border_error": "error by distance to the border", "border_blind": "share of border-blind units",
     "padding_aware": "share of padding-aware units", "pruned_25": "accuracy lost without 25 % of filters",
     "pruned_50": "accuracy lost without 50 % of filters", "pruned_50_random": "accuracy lost without random 50 %",
+    "alike": "correlation of a filter's best patches", "alike_others": "correlation with other filters' patches",
+    "purity": "share of one class in best patches",
 }  # fmt: skip
 _SHARES = {
     "probe", "dead", "duplicates", "sparsity", "used_share", "accuracy_in_window", "shift", "border_error", "border_blind",
-    "padding_aware",
+    "padding_aware", "purity", "cka_pixels", "cka_last", "cka_before",
 }  # fmt: skip
+
+
+def titled(name: str) -> str:
+    """What an axis of a measure is called: 'probe' -> 'accuracy of a linear probe'."""
+    return _TITLES.get(name, clip(name, 40))
 
 
 def measured(folders: Sequence[Path], records: Sequence[stats.Record], factors: Sequence[str]) -> tuple[list[Line], int]:
@@ -101,7 +108,7 @@ def panels(lines: Sequence[Line], factor: str, levels: Sequence[stats.Level], na
 def _panel(name: str, found: Sequence[tuple[str, Effect]], factor: str, levels: Sequence[str]) -> str:
     marks = [[(level, _cut(name, e)) for level, e in effect.term.levels] for _, effect in found]
     every = [x for layer in marks for _, e in layer for x in ((e.low, e.high, e.value) if e.known else (e.value,))]
-    title = _TITLES.get(name, clip(name, 40))
+    title = titled(name)
     y = svg.Scale.around(every, 208, 54)
     body = svg.left_axis(y, 44, 290, number)
     body.append(svg.text(2, 14, title, class_="axis"))

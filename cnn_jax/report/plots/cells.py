@@ -48,7 +48,7 @@ def _forest(analysis: stats.Analysis, width: float, left: float) -> str:
     units = words.units(analysis)
     x = svg.Scale.around([0.0, *ends], max(left, 24), width - 26)
     title = f"{'points' if units.points else units.noun} below or above the best cell"
-    body = svg.bottom_axis(x, 10, height - 30, units.difference_tick, title)
+    body = svg.bottom_axis(x, 10, height - 30, units.difference_tick, title, 7)
     body.append(svg.tag("line", class_="zero", x1=x(0), x2=x(0), y1=10, y2=height - 30))
     for i, c in enumerate(shown):
         y = (24 if left else 38) + pitch * i

@@ -29,6 +29,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.4g}"
 
 
+def in_heat(opacity: float) -> str:
+    """The class of a number in a blue square: white where that is read better on paper."""
+    return "in-heat dark" if opacity > 0.85 else "in-heat"
+
+
 def colour(i: int) -> str:
     """The class of the i-th colour, cyclic."""
     return f"c{i % svg.COLOURS}"

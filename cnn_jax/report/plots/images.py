@@ -1,13 +1,14 @@
 """Which test images cells disagree on."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from cnn_jax import stats
 from cnn_jax.aliases import JsonObject
 from cnn_jax.report import svg, words
-from cnn_jax.report.plots.figure import Figure, Row, clip
+from cnn_jax.report.plots.figure import Figure, Row, clip, in_heat
 
 HEATMAP = 20  # cells of the matrix
 
@@ -31,42 +32,12 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, JsonObject] | None:
         for i, a in enumerate(shown)
         for j, b in enumerate(shown)
     ]
-    size, left = 30, 14 + 7 * (4 + min(40, max(len(c.label) for c in shown)))  # the name, and a number behind it
-    width, top = left + size * len(shown) + 10, 26
-    peak = np.nanmax(between)
-    if not peak > 0:
+    if not np.nanmax(between) > 0:
         return None
-    body = []
-    for i, a in enumerate(shown):
-        body.append(
-            svg.text(left - 8, top + size * i + 19, f"{clip(a.label, 40)}  {i + 1}", anchor="end", class_="tick strong")
-        )
-        body.append(svg.text(left + size * (i + 0.5), top - 8, i + 1, anchor="middle", class_="tick strong"))
-        for j, b in enumerate(shown):
-            value = between[i, j]
-            title = f"{a.label} and {b.label}: a run of each disagree on {words.percent(value)} of the images"
-            strength = float(value / peak) if np.isfinite(value) else 0.0
-            box = svg.tag(
-                "rect",
-                class_="heat",
-                x=left + size * j,
-                y=top + size * i,
-                width=size - 2,
-                height=size - 2,
-                rx=3,
-                fill_opacity=round(0.06 + 0.94 * strength, 3),
-            )
-            label = svg.text(
-                left + size * (j + 0.5) - 1,
-                top + size * i + 18,
-                f"{100 * value:.1f}" if np.isfinite(value) else "–",
-                anchor="middle",
-                class_="in-heat dark" if strength > 0.55 else "in-heat",
-            )
-            body.append(
-                svg.tag("g", svg.tag("title", svg.escape(title)) + box + label, class_="pair", data_a=i, data_b=j, tabindex=0)
-            )
-    picture = svg.picture(max(width, 360), top + size * len(shown) + 6, body, "disagreement between cells")
+    # On a phone the names stand above the squares: beside them they would leave no room.
+    wide, narrow = (_matrix(shown, between, names=names) for names in (True, False))
+    listed = svg.tag("ol", "".join(svg.tag("li", svg.escape(c.label)) for c in shown), class_="only-narrow")
+    picture = wide + listed + narrow
     varied = np.flatnonzero((rate.min(axis=0) < 1) & (rate.max(axis=0) > 0))
     data = {
         "cells": [c.label for c in shown],
@@ -81,3 +52,33 @@ def disagreement(analysis: stats.Analysis) -> tuple[Figure, JsonObject] | None:
         f"the images on which the two cells differ.{more}"
     )
     return Figure("disagreement", "On which images do cells disagree?", note, [picture], rows, "wide natural"), data
+
+
+def _matrix(shown: Sequence[stats.Cell], between: np.ndarray, *, names: bool) -> str:
+    """Squares, each a button, with names of cells beside their numbers or numbers alone."""
+    size, left = 30, 14 + 7 * (4 + min(40, max(len(c.label) for c in shown))) if names else 24
+    top, peak = 26, np.nanmax(between)
+    body = []
+    for i, a in enumerate(shown):
+        said = f"{clip(a.label, 40)}  {i + 1}" if names else f"{i + 1}"
+        body.append(svg.text(left - 8, top + size * i + 19, said, anchor="end", class_="tick strong"))
+        body.append(svg.text(left + size * (i + 0.5), top - 8, i + 1, anchor="middle", class_="tick strong"))
+        for j, b in enumerate(shown):
+            value = between[i, j]
+            title = f"{a.label} and {b.label}: a run of each disagree on {words.percent(value)} of the images"
+            opacity = round(0.06 + 0.94 * (float(value / peak) if np.isfinite(value) else 0.0), 3)
+            x, y = left + size * j, top + size * i
+            box = svg.tag("rect", class_="heat", x=x, y=y, width=size - 2, height=size - 2, rx=3, fill_opacity=opacity)
+            number = f"{100 * value:.1f}" if np.isfinite(value) else "–"
+            label = svg.text(x + size / 2 - 1, y + 18, number, anchor="middle", class_=in_heat(opacity))
+            body.append(
+                svg.tag(
+                    "g", svg.tag("title", svg.escape(title)) + box + label, class_="pair", data_a=i, data_b=j,
+                    tabindex=-1 if i or j else 0, role="button", aria_label=title,
+                )
+            )  # fmt: skip
+    width, height = left + size * len(shown) + 10, top + size * len(shown) + 6
+    # Squares of a finger's size: a matrix of many cells scrolls.
+    least = f"min-width:{round(0.8 * width)}px;max-width:{2 * width}px"
+    fit = {"class_": "only-wide"} if names else {"class_": "only-narrow", "style": least}
+    return svg.picture(max(width, 360) if names else width, height, body, "disagreement between cells", role="group", **fit)

@@ -113,7 +113,14 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
     ranked = sorted(runs, key=lambda cr: analysis.measured.sign * cr[1][analysis.metric])
     spread = {id(r): (i + 0.5) / len(runs) - 0.5 for i, (_, r) in enumerate(ranked)}
     xs = [round(72 + i * (width - 142) / max(1, len(names) - 1), 1) for i in range(len(names))]
-    crowded = any(3.8 * (len(a) + len(b)) > xs[1] - xs[0] for a, b in itertools.pairwise(names))
+    titles = {
+        "params": "parameters",
+        "train_seconds": "training, s",
+        "val_accuracy": "validation, %",
+        "test_accuracy": "test, %",
+    }
+    titles = {n: titles.get(n, units.axis if n in metrics else n) for n in names}
+    crowded = any(3.8 * (len(a) + len(b)) > xs[1] - xs[0] for a, b in itertools.pairwise(titles.values()))
     rows: list[Row] = []
     lines: list[str] = []
     for cell, r in runs:
@@ -138,7 +145,7 @@ def parallel(analysis: stats.Analysis) -> Figure | None:
         marks = [
             svg.tag("line", class_="pole", x1=x, x2=x, y1=top, y2=bottom),
             # Long adjacent names are in two rows.
-            svg.text(x, 34 if i % 2 and crowded else 18, name, anchor="middle", class_="axis"),
+            svg.text(x, 34 if i % 2 and crowded else 18, titles[name], anchor="middle", class_="axis"),
         ]
         form = units.tick if name in metrics else words.short
         ticks = [(float(i), stats.text(v)) for v, i in at.items()] if at else [(t, form(t)) for t in scale.ticks(5)]
