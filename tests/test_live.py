@@ -1,12 +1,15 @@
 """The report while a sweep runs."""
 
 import json
+import os
+import signal
 import threading
 
 import pytest
 import synthetic
+from launching import here
 
-from cnn_jax import cli, report
+from cnn_jax import report
 from cnn_jax.cli import live
 from cnn_jax.trial import Trial
 
@@ -110,9 +113,28 @@ def test_a_sweep_writes_pages_on_its_way_and_ends_with_a_whole_one(tmp_path, mon
 
     monkeypatch.setattr(report, "write", write)
     flags = ["--filters=2,4", "--kernel_size=3", "--padding=valid", "--epochs=3", "--seeds=2", "--workers=1"]
-    assert cli.launch(["launch.py", "grid", *flags, f"--out={tmp_path}"]) == 0
+    assert here("grid", *flags, f"--out={tmp_path}").returncode == 0
     *before, last = pages
     assert before
     assert all(running and "of 4 trials so far" in text and text.endswith("</html>\n") for running, text in before)
     assert not last[0]
     assert "data-live>" not in last[1]
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_leaves_a_page_that_does_not_claim_to_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "FIRST_SECONDS", 0.0)
+    original = report.write
+
+    def write(*args, **settings):
+        path = original(*args, **settings)
+        if settings.get("running"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return path
+
+    monkeypatch.setattr(report, "write", write)
+    flags = ["--filters=2,4", "--kernel_size=3", "--padding=valid", "--epochs=400", "--seeds=2", "--workers=1"]
+    assert here("grid", *flags, f"--out={tmp_path}").returncode == 130
+    page = (tmp_path / "report.html").read_text()
+    assert "data-live>" not in page
+    assert "not run yet: rerun the same command" in page

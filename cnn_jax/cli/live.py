@@ -26,6 +26,7 @@ class Live:
         self.due = clock() + FIRST_SECONDS
         self.thread: threading.Thread | None = None
         self.failed = False
+        self.written = False
 
     def tick(self) -> None:
         """Start writing if it is time; return immediately."""
@@ -39,6 +40,7 @@ class Live:
         began = self.clock()
         try:
             self.write()
+            self.written = True
         except Exception:
             self.failed = True
         now = self.clock()

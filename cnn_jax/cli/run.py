@@ -91,6 +91,8 @@ def run(job: Job, console: Console, command: str) -> Result:
     with store.reporting(out):
         if outcome.interrupted:
             report.write_results(out)  # without delay; the page can wait
+            if page_so_far.written and outcome.counts:
+                report.write(out, trials)  # else it would state that the sweep runs
         if outcome.counts:
             about.keep_images(out, planned.info, _of(trials, store.read(out)))
         if outcome.counts and not outcome.interrupted:
