@@ -800,7 +800,7 @@ _LABEL = {"classLabel": {"numClasses": "3"}}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shape": (-1, -1, 3)}, ["(-1, -1, 3)", "all of one size", "--image_size"]),
+        ({"shape": (-1, -1, 3)}, ["(-1, -1, 3)", "all of the same size", "--image_size"]),
         ({"shape": (6, 4, 3)}, ["image 0 of train", "prepare the set again"]),
         ({"image": b"\x89PNG"}, ["image 0 of train", "cannot be decoded"]),
         ({"image": _png(5000, 5000)}, ["image 0 of train", "pixels"]),
@@ -843,7 +843,7 @@ def test_unknown_names_are_refused_with_the_legal_values(name):
     ("name", "word"),
     [
         ("minst", "close names are mnist"),
-        ("imdb_reviews", "no image class"),
+        ("imdb_reviews", "not an image class"),
         ("mnist:9.9.9", "3.0.1"),
         ("mnist_corrupted/x", "zigzag"),
     ],
