@@ -215,7 +215,7 @@ def test_the_command_writes_into_the_folder_of_the_sweep(sweep: Path, network: T
     assert open_trial(path).trial == network.trial
     again = launch(["export", str(sweep), "--format=safetensors"])
     assert again[0] == 2
-    assert again[2] == f"error: --out: {path} exists already: delete it, or name another file\n"
+    assert again[2] == f"error: --out: {path} exists: delete it, or use another name\n"
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_the_command_writes_into_the_folder_of_the_sweep(sweep: Path, network: T
         (["2", "3", "--format=onnx"], "export: takes the folder of a sweep and a trial, not 3 words"),
         (["--format=onnx", "--out=here/network.pb"], "--out: here/network.pb must end in .onnx"),
         (["--format=torch", "--out=here/my-network.py"], "--out: my-network.py is not the name of a Python module"),
-        (["--format=torch", "--out=taken.py"], "--out: taken.pt exists already"),
-        (["--format=jax_export", "--out=taken.jax"], "--out: taken.json exists already"),
-        (["--out=taken.safetensors"], "--out: taken.safetensors exists already"),
+        (["--format=torch", "--out=taken.py"], "--out: taken.pt exists: delete it"),
+        (["--format=jax_export", "--out=taken.jax"], "--out: taken.json exists: delete it"),
+        (["--out=taken.safetensors"], "--out: taken.safetensors exists: delete it"),
         (["--format=onnx"], "--format=onnx: onnx is not installed: pip install onnx, or all formats with pip install"),
         (["--format=torch"], "--format=torch: torch is not installed"),
         (["--format=keras"], "--format=keras: keras is not installed"),
@@ -270,7 +270,7 @@ def test_a_file_that_computes_something_else_is_not_written(network: TrainedNetw
 
     monkeypatch.setitem(write._FILES, onnx.FORMAT, lambda exportable: {".onnx": b"graph"})
     monkeypatch.setitem(write._LOGITS, onnx.FORMAT, lambda made, images: network.logits(images) + np.float32(1e-2))
-    with pytest.raises(UsageError, match=r"the file computes other logits, by 0\.0\d+: nothing was written"):
+    with pytest.raises(UsageError, match=r"the exported logits differ by 0\.0\d+: nothing was written"):
         network.export(tmp_path / "network.onnx")
     monkeypatch.setitem(write._LOGITS, onnx.FORMAT, lambda made, images: np.full((4, 3), np.nan, np.float32))
     with pytest.raises(UsageError, match="by nan"):

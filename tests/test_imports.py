@@ -212,7 +212,7 @@ def test_a_row_that_repeats_a_run_is_not_a_second_run(tmp_path):
 def test_what_is_averaged_over_is_said(tmp_path):
     text = "params.lr,params.opt,params.seed,metrics.acc\n0.1,sgd,0,0.9\n0.1,adam,1,0.8\n0.2,sgd,0,0.7\n0.2,adam,1,0.6\n"
     results = table_of(tmp_path, text, factors=("lr",))
-    assert "Averaged over, as not among --factors: params.opt, which also differ between runs." in results.said
+    assert "Averaged over: params.opt, which differ between runs but are not among --factors." in results.said
 
 
 def test_pruned_and_running_trials_are_counted_apart(tmp_path):
@@ -237,12 +237,12 @@ def test_runs_of_unlike_lengths_are_said(tmp_path):
         ("lr,acc\n0.1,0.5\n", {"factors": ("acc",)}, "--factors: acc is the metric"),
         ("lr,acc\n0.1,0.5\n", {"metric": "acc", "seed": "lr", "factors": ("lr",)}, "--factors: lr is the seed"),
         ("lr,acc\n0.1,high\n", {"metric": "acc"}, "--metric: column acc holds 'high', which is not a number"),
-        ("lr,acc\n0.1,nan\n", {"metric": "acc"}, "--metric: column acc of .* holds no number"),
+        ("lr,acc\n0.1,nan\n", {"metric": "acc"}, "--metric: column acc of .* has no numbers"),
         ("lr,width\n0.1,5\n", {}, "no column of .* looks like a result: name one of lr, width"),
         ("a/acc,b/acc\n0.1,0.5\n", {"metric": "acc"}, "'acc' may be any of a/acc, b/acc: name one of them in full"),
         ("lr,lr\n0.1,0.5\n", {}, "two columns are named 'lr'"),
         ("lr,acc\n0.1\n", {}, "row 2 has 1 cells, the first row names 2 columns"),
-        ("lr,acc\n", {}, "holds no row"),
+        ("lr,acc\n", {}, "has no rows"),
         ("lr,acc\n0.1,0.5\n", {"study": "s"}, "--study: .* is not an Optuna storage"),
     ],
 )  # fmt: skip

@@ -217,7 +217,7 @@ def test_grad_cam_of_a_linen_module_is_that_of_the_same_spec() -> None:
         )  # fmt: skip
         np.testing.assert_allclose(maps, right, rtol=1e-4, atol=1e-6)
     assert np.abs(right).max() > 0
-    with pytest.raises(UsageError, match=r"--layer=map: the logits do not follow from the output"):
+    with pytest.raises(UsageError, match=r"--layer=map: the logits do not depend on the output"):
         gradcam.grad_cam(TrainedNetwork.from_model(Twin(copied=True), (7, 6, 2), 2), x, classes)
 
 

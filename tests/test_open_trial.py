@@ -199,7 +199,7 @@ def test_data_that_changed_are_refused(tmp_path: Path) -> None:
 def test_a_trial_that_diverged_or_is_only_planned_has_no_network(tmp_path: Path) -> None:
     diverged, planned = Trial(seed=1), Trial(ModelConfig(filters=(7,)))
     out = synthetic.folder(tmp_path / "out", [synthetic.record(diverged, 0.1, status="diverged")], [diverged, planned])
-    with pytest.raises(UsageError, match=f"{diverged.id} diverged .*: it has no trained network"):
+    with pytest.raises(UsageError, match=f"{diverged.id} diverged .*: it has no trained parameters"):
         open_trial(out, diverged.id)
     with pytest.raises(UsageError, match=r"planned and not yet trained"):
         open_trial(out, planned.id)

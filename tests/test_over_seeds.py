@@ -127,7 +127,7 @@ def test_a_fork_has_measures_of_its_own(sweep: Path, tmp_path: Path, monkeypatch
     assert launch(sweep, "--measures=mylab_measures:wrong") == 2
     assert "returned a list: it must return {name: {layer: number}}" in capsys.readouterr().err
     assert launch(sweep, "--measures=sparsity,mylab_measures:taken") == 2
-    assert "mylab_measures:taken returned 'sparsity', as a measure before it does" in capsys.readouterr().err
+    assert "mylab_measures:taken returned 'sparsity', as an earlier measure does" in capsys.readouterr().err
     assert (sweep / "inspect" / "measures.csv").read_bytes() == before
 
 

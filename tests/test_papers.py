@@ -315,7 +315,7 @@ def test_a_sweep_of_frozen_and_learned_kernels_ends_in_its_table(npz: str, tmp_p
     command = [sys.executable, str(ROOT / "launch.py"), "paper", "gavrikov2023", *args]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "largest less smallest kernel" in done.stdout
+    assert "largest minus smallest kernel" in done.stdout
     assert "above 0" in done.stdout
     for one in store.read(tmp_path):
         network = open_trial(tmp_path, one["trial"])

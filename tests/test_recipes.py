@@ -80,7 +80,7 @@ def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
     assert "--option=schedule.end=0.0483" in text
     assert "schedule.end 0.0483" in text
     assert "leaves out" not in text
-    assert "differs from the publication: the best epoch is chosen on validation images" in text
+    assert "differs from the publication: the best epoch is selected on validation images" in text
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
         (["--precision=bfloat16", "--model=forked:Untyped"], "model forked:Untyped has no field dtype"),
         (["--select=best", "--validation_fraction=0"], "--select=best: needs validation images"),
         (["--select=test"], "last, best, best_loss"),
-        (["--schedule=cos"], "unknown schedule 'cos': one of constant, cosine"),
-        (["--loss=ce"], "unknown loss 'ce': one of cross_entropy, mse, focal"),
+        (["--schedule=cos"], "unknown schedule 'cos': must be one of constant, cosine"),
+        (["--loss=ce"], "unknown loss 'ce': must be one of cross_entropy, mse, focal"),
         (["--optimizer=adamm"], "unknown optimizer 'adamm': one of adam, adamw, sgd, rmsprop.*adadelta"),
         (["--option=optimizer.b9=1"], "optimizer adam has no option b9: it has b1, b2"),
         (["--option=schedule.alpha=1"], "schedule constant has no option alpha"),
@@ -109,7 +109,7 @@ def test_a_recipe_is_printed_with_its_source_and_options_in_the_plan() -> None:
         (["--precision=float16"], "float32, bfloat16"),
         (["--metrics=nll"], "package.module:attribute"),
         (["--clip_norm=0"], "none, or a number above 0"),
-        (["--recipe=resnet"], "unknown recipe 'resnet': one of keras_mnist"),
+        (["--recipe=resnet"], "unknown recipe 'resnet': must be one of keras_mnist"),
         (["--recipe=forked:bad_recipe"], "unknown name 'learning_rat'"),
         (["--recipe=forked:scalar_loss"], "is a function: it must be a dict of flags"),
         (

@@ -213,7 +213,7 @@ def test_equal_networks_have_equal_configs():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig("lenet"), "--model: unknown model 'lenet': one of cnn, chapter, mlp,"),
+        (ModelConfig("lenet"), "--model: unknown model 'lenet': must be one of cnn, chapter, mlp,"),
         (ModelConfig("lenet"), "convmixer, or package.module:attribute"),
         (ModelConfig("lenet5", filters=(3,)), "--filters: model lenet5 has no filters to set: it has no options"),
         (ModelConfig("nin", strides=(2,)), "--strides: model nin has no strides to set: it has padding, activation"),
@@ -336,7 +336,7 @@ def test_a_forks_options_are_filled_in_and_checked_like_ours(fork):
         ModelConfig(f"{fork}:plain", options=(("gain", "x"),)): "use a number",
         ModelConfig(f"{fork}:plain", options=(("twice", 2),)): "use 0 or 1",
         ModelConfig(f"{fork}:finished", filters=(3,)): "it has no options",
-        ModelConfig(f"{fork}:number"): "forked_models:number is neither a network nor a function that makes one",
+        ModelConfig(f"{fork}:number"): "forked_models:number is neither a network nor a function that returns one",
         ModelConfig(f"{fork}:absent"): "--model: forked_models:absent cannot be imported: AttributeError",
         ModelConfig("absent_models:x"): "--model: absent_models:x cannot be imported: ModuleNotFoundError",
         ModelConfig("broken_models:x"): "--model: broken_models:x cannot be imported: ZeroDivisionError: division by zero",
@@ -358,7 +358,7 @@ def test_a_forks_options_are_filled_in_and_checked_like_ours(fork):
         ("pair", "pair failed: ValueError: not enough values to unpack (expected 2, got 1)"),
         ("pair", "forked_models.py:38)"),
         ("exits", "exits failed: SystemExit: 0 ("),
-        ("typo", "dense1: units is '10': it must be an integer of at least 1"),
+        ("typo", "dense1: units is '10': must be an integer of at least 1"),
         ("alien", "builtin_function_or_method is not a layer"),
         ("short", "short failed: TypeError: short() takes 1 positional argument but 2 were given ("),
         ("short", "forked_models.py:50)"),

@@ -1,1 +1,1 @@
-"""What trained networks learned: `open_trial`, and functions that look inside."""
+"""Analysis of trained networks: `open_trial`, and functions that inspect features, filters and attributions."""

@@ -1,4 +1,4 @@
-"""All attributions of some images, each beside its sanity check. N images, *S spatial axes, C channels."""
+"""All attributions of a set of images, each with its sanity check. N images, *S spatial axes, C channels."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from cnn_jax.analysis import gradcam, occlusion, saliency
 from cnn_jax.analysis.network import TrainedNetwork
 
 METHODS = ("gradient", "integrated gradients", "SmoothGrad", "Grad-CAM", "occlusion")
-SIGNED = ("integrated gradients", "occlusion")  # positive where a pixel speaks for the class, negative where against
+SIGNED = ("integrated gradients", "occlusion")  # positive: evidence for the class; negative: against it
 _PIECE = 8  # images at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """One method's pictures of some images.
+    """Attribution maps of one method.
 
     `trained` (N, *S) explains the network; `random` (N, *S) the same class in the same network with random parameters.
-    `correlation` (N,) is Spearman's rank correlation between them: a method that shows what was learned has a low one (Adebayo,
-    Gilmer, Muelly, Goodfellow, Hardt and Kim 2018). Where a picture is constant it is nan.
+    `correlation` (N,) is Spearman's rank correlation between them: it is low for a method that depends on the trained
+    parameters (Adebayo, Gilmer, Muelly, Goodfellow, Hardt and Kim 2018). It is nan where a map is constant.
     """
 
     method: str
@@ -46,15 +46,15 @@ def attributions(
 
     Args:
       network: the network.
-      images_NSC: uint8, or floats as the network was trained on. A black image is the baseline of integrated gradients and
-        covers pixels in occlusion.
+      images_NSC: uint8, or floats as the network was trained on. A black image is the baseline of integrated gradients and the
+        fill value of occlusion.
       classes_N: class per image.
-      layer: of Grad-CAM; default `gradcam.default_layer`. Without such a layer, Grad-CAM is left out.
+      layer: of Grad-CAM; default `gradcam.default_layer`. Without such a layer, Grad-CAM is omitted.
       seed: seed of the random parameters.
-      tell: is told the name of each method before it is computed.
+      tell: called with the name of each method before it is computed.
 
     Raises:
-      UsageError: as `gradcam.grad_cam` does, for a layer that is named.
+      UsageError: as in `gradcam.grad_cam`, for an explicit `layer`.
     """
     x_NSC = np.asarray(network.inputs(images_NSC))
     base_1SC = np.asarray(network.inputs(np.zeros((1, *network.input_shape), np.uint8)))
@@ -73,7 +73,7 @@ def attributions(
 def _pictures(
     method: str, network: TrainedNetwork, x_NSC: np.ndarray, classes_N: np.ndarray, base_1SC: np.ndarray, layer: str | None
 ) -> np.ndarray:
-    """Pictures (N, *S) of one method, some images at a time: the last piece repeats its last image."""
+    """Compute maps (N, *S) of one method in batches; the last batch is padded with its last image."""
     size = max(1, min(_PIECE, len(x_NSC), network.batch_size))
     pieces = []
     for begin in range(0, len(x_NSC), size):

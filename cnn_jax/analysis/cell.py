@@ -1,4 +1,4 @@
-"""The other seeds of a trial: its cell. No JAX."""
+"""Trials of the same cell: equal but for the seed. No JAX."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from cnn_jax.records.record import to_json as as_dict
 
 @dataclasses.dataclass(frozen=True)
 class SeedsOfCell:
-    """Finished trials that differ from one trial in nothing but the seed, itself among them.
+    """Finished trials that differ only in the seed.
 
-    `never_right` has the indices of the test images that none of them got right, where the answers were recorded.
+    `never_right` lists the indices of the test images that all of them misclassify, where predictions were recorded.
     """
 
     records: tuple[Record, ...]
@@ -21,14 +21,14 @@ class SeedsOfCell:
 
     @property
     def median(self) -> Record:
-        """The record with the median accuracy, of an even number the lower one; on validation images if there are any."""
+        """Return the record with the median accuracy (the lower median), on validation images if there are any."""
         validated = all(r.val_accuracy is not None for r in self.records)
         by_accuracy = sorted(self.records, key=lambda r: ((r.val_accuracy if validated else r.test_accuracy) or 0.0, r.trial))
         return by_accuracy[(len(by_accuracy) - 1) // 2]
 
 
 def seeds_of_cell(record: Record, records: Sequence[Record]) -> SeedsOfCell:
-    """Find the seeds of a trial's cell among the records of its folder. Raises UsageError if `record` is not finished."""
+    """Find the trials of a record's cell among the records of its folder. Raises UsageError if `record` is not finished."""
     if record.status != "done":
         raise UsageError(f"trial {record.trial} {record.status}: it has no results")
     alike = dataclasses.replace(record.config, seed=0)

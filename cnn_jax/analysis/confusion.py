@@ -1,4 +1,4 @@
-"""Which images are taken for which class. N images, K classes."""
+"""Misclassified images and confused classes. N images, K classes."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: index of the image, its label, the answer, and the probabilities of both."""
+    """A misclassified image: its index, label and predicted class, and the probabilities of both."""
 
     image: int
     label: int
@@ -17,7 +17,7 @@ class Mistake:
 
 
 def mistakes(logits_NK: np.ndarray, labels_N: np.ndarray) -> list[Mistake]:
-    """List the wrong answers, the surest first: by the difference of the logits of answer and label."""
+    """List the misclassified images by descending difference between the logits of predicted class and label."""
     answers_N = logits_NK.argmax(-1)
     wrong = np.flatnonzero(answers_N != labels_N)
     margin = logits_NK[wrong, answers_N[wrong]] - logits_NK[wrong, labels_N[wrong]]
@@ -35,13 +35,13 @@ def mistakes(logits_NK: np.ndarray, labels_N: np.ndarray) -> list[Mistake]:
 
 
 def probabilities(logits_NK: np.ndarray) -> np.ndarray:
-    """Softmax over classes."""
+    """Compute the softmax over classes."""
     e_NK = np.exp(logits_NK - logits_NK.max(axis=-1, keepdims=True))
     return e_NK / e_NK.sum(axis=-1, keepdims=True)
 
 
 def most_confused(matrix_KK: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """List the pairs (label, answer, images) of different classes with the most images, the most frequent first."""
+    """List the most frequent off-diagonal entries as (label, predicted class, images), in descending order."""
     wrong_KK = matrix_KK * ~np.eye(len(matrix_KK), dtype=bool)
     order = np.argsort(-wrong_KK, axis=None, kind="stable")[:count]
     pairs = np.stack(np.unravel_index(order, wrong_KK.shape), axis=1)

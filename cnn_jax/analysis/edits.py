@@ -1,4 +1,4 @@
-"""Forward passes with edited layers: outputs changed on the way, activations left out.
+"""Forward passes with edited layers: modified outputs, omitted activations.
 
 N images, *S spatial axes, C channels, K classes.
 """
@@ -17,14 +17,14 @@ from cnn_jax.nn.modules.base import errors_named
 from cnn_jax.nn.network import CNN, Forward
 from cnn_jax.nn.spec import Layer, Spec, flat, named
 
-Edit = Callable[[str, jax.Array], jax.Array]  # (name of a layer, its output) -> the output that later layers see
+Edit = Callable[[str, jax.Array], jax.Array]  # (layer name, its output) -> input of later layers
 
 
 def apply_edited(model: CNN, variables: PyTree, x_NSC: jax.Array, edit: Edit) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Compute (logits_NK, features) in evaluation mode, with `edit` applied to the output of every layer.
 
-    The features are the edited outputs. A convolution and the max-pool behind it are not fused, so that the pool sees the
-    edited output; the numbers are the same up to rounding.
+    The features are the edited outputs. A convolution and the max-pool after it are not fused, so that the pool reads the
+    edited output; results are equal up to rounding.
     """
     out: PyTree = _Edited(model.spec, model.dtype, model.precision, edit=edit).apply(variables, x_NSC)
     return out
@@ -55,13 +55,13 @@ class _Forward(Forward):
 def apply_shifted(
     apply: Apply, variables: PyTree, x_NSC: jax.Array, layer: str, shift: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute logits_NK and the output of a layer, with `shift` added to this output before later layers see it.
+    """Compute logits_NK and the output of a layer, with `shift` added to this output before later layers read it.
 
-    For any model that returns features, a linen module without a spec too: the traced program is cut behind the operation that
-    gives the output.
+    Works for any model that returns features, including a linen module without a spec: the traced program is split after the
+    operation that computes the output.
 
     Raises:
-      UsageError: the logits do not follow from the output that the model returns, as of a copy or of a branch.
+      UsageError: the logits do not depend on the returned output, for example because it is a copy.
     """
     closed = jax.make_jaxpr(lambda variables, x: _both(apply, layer, variables, x))(variables, x_NSC)
     program = closed.jaxpr
@@ -72,7 +72,7 @@ def apply_shifted(
     read = [atom for equation in last for atom in equation.invars if not isinstance(atom, core.Literal)]
     between = list(dict.fromkeys(variable for variable in read if variable not in own))
     if not cut or output not in between:
-        raise UsageError(f"--layer={layer}: the logits do not follow from the output that the model returns for it")
+        raise UsageError(f"--layer={layer}: the logits do not depend on the output that the model returns for it")
     head = core.ClosedJaxpr(core.Jaxpr(program.constvars, program.invars, between, first), closed.consts)
     tail = core.ClosedJaxpr(core.Jaxpr((), between, [logits], last), ())
     values = core.jaxpr_as_fun(head)(*jax.tree.leaves((variables, x_NSC)))
@@ -87,9 +87,9 @@ def _both(apply: Apply, layer: str, variables: PyTree, x_NSC: jax.Array) -> tupl
 
 
 def without_activation(model: CNN, name: str) -> CNN:
-    """The same network with the activation of one layer left out: its output then has a gradient where relu has none.
+    """Return the network without the activation of one layer, so that its output has a gradient where relu has none.
 
-    An increasing activation leaves the order of the output's values alone. A layer without an activation stays as it is.
+    An increasing activation preserves the order of the output's values. A layer without an activation is unchanged.
     """
 
     def visit(layers: Spec) -> Spec:

@@ -1,4 +1,4 @@
-"""The dense layer that equals a convolution. N images, *S spatial axes, C channels, *K kernel axes, F filters."""
+"""Dense layer equivalent to a convolution. N images, *S spatial axes, C channels, *K kernel axes, F filters."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ MOST = 2**28  # entries of a matrix: 2 GB
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
 class EqualDense:
-    """A dense layer with the outputs of a convolution.
+    """Dense layer with the same outputs as a convolution.
 
     Attributes:
       matrix: (prod(S) * C, prod(S') * F), float64: `x.reshape(N, -1) @ matrix + bias` is `conv(x).reshape(N, -1)`.
@@ -24,7 +24,7 @@ class EqualDense:
       output_shape: (*S', F).
       conv_params: parameters of the convolution.
       dense_params: parameters of a dense layer from all inputs to all outputs.
-      connections: entries of the matrix that some tap of the kernel stands in, whatever its value.
+      connections: entries of the matrix that hold a kernel tap, whatever its value.
     """
 
     matrix: np.ndarray
@@ -50,11 +50,11 @@ def equal_dense(
     dilation: Size = 1,
     groups: int = 1,
 ) -> EqualDense:
-    """Build the dense layer that equals `cnn_jax.conv` with the same arguments.
+    """Build the dense layer equivalent to `cnn_jax.conv` with the same arguments.
 
-    A convolution is a dense layer whose weights are zero but for those inside its windows (sparse connections), and equal in
-    all windows (shared weights): Goodfellow, Bengio and Courville 2016, "Deep learning", section 9.2. Built from integer
-    tables alone, not by running a convolution.
+    A convolution is a dense layer whose weights are zero outside its windows (sparse connections) and equal in all windows
+    (shared weights): Goodfellow, Bengio and Courville 2016, "Deep learning", section 9.2. Built from integer tables, without
+    running a convolution.
 
     Args:
       kernel: (*K, C // groups, F).
@@ -63,7 +63,7 @@ def equal_dense(
       strides: as for `conv`, like the other settings.
 
     Raises:
-      UsageError: shapes do not agree, the output would be empty, or the matrix would have more than `MOST` entries.
+      UsageError: the shapes are incompatible, the output would be empty, or the matrix would have more than `MOST` entries.
     """
     *spatial, channels = (int(n) for n in input_shape)
     rank, filters = len(spatial), kernel.shape[-1]
@@ -80,7 +80,7 @@ def equal_dense(
     if not outputs:
         raise UsageError(f"kernel {k_S} is larger than its input {tuple(spatial)} under padding {padding!r}")
     if inputs * outputs > MOST:
-        raise UsageError(f"the dense layer would have {inputs:,} x {outputs:,} weights: at most {MOST:,} are built")
+        raise UsageError(f"the dense layer would have {inputs:,} x {outputs:,} weights: the limit is {MOST:,}")
     source_OP = window_sources(spatial, k_S, s_S, d_S, pads, padding_mode)
     matrix, used = np.zeros((inputs, outputs)), np.zeros((inputs, outputs), bool)
     taps_PCF = kernel.reshape(-1, *kernel.shape[-2:]).astype(np.float64)
@@ -92,7 +92,8 @@ def equal_dense(
             c, f = np.arange(wide) + group * wide, np.arange(per_group) + group * per_group
             rows = (source_O[inside, None] * channels + c)[:, :, None]
             columns = (o_O[inside, None] * filters + f)[:, None, :]
-            # Several taps may read one pixel where padding repeats it; one tap reads a pixel once per window.
+            # With padding that repeats pixels, several taps may read the same pixel; each tap reads a pixel at most once per
+            # window.
             matrix[rows, columns] += taps_PCF[tap][:, f]
             used[rows, columns] = True
     bias_F = np.zeros(filters) if bias is None else np.asarray(bias, np.float64)
@@ -109,7 +110,7 @@ def window_sources(
     pads: Sequence[tuple[int, int]],
     padding_mode: str,
 ) -> np.ndarray:
-    """Index (prod(S'), prod(K)) of the input position that each tap of each window reads; -1 where that is a padded zero."""
+    """Compute the input position (prod(S'), prod(K)) read by each tap of each window; -1 for a padded zero."""
     index_S = np.arange(math.prod(spatial)).reshape(spatial)
     if padding_mode == "zeros":
         padded = np.pad(index_S, pads, constant_values=-1)

@@ -1,4 +1,4 @@
-"""The images that excite a channel most. N images, *S spatial axes, C channels, T the most exciting images."""
+"""Top-activating images of each channel. N images, *S spatial axes, C channels, T top images."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ MOST = 9
 
 @dataclasses.dataclass(frozen=True)
 class Responses:
-    """Outputs of one layer for a set of images: per image and channel the maximum over positions, and where it is.
+    """Outputs of one layer for a set of images: per image and channel, the maximum over positions and its position.
 
     `values` is (N, C); `positions` (N, C, rank) is the first position of the maximum in row-major order; rank is 0 for layers
     without spatial axes.
@@ -25,7 +25,7 @@ class Responses:
     positions: np.ndarray
 
     def most(self, count: int = MOST) -> "Top":
-        """The `count` images with the largest value of each channel; of equal values the first image."""
+        """Return the `count` images with the largest value of each channel; ties go to the lower index."""
         order_TC = np.argsort(-self.values, axis=0, kind="stable")[:count]
         values_TC = np.take_along_axis(self.values, order_TC, axis=0)
         positions_TCR = np.take_along_axis(self.positions, order_TC[..., None], axis=0)
@@ -33,13 +33,13 @@ class Responses:
 
     @property
     def silent(self) -> np.ndarray:
-        """Whether a channel (C,) has no positive value for any image: dead, where the activation is relu."""
+        """Whether a channel (C,) has no positive value for any image (with relu: a dead channel)."""
         return np.asarray(self.values.max(axis=0, initial=-np.inf) <= 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Top:
-    """The most exciting images of each channel: images (C, T), values (C, T), positions (C, T, rank)."""
+    """Top-activating images of each channel: images (C, T), values (C, T), positions (C, T, rank)."""
 
     images: np.ndarray
     values: np.ndarray
@@ -47,7 +47,7 @@ class Top:
 
 
 def responses(network: TrainedNetwork, images_NSC: np.ndarray, layers: Sequence[str]) -> dict[str, Responses]:
-    """Compute the responses of layers to all images, in one pass and in batches: maps are never held for more than a batch.
+    """Compute the responses of layers to all images in one pass, in batches; feature maps are kept for one batch only.
 
     Args:
       network: the network.

@@ -1,4 +1,4 @@
-"""The network of a file that `export` wrote as safetensors, without the folder of the sweep."""
+"""Networks from safetensors files written by `export`, without the folder of the sweep."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from cnn_jax.zoo.build import build
 
 @dataclasses.dataclass(frozen=True)
 class _Images:
-    """Metadata on the images and classes of a network."""
+    """Metadata of a network's images and classes."""
 
     input_shape: tuple[int, ...]
     num_classes: int
@@ -36,20 +36,20 @@ class _Images:
         if len(self.input_shape) != 3 or min(*self.input_shape, self.num_classes) < 1:
             raise ValueError("input_shape must be (height, width, channels), and there must be a class")
         if kind not in NORMALIZATIONS or {len(values) for values in statistics} != set(channels):
-            raise ValueError("normalization has no such kind, or not a mean and a std per channel")
+            raise ValueError("unknown kind of normalization, or not one mean and std per channel")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError("class_names must have a name per class")
 
 
 def open_file(path: str | os.PathLike, trial: str = "best") -> TrainedNetwork:
-    """Open the network of a file. A fork's model is imported by its name.
+    """Open the network in a file. A fork's model is imported by name.
 
     Args:
       path: FILE.safetensors.
-      trial: a prefix of the id that the file must have, or 'best' for any.
+      trial: required prefix of the trial id, or 'best' for any.
 
     Raises:
-      UsageError: the file is damaged, was not exported from a trial, or is of another trial; its model has changed since.
+      UsageError: the file is damaged, was not exported from a trial, or has another trial; the model has changed since.
     """
     arrays, about = safetensors.read(path)
     file = os.fspath(path)
@@ -80,7 +80,7 @@ def _metadata(file: str, about: Mapping[str, str]) -> tuple[Trial, Record | None
 def fitting(
     arrays: Mapping[str, np.ndarray], trial: Trial, model: nn.Module, input_shape: tuple[int, ...]
 ) -> dict[str, PyTree]:
-    """Arrays by path as variables of the model. Raises UsageError if they are not those that it has."""
+    """Return arrays by path as variables of the model. Raises UsageError if paths or shapes differ from the model's."""
     x = np.zeros((1, *input_shape), np.float32)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     expected = flax.traverse_util.flatten_dict(shapes, sep="/")

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in the image a class was found (Selvaraju et al. 2017). N images, *S spatial axes, C channels, K classes."""
+"""Grad-CAM: image regions that support a class (Selvaraju et al. 2017). N images, *S spatial axes, C channels, K classes."""
 
 import functools
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from cnn_jax.nn.network import CNN
 
 
 def default_layer(network: TrainedNetwork) -> str | None:
-    """Name of the last layer whose output has spatial axes with more than one position; None if there is none."""
+    """Return the last layer whose output has more than one spatial position; None if there is none."""
     spatial = [name for name, shape in network.feature_shapes.items() if len(shape) > 1 and np.prod(shape[:-1]) > 1]
     return spatial[-1] if spatial else None
 
 
 def grad_cam(network: TrainedNetwork, x_NSC: Array, classes_N: Array, layer: str | None = None) -> np.ndarray:
-    """Compute Grad-CAM maps in the resolution of the images.
+    """Compute Grad-CAM maps at the resolution of the images.
 
-    The map is relu(sum over channels of weight times output), a channel's weight being the mean over positions of the gradient
-    of the logit. Values between positions are interpolated linearly, with each position at the centre of its receptive field.
+    The map is relu(sum over channels of weight times output), where a channel's weight is the mean over positions of the
+    gradient of the logit. Values are interpolated linearly between positions, each at the centre of its receptive field.
 
     Args:
       network: the network.
@@ -35,15 +35,15 @@ def grad_cam(network: TrainedNetwork, x_NSC: Array, classes_N: Array, layer: str
       layer: name of a layer with spatial axes; default `default_layer`.
 
     Returns:
-      Maps (N, *S), at least 0.
+      Non-negative maps (N, *S).
 
     Raises:
-      UsageError: the layer does not exist or has no spatial axes; of a linen module, the logits do not follow from its output.
+      UsageError: the layer does not exist or has no spatial axes; in a linen module, the logits do not depend on its output.
     """
     name = default_layer(network) if layer is None else network.layer(layer)
     if name is None or len(network.feature_shapes[name]) < 2:
         legal = ", ".join(n for n, shape in network.feature_shapes.items() if len(shape) > 1) or "none of this model"
-        raise UsageError(f"--layer={name}: it has no spatial axes: Grad-CAM takes one of {legal}")
+        raise UsageError(f"--layer={name}: it has no spatial axes: for Grad-CAM it must be one of {legal}")
     forward = _spec_forward(network.model) if isinstance(network.model, CNN) else _module_forward(network.apply)
     maps_NS = class_activation(forward, name, network.feature_shapes[name], network.variables, x_NSC, classes_N)
     return resize(np.asarray(maps_NS), network.input_shape[:-1], ReceptiveField.of(network, name).last)
@@ -71,7 +71,7 @@ def _module_forward(apply: Apply) -> Forward:
 def class_activation(
     forward: Forward, layer: str, shape: tuple[int, ...], variables: Variables, x_NSC: jax.Array, classes_N: jax.Array
 ) -> jax.Array:
-    """Compute Grad-CAM maps (N, *S') in the resolution of the layer, whose output has `shape` for one image."""
+    """Compute Grad-CAM maps (N, *S') at the resolution of the layer, whose output for one image has shape `shape`."""
     x, classes = jnp.asarray(x_NSC), jnp.asarray(classes_N)
 
     def score(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -84,12 +84,12 @@ def class_activation(
 
 
 def resize(maps_NS: np.ndarray, image: tuple[int, ...], field: tuple[Field, ...] | None) -> np.ndarray:
-    """Interpolate maps (N, *S') to the pixels of an image, linearly; beyond the outermost positions, by the nearest one.
+    """Interpolate maps (N, *S') linearly to the pixels of an image; beyond the outermost positions, use the nearest one.
 
     Args:
       maps_NS: a value per position.
       image: size of the image per spatial axis.
-      field: receptive fields of the positions per axis; None: positions divide the image evenly.
+      field: receptive fields of the positions per axis; None: evenly spaced positions.
     """
     out = np.asarray(maps_NS, np.float32)
     for axis, size in enumerate(image, 1):

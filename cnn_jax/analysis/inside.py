@@ -1,4 +1,4 @@
-"""`look_inside`: everything that `launch.py inspect` shows of one trained network, as arrays.
+"""`look_inside`: the arrays behind `launch.py inspect` for one trained network.
 
 N test images, *S spatial axes, C channels, K classes.
 """
@@ -21,28 +21,28 @@ from cnn_jax.errors import UsageError
 from cnn_jax.nn import flat, layer_table
 from cnn_jax.records import confusion
 
-LAYERS = 4  # that are shown by default
-EXAMPLES = 4  # test images whose maps and attributions are shown
-SANITY = 8  # test images that the correlations of the sanity check are means of, the examples among them
-FEW, MANY = 12, 32  # channels of a layer that are shown: many where their patches are small
+LAYERS = 4  # shown by default
+EXAMPLES = 4  # test images shown with feature maps and attributions
+SANITY = 8  # test images averaged over in the sanity check, including the examples
+FEW, MANY = 12, 32  # channels shown per layer: `MANY` where their patches are small
 _SMALL = 12  # pixels along an axis
-# Multiply-accumulates that the maximisation of a layer may take, some ten seconds of two cores: a large network shows fewer
-# channels, found in fewer steps, and has half of the images in its sanity check.
+# Limit on the multiply-accumulates of maximising a layer, about ten seconds on two cores: for large networks, fewer channels
+# are maximised in fewer steps, and the sanity check uses half of the images.
 _WORK, _LARGE = 5e11, 3e8
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What to look at; None: what `look_inside` chooses."""
+    """Layer, channel and images to inspect; None: chosen by `look_inside`."""
 
     layer: str | None = None
     channel: int | None = None
     image: int | None = None
 
     def check(self, network: TrainedNetwork, images: int) -> None:
-        """Raise UsageError with the flag and its legal values if there is no such layer, channel or test image."""
+        """Raise UsageError, with the flag and its legal values, for an unknown layer, channel or test image."""
         if not network.layers:
-            raise UsageError(f"{network.label} returns no features: there is no layer to look into")
+            raise UsageError(f"{network.label} returns no features: there is no layer to inspect")
         if self.layer is not None:
             network.layer(self.layer)
         if self.channel is not None:
@@ -57,10 +57,10 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class LayerView:
-    """One layer: its responses to all test images, and its shown `channels` with patches and maximised inputs.
+    """One layer: its responses to all test images, and the patches and maximised inputs of its shown `channels`.
 
-    `patches` has, per shown channel, the patches of its most exciting images; `window` is the part of the maximised inputs
-    that the maximised output sees.
+    `patches` has the patches of the top-activating images of each shown channel; `window` is the receptive field of the
+    maximised output.
     """
 
     name: str
@@ -76,7 +76,7 @@ class LayerView:
 
 @dataclasses.dataclass(frozen=True)
 class Inside:
-    """What a network learned. `examples` are indices of test images, `maps` their feature maps by layer (E, *S, C)."""
+    """Results of `look_inside`. `examples` are indices of test images, `maps` their feature maps by layer (E, *S, C)."""
 
     network: TrainedNetwork
     dataset: Dataset
@@ -91,7 +91,7 @@ class Inside:
 
     @property
     def answers(self) -> np.ndarray:
-        """Class (N,) that the network gives to each test image."""
+        """Predicted class (N,) of each test image."""
         return self.logits.argmax(axis=-1)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -118,9 +118,9 @@ class Inside:
 
 
 def default_layers(network: TrainedNetwork, most: int = LAYERS) -> list[str]:
-    """Names of layers to show: the first and the last one, and others at even distances.
+    """Select layers to show: the first, the last, and evenly spaced ones in between.
 
-    Chosen among the outputs of layers with weights, after the norms and activations that follow them, and the logits.
+    Candidates are the outputs of layers with weights, after their norms and activations, and the logits.
     """
     if network.spec is None:
         names = list(network.layers)
@@ -139,7 +139,7 @@ def default_layers(network: TrainedNetwork, most: int = LAYERS) -> list[str]:
 
 
 def _spatial(network: TrainedNetwork, names: Sequence[str]) -> list[str]:
-    """The layers with spatial axes among `names`; all of the network's where these are few."""
+    """Return the layers with spatial axes among `names`, or all of the network's if there are few."""
     every = [name for name in network.layers if len(network.feature_shapes[name]) > 1]
     return every if len(every) <= LAYERS else [name for name in every if name in names]
 
@@ -147,16 +147,16 @@ def _spatial(network: TrainedNetwork, names: Sequence[str]) -> list[str]:
 def look_inside(
     network: TrainedNetwork, dataset: Dataset, choice: Choice | None = None, tell: Callable[[str], None] = lambda text: None
 ) -> Inside:
-    """Look inside a trained network.
+    """Inspect a trained network.
 
     Args:
       network: the network.
       dataset: its data.
-      choice: what to look at.
-      tell: is told what is computed next.
+      choice: layer, channel and images to inspect.
+      tell: called with a description of each computation before it starts.
 
     Raises:
-      UsageError: the network has no such layer or channel, the test set no such image, or the model no features.
+      UsageError: unknown layer, channel or test image, or the model returns no features.
     """
     choice = choice or Choice()
     images, labels = dataset.test_images, np.asarray(dataset.test_labels)
@@ -202,7 +202,7 @@ def _view(network: TrainedNetwork, images: np.ndarray, name: str, responses: Res
 
 
 def _examples(labels_N: np.ndarray, answers_N: np.ndarray, wrong: Sequence[int]) -> list[int]:
-    """Indices of `SANITY` test images: right ones of different classes, the surest mistake as the fourth, further ones."""
+    """Select `SANITY` test images: correct ones of different classes, the most confident mistake as the fourth, then others."""
     right = [int(np.flatnonzero((labels_N == k) & (answers_N == k))[0]) for k in np.unique(labels_N[labels_N == answers_N])]
     first = [*right[: EXAMPLES - 1], *wrong[:1], *right[EXAMPLES - 1 :]]
     rest = [i for i in range(len(labels_N)) if i not in first]

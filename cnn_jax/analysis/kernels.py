@@ -1,4 +1,4 @@
-"""Kernels of the first layer that has weights. *K kernel axes, C channels of the image, F filters."""
+"""Kernels of the first layer with weights. *K kernel axes, C channels of the image, F filters."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ class Kernels:
 
     @property
     def scaled(self) -> np.ndarray:
-        """Kernels as pictures of 0..1, all of one scale: 0.5 is a weight of 0, 1 and 0 are plus and minus the largest."""
+        """Return kernels as images of 0..1 on a common scale: 0.5 is a weight of 0; 1 and 0 are plus and minus the largest."""
         largest = float(np.abs(self.values).max(initial=0.0))
         return 0.5 + 0.5 * self.values / (largest or 1.0)
 
 
 def first_kernels(network: TrainedNetwork) -> Kernels | None:
-    """Return the kernels that see the image itself; None where the first weights do not.
+    """Return the kernels applied to the image itself; None if the first weights are not.
 
-    They are those of the first layer with weights: a convolution, or a dense layer on all pixels, as in an mlp. Of a linen
-    module without a spec, the first parameter 'kernel', by name, with a channel axis that fits the image.
+    They belong to the first layer with weights: a convolution, or a dense layer on all pixels, as in an mlp. In a linen module
+    without a spec, they are the first parameter 'kernel', by name, whose channel axis matches the image.
     """
     params, shape = network.variables["params"], network.input_shape
     if network.spec is None:
@@ -47,7 +47,7 @@ def first_kernels(network: TrainedNetwork) -> Kernels | None:
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """First-layer kernels over the training: `values` is (E, F, *K, C), of the snapshots of `epochs`."""
+    """First-layer kernels during training: `values` is (E, F, *K, C), from the snapshots of `epochs`."""
 
     layer: str
     epochs: tuple[int, ...]
@@ -55,12 +55,12 @@ class Film:
 
     @property
     def scaled(self) -> np.ndarray:
-        """Kernels as pictures, as `Kernels.scaled`: one scale for all epochs."""
+        """Return kernels as images, as `Kernels.scaled`, on one scale for all epochs."""
         return Kernels(self.layer, self.values).scaled
 
 
 def film(networks: Sequence[TrainedNetwork]) -> Film | None:
-    """Return the first-layer kernels of one network's snapshots; None without snapshots, or where there are no such kernels."""
+    """Return the first-layer kernels of a network's snapshots; None without snapshots or such kernels."""
     found = [(network.epoch, first_kernels(network)) for network in networks]
     frames = [(epoch, kernels) for epoch, kernels in found if epoch is not None and kernels is not None]
     if not frames:

@@ -1,4 +1,4 @@
-"""What a sweep says of each number of each layer: intervals over seeds, contrasts between the levels of factors. No JAX."""
+"""Statistics of measures over a sweep: intervals over seeds, contrasts between the levels of factors. No JAX."""
 
 import dataclasses
 import math
@@ -13,11 +13,11 @@ from cnn_jax.analysis.values import Value
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """Effect of a factor on one number.
+    """Effect of a factor on one measured value.
 
     Attributes:
-      term: the effect, as the report has it for accuracy.
-      p: p-value, corrected for all effects on all lines (Holm) and, within the line, for all contrasts and terms.
+      term: the effect, as reported for accuracy.
+      p: p-value, Holm-corrected over the effects on all lines and, within the line, over all contrasts and terms.
     """
 
     term: stats.Term
@@ -25,21 +25,21 @@ class Effect:
 
     @property
     def claimed(self) -> bool:
-        """Whether there is an effect, at 5 % for all lines together."""
+        """Whether the effect is significant at a family-wise level of 5 % over all lines."""
         return self.p <= 1 - stats.LEVEL
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """What a sweep says of one number of one layer.
+    """Summary of one measured value of one layer over a sweep.
 
     Attributes:
-      name: the measure's name of it.
-      layer: layer, or what else it belongs to.
-      mean: mean over the cells, with the interval for new seeds.
-      gained: mean over the cells of the difference from the network before training; None without such a baseline.
-      effects: by factor; without those that cannot be tested, as the number is the same everywhere or levels lack values.
-      epoch: of the snapshots; None: of the trained parameters.
+      name: name of the value, given by the measure.
+      layer: layer, or another key such as 'shift 1'.
+      mean: mean over the cells, with its interval over seeds.
+      gained: mean over the cells of the difference to the network before training; None without such a baseline.
+      effects: by factor; factors that cannot be tested, because the value is constant or levels lack values, are omitted.
+      epoch: epoch of the snapshots; None: the trained parameters.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Line:
 
 
 def summarize(records: Sequence[stats.Record], values: Sequence[Value], factors: Sequence[str]) -> list[Line]:
-    """Intervals over seeds and contrasts between levels of factors, by the statistics that accuracies get.
+    """Compute intervals over seeds and contrasts between levels of factors, with the statistics used for accuracy.
 
     Args:
-      records: of one data set.
-      values: of their trials, and perhaps of others.
-      factors: those whose levels are compared.
+      records: records of one data set.
+      values: measured values; those of other trials are ignored.
+      factors: factors to compare.
     """
     tables: dict[tuple[str, str, int | None], dict[str, float]] = {}
     for v in values:
@@ -89,16 +89,16 @@ _ROUNDING = 1e-6
 def _means(
     records: Sequence[stats.Record], table: Mapping[str, float]
 ) -> tuple[stats.Design, list[stats.Cell], stats.Means] | None:
-    """Design, cells with values and their means; None without values."""
+    """Return design, cells with values, and their means; None without values."""
     if not (own := {record["trial"]: table[record["trial"]] for record in records if record["trial"] in table}):
         return None
     distinct = np.unique(list(own.values()))
-    if np.ptp(distinct) <= _ROUNDING * np.abs(distinct).max():  # the same for all by definition, but for rounding
+    if np.ptp(distinct) <= _ROUNDING * np.abs(distinct).max():  # equal by definition, up to rounding
         own, distinct = dict.fromkeys(own, float(distinct[0])), distinct[:1]
     mine = [record | {_METRIC: own.get(record["trial"])} for record in records]
     whole = stats.design(mine)
     cells = [cell for cell in whole.cells if cell.values(_METRIC).size]
-    # Widths in pixels and shares of few filters take few values: runs that agree may differ by the rounding to the next.
+    # Widths in pixels and shares of few filters are discrete: equal runs may differ by one rounding step.
     step = float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
     return whole, cells, stats.Means.of([cell.values(_METRIC) for cell in cells], step)
 

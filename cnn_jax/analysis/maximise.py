@@ -1,9 +1,9 @@
-"""Activation maximisation: images that excite a channel as much as a gradient ascent finds. M images, *S axes, C channels.
+"""Activation maximisation: gradient ascent on images for the output of a channel. M images, *S axes, C channels.
 
-Erhan, Bengio, Courville and Vincent 2009. Made for images from 8x8 up, grey or colour: pixels stay in their legal range, the
-ascent starts at grey, activations of the maximised layer are left out (so no unit is without a gradient), and gradients
-are smoothed over a width that shrinks to nothing, in place of the Fourier basis, rotations and shifts by many pixels of
-Olah, Mordvintsev and Schubert 2017, which leave nothing of a small image.
+Erhan, Bengio, Courville and Vincent 2009. Designed for images from 8x8 up, grey or colour: pixels stay in their legal range,
+the ascent starts at grey, the activation of the maximised layer is omitted (so that every unit has a gradient), and gradients
+are smoothed with a width that decreases to 0. The Fourier basis, rotations and large shifts of Olah, Mordvintsev and Schubert
+2017 are unsuitable for small images.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from cnn_jax.data import Normalization
 
 STEPS = 64
 _FIRST_STEP, _LAST_STEP = 0.1, 0.02  # of a pixel's range 0..1, for the pixel with the steepest gradient
-_WIDEST = 0.06  # standard deviation of the first smoothing, of the size of the part of the image that is seen
+_WIDEST = 0.06  # standard deviation of the first smoothing, relative to the size of the receptive field
 
 
 @dataclasses.dataclass(frozen=True)
 class Maximised:
     """Maximised inputs of some channels of one layer.
 
-    `pixels` (M, *S, C) are 0..1; 0.5 is where a pixel has no influence. `values` (M,) are the outputs that they reach, and
-    `position` is the place of that output: the centre of the layer's map, empty for a layer without spatial axes.
+    `pixels` (M, *S, C) are 0..1; pixels without influence are 0.5. `values` (M,) are the resulting outputs, and `position` is
+    the position of that output: the centre of the layer's map, empty for a layer without spatial axes.
     """
 
     layer: str
@@ -45,9 +45,9 @@ def maximise(network: TrainedNetwork, layer: str, channels: Sequence[int], *, st
     Args:
       network: the network.
       layer: name of a layer.
-      channels: indices of channels of that layer.
-      steps: steps of the ascent.
-      seed: seed of the noise of 1 % that the ascent starts from.
+      channels: channel indices of that layer.
+      steps: number of gradient steps.
+      seed: seed of the 1 % noise in the starting image.
 
     Raises:
       UsageError: no layer has this name.
@@ -84,7 +84,7 @@ def _linear_at(network: TrainedNetwork, layer: str) -> Apply:
 def _value(
     apply: Apply, layer: str, normalization: Normalization, variables: Variables, x: jax.Array, channels: jax.Array, place: int
 ) -> jax.Array:
-    """Output (M,) of a channel per image, at a position of the flattened map."""
+    """Return the output (M,) of a channel per image, at a position of the flattened map."""
     features_M = apply(variables, normalization(255 * x))[1][layer]
     y_MPC = features_M.reshape(len(x), -1, features_M.shape[-1])
     return jnp.take_along_axis(y_MPC[:, place], channels[:, None], axis=1)[:, 0]
@@ -113,7 +113,7 @@ def _ascend(
         g = jnp.where(sharp == 0, 0, _smoothed(sharp, [(1 - share) * width for width in widths]))
         largest = jnp.abs(g).max(axis=(*axes, -1), keepdims=True)
         size = _FIRST_STEP + (_LAST_STEP - _FIRST_STEP) * share
-        # Square roots, so that pixels with a weak gradient move too.
+        # Square roots, so that pixels with a small gradient change too.
         return (x + size * jnp.sign(g) * jnp.sqrt(jnp.abs(g) / jnp.maximum(largest, 1e-12))).clip(0, 1), None
 
     x, _ = jax.lax.scan(step, jnp.asarray(start), jnp.linspace(0.0, 1.0, steps))
@@ -121,7 +121,7 @@ def _ascend(
 
 
 def _smoothed(g: jax.Array, widths: Sequence[jax.Array]) -> jax.Array:
-    """Convolve g (M, *S, C) with a Gaussian of a standard deviation per spatial axis, in pixels; 0 leaves it as it is."""
+    """Convolve g (M, *S, C) with a Gaussian of a standard deviation per spatial axis, in pixels; 0: no smoothing."""
     for axis, width in enumerate(widths, 1):
         n = g.shape[axis]
         distance = jnp.arange(n)[:, None] - jnp.arange(n)[None]

@@ -32,8 +32,8 @@ Variables = Mapping[str, PyTree]
 Features = dict[str, jax.Array]
 Apply = Callable[[Variables, jax.Array], tuple[jax.Array, Features]]  # (variables, x_NSC) -> (logits_NK, features)
 
-BATCH = 256  # images of a batch at most
-_BATCH_BYTES = 2**28  # of a batch's activations
+BATCH = 256  # maximum images per batch
+_BATCH_BYTES = 2**28  # limit on the activations of a batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -45,13 +45,12 @@ class TrainedNetwork:
       variables: as `model.init` returns them.
       input_shape: (*S, C) of an image.
       num_classes: K.
-      normalization: what converts uint8 images to inputs.
-      apply: `model.apply` in evaluation mode. The same object for equal models, so that programs compiled with `apply` as a
-        static argument are compiled once.
-      trial: the trial that was trained; None for a network made by `from_model`.
-      record: its record; likewise.
-      class_names: names of the classes; empty for a network made by `from_model`.
-      epoch: of the training, where `variables` are a snapshot; 0: before training. None: those that the record measured.
+      normalization: conversion of uint8 images to inputs.
+      apply: `model.apply` in evaluation mode. Equal models share one object, so that programs with `apply` as a static argument
+        are compiled once.
+      trial: the trained trial; None for a network from `from_model`. record: its record; None likewise. class_names: names of
+      the classes; empty for a network from `from_model`. epoch: training epoch of a snapshot; 0: before training. None: the
+      parameters evaluated in the record.
     """
 
     model: nn.Module
@@ -80,15 +79,15 @@ class TrainedNetwork:
         variables: Variables | None = None,
         normalization: Normalization = UNIT,
     ) -> "TrainedNetwork":
-        """Make a network without a trial.
+        """Create a network without a trial.
 
         Args:
           model: a linen module that returns (logits, features), or a tuple of layer specs.
           input_shape: (*S, C) of an image.
           num_classes: K.
           seed: seed of the initial values.
-          variables: values in place of initial ones.
-          normalization: what converts uint8 images to inputs; default to 0..1.
+          variables: used instead of initial values. normalization: conversion of uint8 images to inputs; default: scale to
+          0..1.
         """
         module = model if isinstance(model, nn.Module) else CNN(named(model))
         shape = tuple(input_shape)
@@ -96,11 +95,11 @@ class TrainedNetwork:
         return cls(module, values, shape, num_classes, normalization)
 
     def randomized(self, seed: int) -> "TrainedNetwork":
-        """The same architecture with initial values drawn from `seed`: with the trial's seed, the values before training."""
+        """Return the architecture with initial values from `seed`; the trial's seed gives the values before training."""
         return self.with_variables(initial_variables(self.model, self.input_shape, seed))
 
     def with_variables(self, variables: Variables) -> "TrainedNetwork":
-        """The same network with other variables."""
+        """Return the network with other variables."""
         return dataclasses.replace(self, variables=variables)
 
     @property
@@ -110,23 +109,23 @@ class TrainedNetwork:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image; 0 where they are not known."""
+        """Multiply-accumulates for one image; 0 if unknown."""
         if self.spec is None:
             return (self.record.macs if self.record else 0) or 0
         return layer_table(self.spec, self.input_shape).macs
 
     @property
     def label(self) -> str:
-        """How messages name the network."""
+        """Name of the network in messages."""
         if self.trial is None:
             return f"model {type(self.model).__name__}"
         return f"trial {self.trial.id}" + ("" if self.epoch is None else f" at epoch {self.epoch}")
 
     def dataset(self) -> Dataset:
-        """Return the trial's images and labels, divided as they were in training.
+        """Return the trial's images and labels, split as in training.
 
         Raises:
-          UsageError: the network has no trial; the data are gone, or are not those of the training.
+          UsageError: the network has no trial; the data are missing or have changed since training.
         """
         if self.trial is None:
             raise UsageError(f"{self.label} has no data set: it was not opened by open_trial")
@@ -135,10 +134,10 @@ class TrainedNetwork:
         return dataset
 
     def export(self, path: str | os.PathLike, format: str | None = None) -> Exported:
-        """Write the network as a file for another program; arguments and errors as in `cnn_jax.export.write.export`."""
+        """Export the network to a file; arguments and errors as in `cnn_jax.export.write.export`."""
         network = self
         if formats.format_of(format, path) != "jax_export" and isinstance(self.model, CNN) and self.model.dtype is not None:
-            # Other programs compute in float32, whatever the training computed in.
+            # Exported networks compute in float32, whatever the training precision.
             network = TrainedNetwork(
                 self.model.clone(dtype=None), self.variables, self.input_shape, self.num_classes, self.normalization
             )
@@ -152,10 +151,10 @@ class TrainedNetwork:
         """Convert images to inputs of the network.
 
         Args:
-          images: integers 0..255 (N, *S, C), which are normalized as in training; or floats, which are returned as float32.
+          images: (N, *S, C) integers 0..255, normalized as in training; or floats, returned as float32.
 
         Returns:
-          float32 (N, *S, C), of JAX for JAX arrays.
+          float32 (N, *S, C); a JAX array for JAX arrays.
 
         Raises:
           UsageError: the images have another shape or type.
@@ -174,7 +173,7 @@ class TrainedNetwork:
             raise UsageError(f"images have shape {shape}: {self.label} takes (N, {wanted})")
 
     def logits(self, images: Array) -> np.ndarray:
-        """Compute the logits (N, K) of images, as `inputs` takes them, in batches."""
+        """Compute the logits (N, K) of images in batches; images as in `inputs`."""
         parts = [logits for logits, _ in self._batches(images, ())]
         return np.concatenate(parts) if parts else np.zeros((0, self.num_classes), np.float32)
 
@@ -182,14 +181,14 @@ class TrainedNetwork:
         """Compute the outputs of layers, in batches.
 
         Args:
-          images: as `inputs` takes them.
-          layers: names; default all. All features of many images need much memory.
+          images: as in `inputs`.
+          layers: names; default all, which needs much memory for many images.
 
         Returns:
-          Output (N, ...) by name of the layer, in order of computation.
+          Outputs (N, ...) by layer name, in order of computation.
 
         Raises:
-          UsageError: the model has no such layer, or returns no features.
+          UsageError: unknown layer, or the model returns no features.
         """
         names = self.layers if layers is None else tuple(self.layer(name) for name in layers)
         if not self.layers:
@@ -211,23 +210,23 @@ class TrainedNetwork:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers with features, in order of computation; of a linen module, in alphabetical order."""
+        """Names of the layers with features, in order of computation; for a linen module, in alphabetical order."""
         return tuple(self.feature_shapes)
 
     def layer(self, name: str) -> str:
-        """Return `name`. Raises UsageError with the legal names if no layer has it."""
+        """Return `name`. Raises UsageError with the legal names for an unknown layer."""
         if name not in self.layers:
             raise UsageError(f"--layer={name}: unknown layer of {self.label}: must be one of {', '.join(self.layers)}")
         return name
 
     @functools.cached_property
     def batch_size(self) -> int:
-        """Images of a batch: as many as keep its activations small, 256 at most."""
+        """Images per batch, limited by the size of their activations; at most 256."""
         values = sum(int(np.prod(shape)) for shape in (self.input_shape, *self.feature_shapes.values()))
         return max(1, min(BATCH, _BATCH_BYTES // (4 * values)))
 
     def batches(self, images: Array) -> Iterator[tuple[Array, int]]:
-        """Yield pieces of `images` of one size, and how many images of each count: the last piece repeats its last image."""
+        """Yield batches of equal size and their number of valid images; the last batch is padded with its last image."""
         size = min(self.batch_size, 1 << (len(images) - 1).bit_length()) if len(images) else 0
         for begin in range(0, len(images), size or 1):
             piece = images[begin : begin + size]
@@ -245,7 +244,7 @@ class TrainedNetwork:
 
 
 def check_data(dataset: Dataset, trial: Trial, record: Record | None) -> None:
-    """Raises UsageError if `dataset` is not what the trial was trained on."""
+    """Raise UsageError if `dataset` differs from the trial's training data."""
     if record is not None and record.data is not None and record.data.checksum != dataset.checksum:
         raise UsageError(
             f"--dataset={trial.data.dataset} has changed since trial {trial.id} was trained: its checksum is "
@@ -254,14 +253,14 @@ def check_data(dataset: Dataset, trial: Trial, record: Record | None) -> None:
 
 
 def evaluate(model: nn.Module, variables: Variables, x_NSC: jax.Array) -> tuple[jax.Array, Features]:
-    """Compute (logits_NK, features) of inputs in evaluation mode."""
+    """Compute (logits_NK, features) for inputs in evaluation mode."""
     return cast(tuple[jax.Array, Features], model.apply(variables, x_NSC, train=False))
 
 
 def _apply_of(model: nn.Module) -> Apply:
     try:
         return _cached_apply(model)
-    except TypeError:  # a module of a fork with fields that cannot be hashed
+    except TypeError:  # a fork's module with unhashable fields
         return functools.partial(evaluate, model)
 
 

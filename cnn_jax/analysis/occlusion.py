@@ -1,6 +1,6 @@
-"""Occlusion: by how much a logit falls when a window of the image is covered (Zeiler and Fergus 2014).
+"""Occlusion: decrease of a logit when a window of the image is covered (Zeiler and Fergus 2014).
 
-N images, *S spatial axes, C channels, P places of the window.
+N images, *S spatial axes, C channels, P positions of the window.
 """
 
 import functools
@@ -16,14 +16,16 @@ from cnn_jax.analysis.network import Apply, TrainedNetwork, Variables
 
 
 def default_window(size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Window and stride per axis: a fifth of the image, moved by a third of the window."""
+    """Return window and stride per axis: a fifth of the image, and a third of the window."""
     window = tuple(max(1, round(n / 5)) for n in size)
     return window, tuple(max(1, w // 3) for w in window)
 
 
 def windows(size: Sequence[int], window: Sequence[int], strides: Sequence[int]) -> np.ndarray:
-    """Which pixels each place of a window covers: bool (P, *S). The last place along an axis ends at the border; a
-    window larger than the image covers it."""
+    """Build bool masks (P, *S) of the pixels covered at each position of a window.
+
+    The last position along an axis ends at the border; a window larger than the image covers it.
+    """
     fitting = [min(w, n) for n, w in zip(size, window, strict=True)]
     starts = [sorted({*range(0, n - w + 1, s), n - w}) for n, w, s in zip(size, fitting, strides, strict=True)]
     masks = []
@@ -42,17 +44,17 @@ def occlusion(
     window: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Compute the fall of the logit of a class, per pixel the mean over all places of the window that cover it.
+    """Compute the decrease of a class logit per pixel: the mean over all positions of the window that cover it.
 
     Args:
       network: the network.
       x_NSC: inputs of the network, floats.
       classes_N: class per image.
-      baseline: what covers a pixel, of a shape that broadcasts to x_NSC.
+      baseline: fill value, of a shape that broadcasts to x_NSC.
       window, strides: per spatial axis; default `default_window`.
 
     Returns:
-      Falls (N, *S), in units of a logit; negative where the logit rises.
+      Decrease (N, *S) in units of the logit; negative where the logit increases.
     """
     size = network.input_shape[:-1]
     known = default_window(size)
@@ -67,7 +69,7 @@ def occlusion(
 def drops(
     network: TrainedNetwork, x_NSC: np.ndarray, classes_N: np.ndarray, baseline: np.ndarray, masks_PS: np.ndarray
 ) -> np.ndarray:
-    """Compute the fall (P, N) of the logit of each image under each mask, a batch of masks at a time."""
+    """Compute the decrease (P, N) of the logit of each image under each mask, in batches of masks."""
     size = max(1, min(len(masks_PS), network.batch_size // 2))
     base = np.broadcast_to(baseline, x_NSC.shape)
     variables = jax.device_put(network.variables)

@@ -1,4 +1,4 @@
-"""Measures of every trained network of a sweep. What they say over seeds: `lines`."""
+"""Measures of every trained network of a sweep. Their statistics over seeds are in `lines`."""
 
 import concurrent.futures
 import dataclasses
@@ -23,21 +23,20 @@ from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 from cnn_jax.records import store
 
-WORKERS = 2  # threads, each of which measures networks of one shape
-_GRAM_BYTES = 2**30  # of all networks' grams together
-Progress = Callable[[int, int], None]  # trials measured, trials in all
+WORKERS = 2  # threads; each measures networks of one shape
+_GRAM_BYTES = 2**30  # limit on the grams of all networks
+Progress = Callable[[int, int], None]  # trials measured, total trials
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Values of the networks of a sweep.
+    """Measured values of the networks of a sweep.
 
     Attributes:
-      records: of the trials that were measured.
+      records: records of the measured trials.
       values: in order of trial, epoch, measure and layer.
-      similarities: between seeds and cells at the last epoch, where the measure cka was asked for.
-      cards: padding cards by trial, where they were asked for.
-      left_out: a sentence for each kind of trial without values.
+      similarities: between seeds and cells at the last epoch, if the measure cka was requested. cards: padding cards by trial,
+      if requested. left_out: a sentence for each kind of trial without values.
     """
 
     records: tuple[stats.Record, ...]
@@ -62,15 +61,14 @@ def measure(
 
     Args:
       dir: folder of the sweep.
-      names: measures, as `measures.load` takes them.
+      names: names of measures, as in `measures.load`.
       progress: called after each network.
-      epochs: of snapshots to measure, of each trial those that it kept; empty: all of them. None: the trained parameters.
-      only: ids of the trials that are measured; None: all.
-      cards: whether to measure every shift too, for padding cards.
+      epochs: epochs of snapshots to measure, where a trial has them; empty: all. None: the trained parameters.
+      only: ids of the trials to measure; None: all. cards: whether to also measure every shift, for padding cards.
 
     Raises:
-      UsageError: no trial has a trained network to look into, or a snapshot of one of the epochs; the data have changed; a
-        measure is unknown or failed.
+      UsageError: no trial has trained parameters or a snapshot of a requested epoch; the data have changed; a measure is
+        unknown or failed.
     """
     functions = {name: measures.load(name) for name in dict.fromkeys(names)}
     trials = [record for record in store.read(dir) if only is None or record["trial"] in only]
@@ -86,14 +84,14 @@ def measure(
         groups.setdefault(stats.key(record["config"]), []).append(record)
     networks = [(r["trial"], epoch) for r in done for epoch in _epochs(r, wanted)]
     finished: list[tuple[str, int | None, list[Value], similarity.Grams]] = []
-    most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # of networks of ten layers
+    most_grams = _GRAM_BYTES // (4 * IMAGES * IMAGES * 10)  # networks with ten layers
     compared = {record["trial"] for record in done[:most_grams]} if "cka" in functions else set()
     stop, opening = threading.Event(), threading.Lock()
     by_trial: dict[str, PaddingCard] = {}
 
     def measure_group(records: list[stats.Record]) -> None:
         for trial, epoch in [(r["trial"], epoch) for r in records for epoch in _epochs(r, wanted)]:
-            # Headers of .npy files are parsed by `ast`, whose parser in CPython 3.11 is not safe in two threads at once.
+            # Headers of .npy files are parsed with `ast`, whose parser is not thread-safe in CPython 3.11.
             with opening:
                 network = open_trial(dir, trial, epoch=epoch)
                 dataset = network.dataset()
@@ -111,7 +109,7 @@ def measure(
 
     last = dict(networks)
     progress(0, len(networks))
-    # NumPy's own threads, two for each of ours, would wait for each other: on a busy machine six times as long.
+    # NumPy's thread pools, two threads per worker thread, would contend: six times slower on a busy machine.
     with threadpoolctl.threadpool_limits(1, "blas"), concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         tasks = [pool.submit(measure_group, group) for group in groups.values()]
         try:
@@ -132,7 +130,7 @@ def measure(
 
 
 def _snapshots(dir: str | os.PathLike, records: Sequence[stats.Record], epochs: Sequence[int]) -> list[int]:
-    """The epochs to measure. Raises UsageError for one that no trial kept."""
+    """Return the epochs to measure. Raises UsageError for one that no trial kept."""
     kept = sorted({epoch for record in records for epoch in record["snapshots"]})
     if not kept:
         raise UsageError(f"--epochs: {dir} holds no snapshots: train with --snapshots=0,1,2, in another folder")
@@ -153,8 +151,8 @@ def _values(name: str, function: Measure, network: TrainedNetwork, dataset: Data
     if not isinstance(found, Mapping) or not all(isinstance(values, Mapping) for values in found.values()):
         raise UsageError(f"--measures: {name} returned a {type(found).__name__}: it must return {{name: {{layer: number}}}}")
     if taken := {v.name for v in earlier} & set(found):
-        raise UsageError(f"--measures: {name} returned {sorted(taken)[0]!r}, as a measure before it does: use another name")
-    with plugins.reporting(f"--measures: {name} returned what is not a number", function):
+        raise UsageError(f"--measures: {name} returned {sorted(taken)[0]!r}, as an earlier measure does: use another name")
+    with plugins.reporting(f"--measures: {name} returned a value that is not a number", function):
         return [
             Value(trial, n, layer, float(value), network.epoch)
             for n, values in found.items()

@@ -1,4 +1,4 @@
-"""Padding card: what a network does near the border and under shifts, its mean per padding mode, and its file. No JAX.
+"""Padding card: behaviour of a network near the border and under shifts; means per padding mode; file format. No JAX.
 
 Cards are measured by `shifts.padding_card`. *S = (H, W).
 """
@@ -13,24 +13,25 @@ from cnn_jax.records import files, store
 from cnn_jax.records.arrays import from_npz, to_npz
 
 FILE = "inspect/padding_card.npz"  # in the folder of a sweep
-MAX_BYTES, MAX_SIDE = 2**28, 256  # of that file, of a map
+MAX_BYTES, MAX_SIDE = 2**28, 256  # limits on the file and on the side of a map
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
 class PaddingCard:
-    """What a network does near the border.
+    """Behaviour of a network near the border.
 
-    Shifts are in row-major order of (dy, dx), -H // 2 <= dy < H - H // 2; entry [H // 2, W // 2] of a map is no shift.
+    Shifts are in row-major order of (dy, dx), -H // 2 <= dy < H - H // 2; entry [H // 2, W // 2] of a map is the unshifted
+    image.
 
     Attributes:
       padding: the padding flag of the trial, or a name given by the caller.
-      error_HW: error rate of the images shifted by (dy, dx) with blank pixels in place of those that leave; over the images
-        whose content stays inside, nan where there is none.
+      error_HW: error rate of the images shifted by (dy, dx) with blank pixels shifted in; over the images whose content stays
+        inside, nan if there are none.
       error_by_distance: error rate by distance of the content from the nearest border; see `error_by_distance`.
-      circular_HW: share of images with the same answer as without the shift, shifted circularly.
-      blank_HW: the same with blank pixels, over the images whose content stays inside; nan where there is none.
+      circular_HW: share of images with the same prediction before and after a circular shift.
+      blank_HW: the same with blank pixels shifted in, over the images whose content stays inside; nan if there are none.
       position: R squared of the position read-out, by name and layer; see `measures.position`.
-      networks: number of networks that the card is the mean of.
+      networks: number of networks averaged.
     """
 
     padding: str
@@ -43,7 +44,7 @@ class PaddingCard:
 
 
 def by_padding(cards: Iterable[PaddingCard]) -> dict[str, PaddingCard]:
-    """Mean card of each padding mode, over seeds and other factors alike; a distance or layer that not all have is left out."""
+    """Average the cards of each padding mode over seeds and other factors; keep only common distances and layers."""
     groups: dict[str, list[PaddingCard]] = {}
     for card in cards:
         groups.setdefault(card.padding, []).append(card)
@@ -74,7 +75,7 @@ def _mean(cards: Sequence[PaddingCard]) -> PaddingCard:
 
 
 def to_file(cards: Mapping[str, PaddingCard]) -> bytes:
-    """The cards of trials as an .npz file: 'TRIAL/padding', the name, and 'TRIAL/maps', error, circular and blank (3, H, W)."""
+    """Serialize cards as .npz: 'TRIAL/padding', the name, and 'TRIAL/maps', error, circular and blank (3, H, W)."""
     arrays: dict[str, np.ndarray] = {}
     for trial, card in cards.items():
         arrays[f"{trial}/padding"] = np.array(card.padding)
@@ -83,9 +84,9 @@ def to_file(cards: Mapping[str, PaddingCard]) -> bytes:
 
 
 def read(dir: str | os.PathLike, trials: Iterable[str]) -> list[PaddingCard]:
-    """The cards of some trials in a sweep's folder, maps alone.
+    """Read the cards of some trials from a sweep's folder; maps only.
 
-    Empty without a readable file. What is not such a card is left out: the file may come from anywhere.
+    Empty without a readable file. The file is untrusted: malformed cards are skipped.
     """
     try:
         arrays = from_npz(files.read_file(store.folder(dir) / FILE, MAX_BYTES))

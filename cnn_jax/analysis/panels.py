@@ -1,8 +1,8 @@
-"""Panels of a fork: its own look inside a network, shown on the page of `launch.py inspect`.
+"""Panels of a fork: custom views of a network, shown on the page of `launch.py inspect`.
 
-A panel is a function `(network, images_NHWC) -> {name: array}` by package.module:attribute, with a `TrainedNetwork` and uint8
-images. The first line of its docstring is the title. An array of shape (N, H, W), or (N, H, W, C) with C of 1 or 3, is a
-picture beside each image; of shape (N,), a number under it.
+A panel is a function `(network, images_NHWC) -> {name: array}`, named package.module:attribute; its arguments are a
+`TrainedNetwork` and uint8 images. The first line of its docstring is the title. An array of shape (N, H, W), or (N, H, W, C)
+with C of 1 or 3, is shown as a picture next to each image; one of shape (N,) as a number below it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from cnn_jax.recipes.names import is_attribute
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """What a panel's function returned. `name` is that of the function; `arrays` have a leading axis of `images_NHWC`."""
+    """Result of a panel's function. `name` is the function's name; `arrays` have the leading axis of `images_NHWC`."""
 
     name: str
     title: str
@@ -28,7 +28,7 @@ class Panel:
 
 
 def names_of(text: str | None) -> list[str]:
-    """The panels of --panel, separated by commas. Raises UsageError for a name that is not package.module:attribute."""
+    """Parse the comma-separated names of --panel. Raises UsageError for a name that is not package.module:attribute."""
     names = [name.strip() for name in text.split(",")] if text else []
     for name in names:
         if not is_attribute(name):
@@ -37,7 +37,7 @@ def names_of(text: str | None) -> list[str]:
 
 
 def panel(name: str, network: TrainedNetwork, images_NHWC: np.ndarray) -> Panel:
-    """Call a panel's function and check what it returns.
+    """Call a panel's function and validate its result.
 
     Raises:
       UsageError: the function is missing, raised, or returned something other than arrays with an entry per image.
@@ -67,5 +67,5 @@ def _check(what: str, key: str, array: np.ndarray, count: int) -> None:
 
 
 def arrays_of(panels: Sequence[Panel]) -> dict[str, np.ndarray]:
-    """The arrays of panels as 'panel/FUNCTION/NAME', for a file."""
+    """Return the arrays of panels, named 'panel/FUNCTION/NAME', for a file."""
     return {f"panel/{each.name}/{key}": array for each in panels for key, array in each.arrays.items()}

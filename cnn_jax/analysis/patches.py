@@ -1,4 +1,4 @@
-"""Receptive patches: which pixels an output sees, exactly, padding included. *S spatial axes, C channels."""
+"""Receptive patches: the exact pixels that an output depends on, padding included. *S spatial axes, C channels."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ Bounds = tuple[tuple[int, int], ...]  # first and last (exclusive) pixel per axi
 
 @dataclasses.dataclass(frozen=True)
 class ReceptiveField:
-    """What the outputs of a layer see of the image.
+    """Receptive field of the outputs of a layer in the image.
 
-    `sizes` and `fields` have an entry per axis for the image and for every layer on the way from it, this one last; a block
-    with layers inside is one of them. Where an output sees the whole image, or an unknown part of it, there is the image's
-    entry alone: after a flatten or a global pooling, and in a linen module without a spec.
+    `sizes` and `fields` have an entry per axis for the image and for every layer on the path to this one, the last; a block
+    counts as one layer. If an output depends on the whole image or on an unknown part (after a flatten or a global pooling, and
+    in a linen module without a spec), there is only the entry of the image.
     """
 
     sizes: tuple[tuple[int, ...], ...]
@@ -25,7 +25,7 @@ class ReceptiveField:
 
     @classmethod
     def of(cls, network: TrainedNetwork, layer: str) -> "ReceptiveField":
-        """Receptive field of the outputs of a layer."""
+        """Compute the receptive field of the outputs of a layer."""
         image = network.input_shape[:-1]
         start = (image,), ((Field(),) * len(image),)
         if network.spec is None:
@@ -39,7 +39,7 @@ class ReceptiveField:
 
     @property
     def is_whole(self) -> bool:
-        """Whether outputs see the whole image."""
+        """Whether outputs depend on the whole image."""
         return len(self.sizes) == 1
 
     @property
@@ -55,10 +55,10 @@ class ReceptiveField:
         return tuple((start, start + field.size) for start, field in zip(starts, self.fields[-1], strict=True))
 
     def seen(self, position: Sequence[int]) -> Bounds:
-        """Compute the pixels of the image that the output at `position` depends on; (0, 0) per axis if there are none.
+        """Compute the image pixels that the output at `position` depends on; (0, 0) per axis if there are none.
 
-        They are the window without the padding of the image and of every layer on the way. Padding by a mode, such as
-        circular, repeats pixels from elsewhere; those are not counted.
+        This is the window without the padding of any layer on the path. Pixels repeated by a padding mode, such as circular,
+        are not counted.
         """
         if self.is_whole:
             return self.window(position)
@@ -76,7 +76,7 @@ class ReceptiveField:
 
 
 def _way(spec: Spec, name: str, rows: dict[str, LayerInfo]) -> list[LayerInfo]:
-    """Rows of the layers from the input of `spec` to the layer `name`; [] if it is not there."""
+    """Return the rows of the layers from the input of `spec` to the layer `name`; [] if it is not in `spec`."""
     way: list[LayerInfo] = []
     for layer in spec:
         for part in layer.nested:
@@ -90,16 +90,16 @@ def _way(spec: Spec, name: str, rows: dict[str, LayerInfo]) -> list[LayerInfo]:
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """Pixels (*S', C) that an output sees, and which of them (*S') are pixels of the image; the others are padding, 0."""
+    """Pixels (*S', C) in an output's window, and a mask (*S') of those inside the image; the others are padding, 0."""
 
     pixels: np.ndarray
     inside: np.ndarray
 
 
 def cut(image_SC: np.ndarray, window: Bounds, seen: Bounds) -> Patch:
-    """Cut the patch `window` out of an image, of which the output depends on `seen`.
+    """Cut the patch `window` out of an image; `seen` are the pixels that the output depends on.
 
-    Of a window larger than the image, the image's part is returned.
+    A window larger than the image is clipped to it.
     """
     spans = [(0, n) if high - low > n else (low, high) for (low, high), n in zip(window, image_SC.shape, strict=False)]
     pixels = np.zeros((*(high - low for low, high in spans), image_SC.shape[-1]), image_SC.dtype)

@@ -1,4 +1,4 @@
-"""Which trial of a folder somebody means: an id, a prefix, or the best. No JAX."""
+"""Selection of a trial in a folder: by id, by prefix, or the best. No JAX."""
 
 import os
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ def find_record(dir: str | os.PathLike, trial: str) -> Record:
         raise UsageError(f"{trial!r} is ambiguous: {len(matches)} trials of {dir} begin with it: {_listed(matches)}")
     record = matches[0]
     if record.status != "done":
-        raise UsageError(f"trial {record.trial} {record.status} ({record.reason}): it has no trained network to look into")
+        raise UsageError(f"trial {record.trial} {record.status} ({record.reason}): it has no trained parameters")
     return record
 
 
 def best(found: Sequence[Record], dir: str) -> Record:
-    """Return the finished trial with the highest validation accuracy; where nothing was held out, test accuracy.
+    """Return the finished trial with the highest validation accuracy; without validation images, test accuracy.
 
-    Of equal ones, the first by validation loss, then by id. Raises UsageError if no trial is finished; `dir` is for messages.
+    Ties are broken by validation loss, then by id. Raises UsageError if no trial is finished; `dir` is used in messages.
     """
     done = [r for r in found if r.status == "done"]
     if not done:

@@ -1,6 +1,6 @@
-"""Attributions from gradients: which pixels the logit of a class depends on.
+"""Gradient attributions: the influence of pixels on a class logit.
 
-All take inputs of the network x (N, *S, C), floats, and a class per image (N,), and return (N, *S, C) in the units of a
+All functions take floats x (N, *S, C), inputs of the network, and a class per image (N,), and return (N, *S, C) in units of the
 logit (`gradient`, `smooth_grad`: per unit of the input). `apply` is static: see `TrainedNetwork.apply`. N images, *S spatial
 axes, C channels, K classes.
 """
@@ -16,7 +16,7 @@ from cnn_jax.analysis.network import Apply, Variables
 
 IG_STEPS = 32
 SAMPLES = 16
-SIGMA = 0.15  # noise of SmoothGrad, of the range of the inputs
+SIGMA = 0.15  # standard deviation of SmoothGrad's noise, relative to the range of the inputs
 
 
 def _score_gradient(apply: Apply, variables: Variables, x_NSC: Array, classes_N: Array) -> jax.Array:
@@ -38,12 +38,11 @@ def integrated_gradients(
 ) -> jax.Array:
     """Compute integrated gradients (Sundararajan, Taly and Yan 2017) along the line from a baseline.
 
-    Midpoint rule. They sum to the difference of the logits of image and baseline ("completeness"), up to the error of the rule.
+    Midpoint rule. They sum to the difference of the logits of image and baseline ("completeness"), up to quadrature error.
 
     Args:
-      apply, variables, x_NSC, classes_N: see the module.
-      baseline: an input that shows nothing, of a shape that broadcasts to x_NSC.
-      steps: points on the line.
+      apply, variables, x_NSC, classes_N: see the module docstring.
+      baseline: a blank input, of a shape that broadcasts to x_NSC. steps: number of points on the line.
     """
     x, base = jnp.asarray(x_NSC), jnp.broadcast_to(baseline, x_NSC.shape)
     classes_N = jnp.asarray(classes_N)
@@ -68,9 +67,9 @@ def smooth_grad(
     """Compute the mean gradient over noisy copies of the images (Smilkov et al. 2017).
 
     Args:
-      apply, variables, x_NSC, classes_N: see the module.
+      apply, variables, x_NSC, classes_N: see the module docstring.
       sigma: standard deviation of the noise, in units of the input; the paper has 10 to 20 % of the range.
-      samples: noisy copies of each image; all images get the same noise.
+      samples: number of noisy copies of each image; all images get the same noise.
       seed: seed of the noise.
     """
     shape = samples, 1, *np.shape(x_NSC)[1:]
@@ -80,7 +79,7 @@ def smooth_grad(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _mean_gradient(apply: Apply, variables: Variables, x_NSC: Array, classes_N: Array, noise: jax.Array) -> jax.Array:
-    """Mean gradient over shifts of the images: `noise` has a leading axis of shifts, each of which broadcasts to x_NSC."""
+    """Average the gradient over added noise: `noise` has a leading axis of samples, each of which broadcasts to x_NSC."""
     x, classes_N = jnp.asarray(x_NSC), jnp.asarray(classes_N)
 
     def add(total: jax.Array, shift: jax.Array) -> tuple[jax.Array, None]:
@@ -91,15 +90,15 @@ def _mean_gradient(apply: Apply, variables: Variables, x_NSC: Array, classes_N: 
 
 
 def strength(attribution_NSC: np.ndarray) -> np.ndarray:
-    """Reduce an attribution to a picture (N, *S) of one value per pixel: the largest absolute value over channels."""
+    """Reduce an attribution to one value per pixel (N, *S): the largest absolute value over channels."""
     return np.abs(np.asarray(attribution_NSC)).max(axis=-1)
 
 
 def rank_correlation(a_NS: np.ndarray, b_NS: np.ndarray) -> np.ndarray:
-    """Compute Spearman's rank correlation (N,) between pairs of pictures; nan where one of them is constant.
+    """Compute Spearman's rank correlation (N,) between pairs of maps; nan where one of them is constant.
 
-    The sanity check of Adebayo et al. 2018: an attribution that shows what was learned changes when the parameters are
-    random, so the correlation with it is far below 1.
+    The sanity check of Adebayo et al. 2018: an attribution that depends on the trained parameters changes when they are
+    randomized, so the correlation is far below 1.
     """
     from scipy.stats import rankdata
 

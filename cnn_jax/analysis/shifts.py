@@ -1,4 +1,4 @@
-"""Images under shifts, and how a network answers them. N images, *S = (H, W), C channels."""
+"""Predictions on shifted images. N images, *S = (H, W), C channels."""
 
 import itertools
 
@@ -10,16 +10,16 @@ from cnn_jax.analysis.padding_card import PaddingCard
 from cnn_jax.data import Dataset
 from cnn_jax.errors import UsageError
 
-IMAGES, LEAST = 200, 16  # test images of a card at most, at least
-_SHIFTED = 50_000  # shifted images of a card at most, unless `LEAST` are more
-_AT_ONCE = 2048  # shifted images that are answered together, at least
+IMAGES, LEAST = 200, 16  # maximum and minimum number of test images of a card
+_SHIFTED = 50_000  # maximum shifted images of a card, unless `LEAST` images need more
+_AT_ONCE = 2048  # minimum shifted images per evaluation
 
 
 def padding_card(network: TrainedNetwork, dataset: Dataset, name: str | None = None) -> PaddingCard:
-    """Measure a network that takes images with two spatial axes, on the first test images: `IMAGES`, fewer of large ones.
+    """Measure the padding card of a network on the first test images: `IMAGES`, or fewer large ones.
 
     Raises:
-      UsageError: the images have another number of spatial axes.
+      UsageError: the images do not have two spatial axes.
     """
     if len(network.input_shape) != 3:
         raise UsageError(f"{network.label}: a padding card needs two spatial axes, not {len(network.input_shape) - 1}")
@@ -43,7 +43,7 @@ def padding_card(network: TrainedNetwork, dataset: Dataset, name: str | None = N
 
 
 def blank(dataset: Dataset) -> np.ndarray:
-    """Colour (C,) of the background: the median over the outermost pixels of the first 1,000 training images."""
+    """Compute the background colour (C,): the median of the outermost pixels of the first 1,000 training images."""
     images = dataset.train_images[:1000]
     rim = np.ones(images.shape[1:3], bool)
     rim[1:-1, 1:-1] = False
@@ -51,7 +51,7 @@ def blank(dataset: Dataset) -> np.ndarray:
 
 
 def content_margins(images_NHWC: np.ndarray, blank_C: np.ndarray) -> np.ndarray:
-    """Blank rows and columns before and after the content of each image: (N, 4) as top, bottom, left, right."""
+    """Count blank rows and columns around the content of each image: (N, 4) as top, bottom, left, right."""
     content_NHW = (images_NHWC != blank_C).any(axis=-1)
     margins = []
     for axis in (2, 1):  # over columns, then over rows
@@ -70,7 +70,7 @@ def stays_inside(margins_N4: np.ndarray, dy: int, dx: int) -> np.ndarray:
 
 
 def shifted(images_NHWC: np.ndarray, dy: int, dx: int, blank_C: np.ndarray) -> np.ndarray:
-    """Images shifted down by dy and right by dx, with blank pixels in place of those that leave."""
+    """Shift images down by dy and right by dx; blank pixels are shifted in."""
     height, width = images_NHWC.shape[1:3]
     out = np.broadcast_to(blank_C, images_NHWC.shape).astype(images_NHWC.dtype)
     to_y, to_x = slice(max(dy, 0), height + min(dy, 0)), slice(max(dx, 0), width + min(dx, 0))
@@ -82,12 +82,12 @@ def shifted(images_NHWC: np.ndarray, dy: int, dx: int, blank_C: np.ndarray) -> n
 def error_by_distance(
     network: TrainedNetwork, images_NHWC: np.ndarray, labels_N: np.ndarray, blank_C: np.ndarray
 ) -> dict[int, float]:
-    """Error rate by distance of the content from the nearest border, in pixels.
+    """Measure the error rate by distance of the content from the nearest border, in pixels.
 
-    Every image is shifted to every place at which its content stays inside. The distances are 0 to D, the largest that half of
-    the images reach, and only these images count, each with the mean error of its places at a distance: so all distances
-    are compared on the same images. Empty where most contents fill their image. The question is that of Alsallakh et al. 2021,
-    "Mind the pad: CNNs can develop blind spots": activations near the border are suppressed, and what lies there is missed.
+    Every image is shifted to every position at which its content stays inside. The distances are 0 to D, the largest reached by
+    half of the images; only these images are used, each with its mean error over the positions at a distance, so that all
+    distances are compared on the same images. Empty if most contents fill their image. After Alsallakh et al. 2021, "Mind the
+    pad: CNNs can develop blind spots": activations near the border are suppressed, and objects there are missed.
     """
     margins_N4 = content_margins(images_NHWC, blank_C)
     free_N2 = margins_N4.reshape(-1, 2, 2).sum(axis=2)
@@ -98,10 +98,10 @@ def error_by_distance(
     chosen = np.flatnonzero(reach_N >= most)
     images, labels, margins = images_NHWC[chosen], labels_N[chosen], margins_N4[chosen]
     wrong, places = np.zeros((len(chosen), most + 1)), np.zeros((len(chosen), most + 1))
-    waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # indices of images, their distances, shifted images
+    waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # image indices, distances, shifted images
 
     def answer() -> None:
-        """Many shifts at a time: batches of one size need one program."""
+        """Evaluate many shifts together, in batches of one size, which need one program."""
         index, distance, moved = (np.concatenate(part) for part in zip(*waiting, strict=True))
         np.add.at(wrong, (index, distance), network.logits(moved).argmax(-1) != labels[index])
         np.add.at(places, (index, distance), 1)

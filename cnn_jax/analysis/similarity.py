@@ -1,4 +1,4 @@
-"""CKA between layers of different networks: of seeds of one cell, and of cells. N images."""
+"""CKA between layers of different networks: across the seeds of a cell, and across cells. N images."""
 
 import dataclasses
 import itertools
@@ -11,10 +11,10 @@ Grams = Mapping[str, np.ndarray]  # `measures.cka.unit_gram` by layer, all on th
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """Mean CKA of a layer of one cell with a layer of another, over pairs of networks, one of each cell.
+    """Mean CKA of a layer of one cell with a layer of another, over pairs with one network from each cell.
 
-    Networks of one cell are paired with the others of the cell. Pairs share networks, so `lowest` and `highest` bound what
-    was seen and are no interval.
+    Within a cell, pairs are of different networks. Pairs share networks, so `lowest` and `highest` are the observed range, not
+    an interval.
     """
 
     cell: str
@@ -28,20 +28,20 @@ class Similarity:
 
 
 def between(a: Grams, b: Grams) -> np.ndarray:
-    """CKA of every layer of one network with every layer of another: (layers of a, layers of b)."""
+    """Compute the CKA of every layer of one network with every layer of another: (layers of a, layers of b)."""
     rows, columns = (np.stack([gram.ravel() for gram in grams.values()]) for grams in (a, b))
     return rows @ columns.T
 
 
 def identified(cka_LL: np.ndarray) -> float:
-    """Share of layers whose most similar layer in the other network is the same layer (Kornblith et al. 2019, section 6.1)."""
+    """Compute the share of layers whose most similar layer is the same layer (Kornblith et al. 2019, section 6.1)."""
     return float(np.mean(cka_LL.argmax(axis=1) == np.arange(len(cka_LL))))
 
 
 def over_seeds(networks: Mapping[str, Sequence[Grams]]) -> list[Similarity]:
-    """Similarities of networks, which are given by the label of their cell.
+    """Compute the similarities of networks, given by the label of their cell.
 
-    Within a cell every layer is compared with every layer of the other seeds; between cells, layers of one name.
+    Within a cell every layer is compared with every layer of the other seeds; between cells, layers of the same name.
     """
     out = []
     for (cell, own), (other, others) in itertools.combinations_with_replacement(networks.items(), 2):

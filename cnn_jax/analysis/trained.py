@@ -1,4 +1,4 @@
-"""`open_trial`: the network that a trial of a sweep trained, from its folder."""
+"""`open_trial`: load the trained network of a trial from the folder of its sweep."""
 
 import hashlib
 import os
@@ -23,14 +23,13 @@ def open_trial(dir: str | os.PathLike, trial: str = "best", *, epoch: int | None
     """Open the trained network of a trial.
 
     Args:
-      dir: folder of a sweep; or a file FILE.safetensors that `export` wrote, which needs neither the folder nor the data.
-      trial: id of a trial, a prefix of one id alone, or 'best': the highest validation accuracy.
-      epoch: open the network as it was after this epoch, 0 before training: one of the epochs of --snapshots. Default the
-        parameters that the trial was measured with.
+      dir: folder of a sweep; or FILE.safetensors from `export`, which needs neither the folder nor the data. trial: id of a
+      trial, its unique prefix, or 'best': the highest validation accuracy. epoch: load the snapshot after this epoch, one of
+      --snapshots; 0: before training. Default: the evaluated parameters.
 
     Raises:
-      UsageError: there is no such trial, or several; it diverged or failed; its parameters were not kept, not at this epoch,
-        are damaged or do not fit its model; its data are gone or have changed.
+      UsageError: no trial or several match; the trial diverged or failed; its parameters were not kept (at this epoch), are
+        damaged or do not fit its model; its data are missing or have changed.
     """
     if os.fspath(dir).endswith(".safetensors"):
         return exported.open_file(dir, trial)
@@ -74,7 +73,7 @@ def _snapshot(dir: str | os.PathLike, record: Record, epoch: int) -> Flat:
 
 
 def _read(dir: str | os.PathLike, record: Record, kind: store.Kind, checksum: str) -> Flat:
-    """Arrays of a trial. Raises UsageError if they are gone, or not those of the record."""
+    """Read the arrays of a trial. Raises UsageError if they are missing or do not match the record."""
     what = f"trial {record.trial}: its {'parameters' if kind == 'params' else kind}"
     try:
         flat = store.load_params(dir, record.trial, kind)

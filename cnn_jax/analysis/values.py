@@ -1,4 +1,4 @@
-"""Values of measures, and measures.csv: a row per trial, layer and measure. No JAX."""
+"""Measured values, and measures.csv: a row per trial, layer and measure. No JAX."""
 
 import csv
 import dataclasses
@@ -11,14 +11,14 @@ from cnn_jax import stats
 from cnn_jax.records import files, store
 
 FILE = "inspect/measures.csv"  # in the folder of a sweep
-MAX_BYTES = 2**28  # of that file
+MAX_BYTES = 2**28  # limit on the file
 
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """One number: `name` is the measure's name of it, `layer` a layer or what else it belongs to.
+    """One measured value: `name` is given by the measure, `layer` is a layer or another key such as 'shift 1'.
 
-    `epoch`: of a snapshot; None: the parameters that the trial was measured with.
+    `epoch`: epoch of a snapshot; None: the evaluated parameters.
     """
 
     trial: str
@@ -29,7 +29,7 @@ class Value:
 
 
 def to_csv(records: Sequence[stats.Record], values: Iterable[Value]) -> str:
-    """The text of measures.csv: with each value its trial's seed and levels of the factors, and its epoch if it has one."""
+    """Format measures.csv: each value with its trial's seed and factor levels, and its epoch if any."""
     design = stats.design(records)
     names = (*design.factors, *design.aliases)
     settings = {}
@@ -50,9 +50,9 @@ def to_csv(records: Sequence[stats.Record], values: Iterable[Value]) -> str:
 
 
 def read(dir: str | os.PathLike, trials: Collection[str]) -> list[Value]:
-    """The values that `launch.py measure` wrote for some trials, in the order of the file.
+    """Read the values that `launch.py measure` wrote for some trials, in the order of the file.
 
-    Empty without a readable file. A row that is not such a value is left out: the file may come from anywhere.
+    Empty without a readable file. The file is untrusted: malformed rows are skipped.
     """
     try:
         text = files.read_file(store.folder(dir) / FILE, MAX_BYTES).decode(errors="replace")

@@ -1,6 +1,6 @@
-"""The chapter on trial: its sentences as claims, what a sweep says of each, and a page that shows it.
+"""Tests of the chapter: its sentences as claims, their measurements on a sweep, and a page with the results.
 
-`conclude` is what `experiments/chapter.py` does when its networks are trained. No JAX until it is called.
+`experiments/chapter.py` calls `conclude` after training. No JAX is imported before that.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,13 @@ PAGE, TABLE = "chapter.html", "chapter.csv"
 
 
 def conclude(folder: Path, records: Sequence[stats.Record], console: Console) -> None:
-    """Measure the sentences on the trained networks of a sweep; print the verdicts, write the page and the table.
+    """Test the sentences on the trained networks of a sweep; print the verdicts, write the page and the table.
 
     Args:
-      folder: of the sweep.
-      records: of its trials, of one data set.
-      console: of the verdicts.
+      folder: folder of the sweep. records: records of its trials, of one data set. console: output for the verdicts.
 
     Raises:
-      UsageError: no network that the chapter is about was trained, or the data have changed.
+      UsageError: the sweep has no network of the chapter, or the data have changed.
     """
     from cnn_jax.chapter import findings, page
 

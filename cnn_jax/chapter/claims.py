@@ -1,10 +1,10 @@
-"""Claims, what was measured of them, and the rule of the verdicts, which is the same for all data.
+"""Claims, their measurements, and the decision rule, which is the same for all data sets.
 
-A number is written so that the sentence says it is above zero. Its p-value is two-sided, and corrected for all numbers of the
-page (Holm). It holds where the corrected p is at most 5 % and the number is above zero; it does not hold where it is below
-zero; it is undecided otherwise, and with one seed. A check is exact: it holds where every case agrees.
+Every number is defined such that the sentence predicts a positive value. Its p-value is two-sided, and Holm-corrected over all
+numbers of the page. With a corrected p of at most 5 %, it holds if the number is positive and does not hold if it is negative;
+otherwise, and with one seed, it is undecided. A check is exact: it holds if all cases agree.
 
-A sentence holds where all of its parts hold, does not hold where any part does not, and is undecided otherwise.
+A sentence holds if all of its parts hold, does not hold if any part does not, and is undecided otherwise.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """A measured number that a sentence says is above zero.
+    """A measured number that a sentence predicts to be positive.
 
     Attributes:
-      what: what is subtracted from what.
-      estimate: with the interval for new seeds (and new images, for accuracies); its p is uncorrected.
-      beside: the numbers that it is the difference of, as 'trained 0.61, random 0.59'; or why there is no number.
-      share: whether it is a difference of shares, shown in points of a percent.
-      p: corrected for all numbers of the page; nan where there is no interval.
+      what: the difference in words.
+      estimate: the number with its interval for new seeds (and new images, for accuracies); its p is uncorrected.
+      beside: the terms of the difference, as 'trained 0.61, random 0.59'; or the reason for a missing number.
+      share: whether it is a difference of shares, shown in percentage points.
+      p: p-value corrected for all numbers of the page; nan without an interval.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Number:
 
     @property
     def verdict(self) -> Verdict:
-        """What the number says."""
+        """Verdict of the number."""
         if not self.p <= 1 - stats.LEVEL:
             return "undecided"
         return "holds" if self.estimate.value > 0 else "does not hold"
@@ -47,7 +47,7 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """Cases that were computed, and how many of them agree with a sentence; `shown` stands in place of their number."""
+    """Number of computed cases and of those that agree with a sentence; `shown` replaces these numbers in the output."""
 
     what: str
     agree: int
@@ -68,14 +68,12 @@ Part = Number | Check
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A sentence of the chapter with what was measured.
+    """A sentence of the chapter with its measurements.
 
     Attributes:
       name: anchor on the page.
-      sentence: of the chapter.
-      short: the same in a few words, for a table of 80 columns.
-      method: how it is measured.
-      parts: what was measured.
+      sentence: sentence of the chapter. short: its short form, for a table of 80 columns. method: method of measurement. parts:
+      measurements.
     """
 
     name: str
@@ -86,7 +84,7 @@ class Claim:
 
     @property
     def verdict(self) -> Verdict:
-        """What the parts say together."""
+        """Combined verdict of the parts."""
         found = {part.verdict for part in self.parts}
         if "does not hold" in found:
             return "does not hold"
@@ -94,7 +92,7 @@ class Claim:
 
 
 def corrected(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims with the p-values of their numbers corrected for all of them (Holm)."""
+    """Return the claims with p-values Holm-corrected over all of their numbers."""
     p = [part.estimate.p if isinstance(part, Number) else math.nan for claim in claims for part in claim.parts]
     found = iter(stats.holm(np.array(p, float)))
     return [

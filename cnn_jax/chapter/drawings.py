@@ -1,4 +1,4 @@
-"""Pictures of the page as SVG: windows on an image, parameters as areas, values with intervals."""
+"""SVG pictures of the page: windows on an image, parameters as areas, values with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from cnn_jax.chapter.looks import Looks
 
 _SIDE = 236  # pixels of a drawn image
-_GRID = 40  # positions along an axis up to which single ones are drawn
+_GRID = 40  # maximum positions along an axis for drawing single ones
 _SERIES = ("c0", "c1", "c2", "c3")
-Series = tuple[str, Sequence[stats.Estimate]]  # its name, and a value per place
+Series = tuple[str, Sequence[stats.Estimate]]  # its name, and a value per position
 
 
 def _picture(tile: tiles.Tile, x: float, y: float, width: float, height: float) -> str:
@@ -36,9 +36,9 @@ def _box(x: float, y: float, width: float, height: float, class_: str) -> str:
 
 
 def windows(looks: "Looks", padding: str, stride: int) -> str:
-    """The image with the first two windows and the last one, and the output with what they become.
+    """Draw the image with its first two windows and the last one, and the output with their results.
 
-    Pixels that no window sees are red; padding is outlined around the image.
+    Pixels outside all windows are red; padding is outlined around the image.
     """
     found = looks.maps[padding, stride]
     (rows, columns), k = looks.image_HWC.shape[:2], looks.kernel_size
@@ -72,7 +72,7 @@ def windows(looks: "Looks", padding: str, stride: int) -> str:
 
 
 def formula(looks: "Looks", padding: str, stride: int) -> str:
-    """'n = 28, k = 3, s = 2: floor((28 − 3)/2) + 1 = 13'; of an image that is not square, its height."""
+    """'n = 28, k = 3, s = 2: floor((28 − 3)/2) + 1 = 13'; for a non-square image, its height."""
     found = looks.maps[padding, stride]
     n, k, p = looks.image_HWC.shape[0], looks.kernel_size, sum(found.pads)
     whole = f"({n} + {p} − {k})" if p else f"({n} − {k})"
@@ -81,7 +81,7 @@ def formula(looks: "Looks", padding: str, stride: int) -> str:
 
 
 def areas(conv: int, connections: int, dense: int) -> str:
-    """Parameters of the dense layer, its entries that are not zero, and parameters of the convolution, as squares."""
+    """Draw squares for the parameters of the dense layer, its non-zero entries, and the parameters of the convolution."""
     side = 190.0
     body = []
     for count, class_ in ((dense, "c7"), (connections, "c1"), (conv, "c0")):
@@ -100,7 +100,7 @@ def areas(conv: int, connections: int, dense: int) -> str:
 
 
 def values(places: Sequence[str], series: Sequence[Series], axis: str, scale: float = 100.0, zero: float | None = None) -> str:
-    """Values with intervals at places, a colour per series; `zero` is a line that is marked."""
+    """Plot values with intervals at `places`, a colour per series; `zero` is the position of a reference line."""
     width, height, left = 420.0, 236.0, 46.0
     every = [v for _, found in series for e in found for v in (e.value, e.low, e.high)] + ([zero] if zero is not None else [])
     y = svg.Scale.around([scale * v for v in every], height - 40, 26)
@@ -124,7 +124,7 @@ def values(places: Sequence[str], series: Sequence[Series], axis: str, scale: fl
 
 
 def against_parameters(groups: Sequence[tuple[str, Sequence[tuple[str, int, stats.Estimate]]]], axis: str) -> str:
-    """Accuracy with its interval against parameters, a colour per kind of network."""
+    """Plot accuracy with its interval against parameters, a colour per kind of network."""
     width, height, left = 500.0, 320.0, 46.0
     points = [point for _, found in groups for point in found]
     y = svg.Scale.around([100 * v for _, _, e in points for v in (e.value, e.low, e.high)], height - 66, 26)

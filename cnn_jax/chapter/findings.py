@@ -1,4 +1,4 @@
-"""Everything that is said and shown of the chapter, from the folder of a sweep."""
+"""All results on the chapter from the folder of a sweep."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,16 +16,12 @@ from cnn_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The claims and what their pictures show.
+    """The claims and the data of their pictures.
 
     Attributes:
-      dataset: name.
-      seeds: fewest finished seeds of a cell.
-      claims: in the order of the chapter, with verdicts.
-      evidence: the numbers behind them.
-      rows: layers of the chapter's network.
-      dense: its convolution as a dense layer.
-      looks: arrays of pictures.
+      dataset: name of the data set. seeds: minimum number of finished seeds per cell. claims: in the order of the chapter, with
+      verdicts. evidence: their measurements. rows: layers of the chapter's network. dense: its first convolution as a dense
+      layer. looks: arrays of the pictures.
     """
 
     dataset: str
@@ -37,14 +33,12 @@ class Findings:
     looks: looks.Looks
 
     def count(self, verdict: str) -> int:
-        """How many sentences have a verdict."""
+        """Count the sentences with a verdict."""
         return sum(claim.verdict == verdict for claim in self.claims)
 
 
 def find(folder: Path, records: Sequence[stats.Record]) -> Findings:
-    """Measure the sentences on the trained networks of a sweep.
-
-    Args:
+    """Test the sentences on the trained networks of a sweep. Args:
       folder: of the sweep.
       records: of its trials, of one data set.
 
@@ -54,7 +48,7 @@ def find(folder: Path, records: Sequence[stats.Record]) -> Findings:
     networks = Networks.of(records)
     chapters = networks.chapters
     if chapters is None:
-        raise UsageError(f"{folder} holds no finished cnn with max pooling, which the chapter is about: leave out --model")
+        raise UsageError(f"{folder} holds no finished cnn with max pooling, the network of the chapter: omit --model")
     cells = [*networks.convnets, *(networks.pooling or ())]
     only = {record["trial"] for cell in cells for record in cell.done}
     evidence = Evidence(networks, over_seeds.measure(folder, MEASURES, only=only))

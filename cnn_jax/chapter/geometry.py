@@ -1,4 +1,4 @@
-"""What the chapter says exactly: output sizes, padding, strides, and a convolution as a dense layer.
+"""Exact claims of the chapter: output sizes, padding, strides, and a convolution as a dense layer.
 
 N images, *S spatial axes, C channels, *K kernel axes, F filters; n input size, k kernel size, s stride, p padding per side.
 """
@@ -17,12 +17,12 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.nn import Conv, Dense, Flatten, MaxPool
 from cnn_jax.nn.functional import conv
 
-# Settings that are tried: the chapter's 28, small and odd sizes.
+# Tested settings: the chapter's 28, small and odd sizes.
 SIZES, KERNELS, STRIDES, PADS = (5, 8, 13, 28), range(1, 6), range(1, 4), range(3)
-_AXES = 3  # of one trace
+_AXES = 3  # per trace
 _ENTRIES = 2**24  # of the matrix of one filter: 128 MB
-_MANY = 10  # a dense layer has "far more" parameters from here on, as a multiple
-_ROUNDING = 1e-5  # of float32 sums, as a share of the largest output
+_MANY = 10  # minimum ratio for "far more" parameters of a dense layer
+_ROUNDING = 1e-5  # tolerance of float32 sums, relative to the largest output
 DRAWN = 9  # pixels along each axis of the crop whose matrix is drawn
 
 
@@ -38,20 +38,20 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How many settings give the output size that a formula says, and how many were tried."""
+    """Number of tested settings, and of those whose output size agrees with a formula."""
 
     agree: int
     tried: int
 
     @classmethod
     def of(cls, expected: Mapping[Setting, int]) -> "Sizes":
-        """Compare with the outputs of `conv` itself."""
+        """Compare with the output sizes of `conv`."""
         found = outputs(list(expected))
         return cls(sum(size == expected[setting] for setting, size in found.items()), len(found))
 
 
 def outputs(settings: Sequence[Setting]) -> dict[Setting, int]:
-    """Output size of every setting, from traces of `conv` with a setting per axis; settings of a trace share a padding name."""
+    """Trace `conv` to get the output size of every setting; a trace has a setting per axis and one padding name."""
     found: dict[Setting, int] = {}
     groups: dict[str, list[Setting]] = {}
     for one in settings:
@@ -68,13 +68,13 @@ def outputs(settings: Sequence[Setting]) -> dict[Setting, int]:
 
 
 def formula() -> Sizes:
-    """Settings with floor((n + 2 p - k) / s) + 1 outputs."""
+    """Test the formula floor((n + 2 p - k) / s) + 1."""
     every = itertools.starmap(Setting, itertools.product(SIZES, KERNELS, STRIDES, PADS))
     return Sizes.of({one: (one.n + 2 * int(one.padding) - one.k) // one.s + 1 for one in every})
 
 
 def paddings() -> tuple[Sizes, Sizes]:
-    """Settings of stride 1 in which 'valid' gives n - k + 1 outputs, and in which 'same' gives n; kernels from 2 on."""
+    """Test that 'valid' gives n - k + 1 outputs and 'same' gives n, for stride 1 and kernels of 2 or more."""
     every = list(itertools.product(SIZES, KERNELS[1:]))
     return (
         Sizes.of({Setting(n, k, 1, "valid"): n - k + 1 for n, k in every}),
@@ -83,7 +83,7 @@ def paddings() -> tuple[Sizes, Sizes]:
 
 
 def strides() -> tuple[Sizes, Sizes]:
-    """Settings in which a stride s of 2 or more gives n / s outputs, rounded up: with 'same', and with 'valid' padding."""
+    """Test that a stride s of 2 or more gives ceil(n / s) outputs, with 'same' and with 'valid' padding."""
     every = list(itertools.product(SIZES, KERNELS, STRIDES[1:]))
     same, valid = (Sizes.of({Setting(n, k, s, name): -(-n // s) for n, k, s in every}) for name in ("same", "valid"))
     return same, valid
@@ -91,7 +91,7 @@ def strides() -> tuple[Sizes, Sizes]:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A layer of the network: its output as computed and by formula, its parameters as kept and by formula."""
+    """A layer of the network: computed and predicted output shape, stored and predicted number of parameters."""
 
     layer: str
     shape: tuple[int, ...]
@@ -101,7 +101,7 @@ class Row:
 
     @property
     def agrees(self) -> bool:
-        """Whether both are what the formulas say."""
+        """Whether both agree with the formulas."""
         return self.shape == self.expected_shape and self.params == self.expected_params
 
 
@@ -144,12 +144,10 @@ class AsDense:
     """The first convolution of a network as a dense layer.
 
     Attributes:
-      layer: its name.
-      input_shape, output_shape: of the convolution; the input is the image, or its centre where the matrix would be too large.
-      error: largest difference between the outputs of the two, as a share of the largest output.
-      conv_params, dense_params, connections: see `EqualDense`.
-      kernel_KKC: of the first filter.
-      drawn: the matrix of this filter for a crop of `DRAWN` pixels along each axis.
+      layer: name of the convolution. input_shape, output_shape: shapes of the convolution; its input is the image, or the
+      centre if the matrix would be too large. error: largest difference of the outputs, relative to the largest output.
+      conv_params, dense_params, connections: see `EqualDense`. kernel_KKC: kernel of the first filter. drawn: matrix of this
+      filter for a crop of `DRAWN` pixels along each axis.
     """
 
     layer: str
@@ -164,7 +162,7 @@ class AsDense:
 
     @property
     def equal(self) -> bool:
-        """Whether the outputs are equal to rounding."""
+        """Whether the outputs are equal up to rounding."""
         return self.error <= _ROUNDING
 
     @property
@@ -174,7 +172,7 @@ class AsDense:
 
 
 def as_dense(network: TrainedNetwork, image_SC: np.ndarray) -> AsDense:
-    """Build the dense layer that equals a network's first convolution, a filter at a time, and compare their outputs."""
+    """Build the dense layer equivalent to a network's first convolution, one filter at a time, and compare outputs."""
     layer = next(layer for layer in network.spec or () if isinstance(layer, Conv))
     params = network.variables["params"][layer.name]
     kernel, bias = np.asarray(params["kernel"]), np.asarray(params.get("bias", np.zeros(layer.filters)))

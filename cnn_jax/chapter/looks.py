@@ -21,7 +21,7 @@ from cnn_jax.analysis.trained import open_trial
 from cnn_jax.nn import Conv
 from cnn_jax.nn.functional import conv
 
-FILTERS = 6  # whose patches are shown of a layer
+FILTERS = 6  # filters per layer whose patches are shown
 PADDINGS = ("valid", "same", "full")
 STRIDES = (1, 2, 3)
 
@@ -31,10 +31,8 @@ class Filters:
     """Filters of one layer.
 
     Attributes:
-      layer: its name.
-      patches: per filter the patches of the nine images that excite it most.
-      before: the same before training.
-      channels: their numbers.
+      layer: name of the layer. patches: per filter, the patches of its nine top-activating images. before: the patches before
+      training. channels: indices of the filters.
     """
 
     layer: str
@@ -54,13 +52,13 @@ class Kernels:
 
     @property
     def top(self) -> float:
-        """The largest weight, the scale of both."""
+        """The largest absolute weight, the scale of both."""
         return float(max(np.abs(self.trained).max(initial=0.0), np.abs(self.random).max(initial=0.0)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Shifted:
-    """An image (H, W, C) and the same shifted by a pixel, maps of one filter for both, by layer, and the answers."""
+    """An image (H, W, C) and a copy shifted by a pixel, maps of one filter for both, by layer, and the predictions."""
 
     images: tuple[np.ndarray, np.ndarray]
     maps: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -69,7 +67,7 @@ class Shifted:
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """The output (H', W') of the clearest first-layer filter under a stride and a padding, and the padding (before, after)."""
+    """Output (H', W') of the first-layer filter with the highest edge score, for a stride and padding (before, after)."""
 
     values: np.ndarray
     pads: tuple[int, int]
@@ -77,7 +75,7 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class Looks:
-    """What the pictures show. `kernel_size` and `maps`, by (padding, stride), are of the clearest filter's convolution."""
+    """Data of the pictures. `kernel_size` and `maps`, by (padding, stride), are of the filter with the highest edge score."""
 
     image_HWC: np.ndarray
     label: str
@@ -90,17 +88,16 @@ class Looks:
 
 
 def best_of(folder: Path, cell: stats.Cell) -> TrainedNetwork:
-    """The network of a cell's best run on validation."""
+    """Open the network of a cell's best run on validation."""
     metric = stats.compared_on(cell.done)
     return open_trial(folder, max(cell.runs(metric), key=lambda record: record[metric])["trial"])
 
 
 def look(chapters: TrainedNetwork, deep: TrainedNetwork) -> Looks:
-    """Make the arrays.
+    """Compute the arrays.
 
     Args:
-      chapters: the network that is most like the chapter's.
-      deep: the one whose first, middle and last convolutions are shown.
+      chapters: the network closest to the chapter's. deep: the network whose first, middle and last convolutions are shown.
     """
     dataset = chapters.dataset()
     image, names = dataset.test_images[0], dataset.info.class_names
@@ -146,7 +143,7 @@ def _maps(x_NHWC: np.ndarray, kernel_KKC: np.ndarray) -> dict[tuple[str, int], M
 
 
 def _filters(network: TrainedNetwork) -> list[Filters]:
-    """Of the first, the middle and the last convolution."""
+    """Compute the patches of the first, the middle and the last convolution."""
     images, before = network.dataset().test_images, untrained(network)
     names = [layer.name for layer in network.spec or () if isinstance(layer, Conv)]
     chosen = list(dict.fromkeys((names[0], names[len(names) // 2], names[-1])))

@@ -1,11 +1,11 @@
-"""The networks of a sweep by the part that they play in the claims. No JAX."""
+"""The networks of a sweep by their role in the claims. No JAX."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from cnn_jax import stats
 
-DEEP = 3  # convolutions, from which there are first, middle and later layers
+DEEP = 3  # minimum convolutions for first, middle and later layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,9 +15,8 @@ class Networks:
     Attributes:
       convnets: `cnn` with max pooling.
       dense: `mlp`.
-      pairs: convnets, each with the dense network of its size.
-      pooling: a convnet with max pooling and the same one with strides in its place; None where one is missing.
-      lenet: LeNet-5.
+      pairs: convnets, each with the dense network of the same size. pooling: a convnet with max pooling and the same network
+      with strides instead; None if either is missing. lenet: LeNet-5.
     """
 
     convnets: tuple[stats.Cell, ...]
@@ -28,7 +27,7 @@ class Networks:
 
     @classmethod
     def of(cls, records: Sequence[stats.Record]) -> "Networks":
-        """Find them among the records of one data set."""
+        """Select the networks from the records of one data set."""
         done = [record for record in records if record["status"] == "done"]
         cells = sorted(stats.design(done).cells, key=lambda cell: cell.fact("params") or 0)
         pools = {id(cell): _level(cell, "pool", "max") for cell in cells}
@@ -46,18 +45,18 @@ class Networks:
 
     @property
     def deep(self) -> tuple[stats.Cell, ...]:
-        """Convnets of three convolutions and more."""
+        """Convnets with three convolutions or more."""
         return tuple(cell for cell in self.convnets if depth(cell) >= DEEP)
 
     @property
     def chapters(self) -> stats.Cell | None:
-        """The convnet that is most like the chapter's: of one convolution, the widest; of none such, the first."""
+        """The convnet closest to the chapter's: the widest with one convolution, or else the first."""
         single = [cell for cell in self.convnets if depth(cell) == 1]
         return single[-1] if single else next(iter(self.convnets), None)
 
     @property
     def frugal(self) -> tuple[stats.Cell, stats.Cell] | None:
-        """The deep convnet of fewest parameters and the dense network of most, if that has at least three times as many."""
+        """The smallest deep convnet and the largest dense network, if that has at least three times as many parameters."""
         if not self.deep or not self.dense:
             return None
         small, large = self.deep[0], self.dense[-1]
@@ -73,7 +72,7 @@ class Networks:
 
 
 def depth(cell: stats.Cell) -> int:
-    """Convolutions of a cell's network."""
+    """Return the number of convolutions of a cell's network."""
     return len(cell.config["model"].get("filters") or ())
 
 
@@ -91,7 +90,7 @@ def _level(cell: stats.Cell, option: str, default: str) -> object:
 
 
 def _same_but(a: stats.Cell, b: stats.Cell, field: str) -> bool:
-    """Whether two cells differ in one field of their models alone, options of one model left aside."""
+    """Whether the models of two cells differ only in one field, ignoring options that only one model has."""
     left_out = {field, "options"}
     one, other = ({k: v for k, v in cell.config["model"].items() if k not in left_out} for cell in (a, b))
     rest = [{k: v for k, v in cell.config.items() if k != "model"} for cell in (a, b)]

@@ -1,4 +1,4 @@
-"""chapter.html: each sentence with its measurement, its numbers, its verdict and a picture of this run. Fetches nothing."""
+"""chapter.html: each sentence with its measurement, numbers, verdict and a picture of this run. Works offline."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from cnn_jax.chapter.looks import Filters
 
 COLOURS = {"holds": "c2", "does not hold": "c3", "undecided": "c7"}
-_KERNELS, _MAPS = 32, 16  # that are shown
+_KERNELS, _MAPS = 32, 16  # maximum number shown
 
 
 def page(found: "Findings") -> str:
-    """The page as the text of one HTML file."""
+    """Render the page as one HTML file."""
     parts = [(claim.name, claim.name.capitalize(), _section(claim, found)) for claim in found.claims]
     css = html.style("page.css") + html.style("inside.css")
     css += resources.files("cnn_jax.chapter").joinpath("chapter.css").read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def _header(found: "Findings") -> str:
 
 
 def _footer() -> str:
-    text = "Rows of this page are in chapter.csv beside it, the networks in the same folder. Methods: docs/chapter.md."
+    text = "The rows of this page are in chapter.csv, and the networks in the same folder. Methods: docs/chapter.md."
     return f"<footer>{text} cnn_jax {cnn_jax.__version__}.</footer>"
 
 
@@ -48,9 +48,9 @@ def _verdicts(found: "Findings") -> str:
     rows = [(c.verdict, c.sentence, words.measured(part), _p(part)) for c in found.claims for part in [words.deciding(c)]]
     classes = ["marked" if c.verdict == "holds" else "" for c in found.claims]
     note = (
-        "Numbers are written so that a sentence says they are above 0, with 95 % intervals: accuracies for new seeds and "
-        "new images, all others for new seeds on these images. p is corrected for all numbers of the page (Holm). A sentence "
-        "holds, or does not, where p is at most 5 %; with several it holds where all of them do. The "
+        "Every number is defined such that the sentence predicts a positive value. Intervals are 95 %: for accuracies over new "
+        "seeds and new images, for all others over new seeds on these images. p is Holm-corrected over all numbers here. "
+        "A sentence with several numbers holds if all of them do. A number decides if p is at most 5 %. The "
         "deciding number is shown. The rules are the same for all data."
     )
     table = page_tables.table(("verdict", "sentence", "measured", "p"), rows, classes=classes, label="Verdicts", kind="effects")
@@ -97,8 +97,8 @@ def _see(found: "Findings") -> str:
         if cells
     ]
     text = (
-        "Mean test accuracy over the seeds, with its 95 % interval. Numbers at the points are filters per layer; an mlp has as "
-        "many parameters as the cnn of the same numbers."
+        "Mean test accuracy over the seeds, with its 95 % interval. Labels are filters per layer; an mlp has as "
+        "many parameters as the cnn with the same label."
     )
     return _drawn((drawings.against_parameters(points, "test accuracy, %"), text))
 
@@ -135,8 +135,8 @@ def _size(found: "Findings") -> str:
     looks = found.looks
     drawn = [(p, s) for p, s in looks.maps if p == "valid"] + [("same", 1)]
     note = (
-        "Left: the image with its first two windows and the last one; red pixels are in no window. Right: the output of one "
-        "filter of this run, a square for each window."
+        "Left: the image with its first two windows and the last one; red pixels are outside all windows. Right: output of one "
+        "filter of this run, with a square per window."
     )
     return svg.tag("p", note, class_="note") + _drawn(
         *((drawings.windows(looks, p, s), drawings.formula(looks, p, s)) for p, s in drawn if (p, s) in looks.maps)
@@ -190,9 +190,9 @@ def _dense(found: "Findings") -> str:
             "pixel; blue is negative, orange positive, white 0",
         ),
     )  # fmt: skip
-    text = f"Areas are numbers of parameters: {dense.layer} from {inputs} to {'×'.join(map(str, dense.output_shape))}."
+    text = f"Areas are proportional to parameters: {dense.layer} from {inputs} to {'×'.join(map(str, dense.output_shape))}."
     if dense.input_shape != found.looks.image_HWC.shape:
-        text += " This is the centre of the image: the matrix for all of it would be too large to build."
+        text += " Only the centre of the image is used: the matrix for the whole image would be too large."
     return _tiles(*figures) + _drawn((drawings.areas(dense.conv_params, dense.connections, dense.dense_params), text))
 
 
@@ -221,7 +221,7 @@ def _patterns(found: "Findings") -> str:
 
 def _objects(found: "Findings") -> str:
     return _filters(found.looks.filters[-1]) + _by_layer(
-        found, [("trained", "purity"), ("untrained", "purity_untrained")], "nine images of one class, %"
+        found, [("trained", "purity"), ("untrained", "purity_untrained")], "share of the most frequent class, %"
     )
 
 
@@ -230,7 +230,7 @@ def _probes(found: "Findings") -> str:
 
 
 def _by_layer(found: "Findings", series: list[tuple[str, str]], axis: str) -> str:
-    """A measure by layer, for the largest deep convnet."""
+    """Plot a measure by layer, for the largest deep convnet."""
     cells = found.evidence.networks.deep or found.evidence.networks.convnets
     places = found.evidence.places(cells[-1], series[0][1])
     drawn = [
@@ -252,7 +252,7 @@ def _edges(found: "Findings") -> str:
             for kernel, score in zip(values[:_KERNELS], scores, strict=False)
         ]
         rows.append(svg.tag("h3", f"{what.capitalize()}, mean {scores.mean():.3f}") + _tiles(*small))
-    return "".join(rows) + svg.tag("p", "Best first; below each kernel its R squared. All have one scale.", class_="note")
+    return "".join(rows) + svg.tag("p", "Best first; R squared below each kernel. All have the same scale.", class_="note")
 
 
 def _kernel(kernel_KKC: np.ndarray, top: float) -> tiles.Tile:
@@ -283,7 +283,7 @@ def _pooling(found: "Findings") -> str:
             figure(
                 tiles.fitted(tiles.image(shifted.images[i]), 112),
                 what,
-                f"<b>{what}</b> read as {svg.escape(shifted.answers[i])}",
+                f"<b>{what}</b> classified as {svg.escape(shifted.answers[i])}",
             )
         )
     for name, (a, b) in shifted.maps.items():
@@ -298,7 +298,7 @@ def _pooling(found: "Findings") -> str:
             (name, [found.evidence.over([cell], lambda x, p=place: x.get("shift", p)) for place in places])  # type: ignore[misc]
             for name, cell in zip(("max pooling", "strides"), pair, strict=True)
         ]
-        drawn = _drawn((drawings.values(places, series, "same answer, %"), "By pixels of the shift."))
+        drawn = _drawn((drawings.values(places, series, "same prediction, %"), "By shift in pixels."))
     return _tiles(*figures) + drawn
 
 

@@ -1,4 +1,4 @@
-"""The chapter's sentences, each with the measurement that decides it. What a verdict is stands in `claims`."""
+"""The chapter's sentences, each with its measurement. The decision rule is in `claims`."""
 
 import math
 
@@ -9,17 +9,17 @@ from cnn_jax.chapter.evidence import NONE, SPARSE, Evidence, Layers
 from cnn_jax.chapter.geometry import AsDense, Row
 from cnn_jax.trial import ModelConfig
 
-_CHAPTERS = ((28, 28, 1), 10, 54_410)  # image, classes and parameters of the network that is printed in the chapter
-_NO_DEEP = "needs a cnn of three convolutions and an mlp of three times its parameters: --filters=16-32-64"
+_CHAPTERS = ((28, 28, 1), 10, 54_410)  # image, classes and parameters of the network printed in the chapter
+_NO_DEEP = "needs a cnn with three convolutions and an mlp with three times its parameters: --filters=16-32-64"
 
 
 def claims(evidence: Evidence, rows: list[Row], dense: AsDense | None) -> list[Claim]:
-    """All sentences in the order of the chapter, p-values corrected.
+    """Return all sentences in the order of the chapter, with corrected p-values.
 
     Args:
-      evidence: what the sweep says.
+      evidence: measurements of the sweep.
       rows: layers of the chapter's network, from `geometry.layers`.
-      dense: its first convolution as a dense layer; None where it has none.
+      dense: its first convolution as a dense layer; None without one.
     """
     return corrected([*_network(evidence, rows), *_sizes(), *_parameters(evidence, dense), *_filters(evidence)])
 
@@ -32,17 +32,17 @@ def _network(evidence: Evidence, rows: list[Row]) -> list[Claim]:
             "see",
             "Convolutional layers taught networks to see.",
             "convolution sees better",
-            "Test accuracy of every cnn, less that of the dense network (mlp) of as many parameters.",
-            (evidence.accuracy("cnn less mlp of its size", networks.pairs, "needs --model=cnn,mlp"),),
+            "Test accuracy of every cnn minus that of the dense network (mlp) with as many parameters.",
+            (evidence.accuracy("cnn minus mlp of its size", networks.pairs, "needs --model=cnn,mlp"),),
         ),
         Claim(
             "network",
             "Conv2D(32, 3x3, relu), MaxPooling2D(2x2), Flatten, Dense(10, softmax).",
             "shapes, parameters of layers",
-            "Output of every layer, computed for a test image, and its kept parameters, against the chapter's arithmetic: "
+            "Output shape of every layer for a test image, and its parameters, compared with the chapter's arithmetic: "
             "(n - k)/s + 1 positions and k k c f + f parameters of a convolution, n/2 of a pooling, (d + 1) u of dense.",
             (
-                Check("layers as the arithmetic says", sum(row.agrees for row in rows), len(rows)),
+                Check("layers that agree with the arithmetic", sum(row.agrees for row in rows), len(rows)),
                 Check("the printed network has 54,410 parameters", int(printed == _CHAPTERS[2]), 1, f"counted {printed:,}"),
             ),
         ),
@@ -56,15 +56,15 @@ def _sizes() -> list[Claim]:
             "size",
             "The output size is floor((n - k)/s) + 1.",
             "size is floor((n-k)/s) + 1",
-            "The sizes that the library's convolution gives, for every combination of n, k, s and padding that is tried; n "
-            "counts the padding on both sides.",
-            (Check("settings with that size", formula.agree, formula.tried),),
+            "Output sizes of the library's convolution, for every tested combination of n, k, s and padding; n "
+            "includes the padding on both sides.",
+            (Check("settings with this size", formula.agree, formula.tried),),
         ),
         Claim(
             "padding",
             "Padding valid shrinks the image, padding same keeps its size.",
             "valid shrinks, same keeps",
-            "The same for stride 1 and kernels of 2 and more: n - k + 1 with valid padding, n with same.",
+            "The same for stride 1 and kernels of 2 or more: n - k + 1 with valid padding, n with same.",
             (
                 Check("valid gives n - k + 1", valid.agree, valid.tried),
                 Check("same gives n", same.agree, same.tried),
@@ -74,11 +74,11 @@ def _sizes() -> list[Claim]:
             "stride",
             "A stride of s divides the size by s.",
             "stride s divides the size",
-            "The same for strides of 2 and more, with same padding: n/s, rounded up.",
+            "The same for strides of 2 or more, with same padding: n/s, rounded up.",
             (
                 Check(
                     "same padding gives n/s", divided.agree, divided.tried,
-                    f"without padding only {without.agree} of {without.tried} do: there the kernel's size counts too",
+                    f"without padding only {without.agree} of {without.tried} do: there the size also depends on the kernel",
                 ),
             ),
         ),
@@ -93,11 +93,11 @@ def _parameters(evidence: Evidence, dense: AsDense | None) -> list[Claim]:
         parts = (
             Check(
                 "at least ten times the parameters", int(dense.far_fewer), 1,
-                f"{dense.conv_params:,} against {dense.dense_params:,}",
+                f"{dense.conv_params:,} compared with {dense.dense_params:,}",
                 f"{dense.dense_params / dense.conv_params:,.0f} times as many",
             ),
             Check(
-                "outputs equal to rounding", int(dense.equal), 1, f"largest difference {dense.error:.1e} of the largest output"
+                "outputs equal up to rounding", int(dense.equal), 1, f"largest difference {dense.error:.1e} of the largest one"
             ),
         )  # fmt: skip
     return [
@@ -105,7 +105,7 @@ def _parameters(evidence: Evidence, dense: AsDense | None) -> list[Claim]:
             "dense",
             "A convolution needs far fewer parameters than a dense layer.",
             "far fewer weights than dense",
-            "The dense layer that equals the first convolution is built, both are applied to a test image, and their "
+            "The dense layer equivalent to the first convolution is built, both are applied to a test image, and their "
             "parameters are counted.",
             parts,
         ),
@@ -113,9 +113,9 @@ def _parameters(evidence: Evidence, dense: AsDense | None) -> list[Claim]:
             "fewer",
             "A convolutional network needs far fewer parameters than a dense one.",
             "cnn needs fewer than an mlp",
-            "Test accuracy of the smallest cnn of three convolutions, less that of the largest mlp, which has at least three "
+            "Test accuracy of the smallest cnn with three convolutions minus that of the largest mlp, which has at least three "
             "times its parameters.",
-            (evidence.accuracy("small cnn less large mlp", [frugal] if frugal else [], _NO_DEEP),),
+            (evidence.accuracy("small cnn minus large mlp", [frugal] if frugal else [], _NO_DEEP),),
         ),
     ]
 
@@ -146,15 +146,15 @@ def _filters(evidence: Evidence) -> list[Claim]:
             "detectors",
             "Filters are pattern detectors.",
             "filters detect patterns",
-            "The nine patches that excite a filter most: mean correlation between two of one filter, against two of different "
-            "filters of the layer, and against the filters before training.",
+            "The nine top-activating patches of a filter: mean correlation within a filter, minus that between different "
+            "filters of the layer, and minus that before training.",
             (
                 number(
-                    "one filter's patches less different filters'", every,
+                    "one filter's patches minus different filters'", every,
                     [("one filter", lambda x: over("alike", x)), ("different", lambda x: over("alike_others", x))], share=False,
                 ),
                 number(
-                    "trained less untrained", every,
+                    "trained minus untrained", every,
                     [("trained", lambda x: over("alike", x)), ("untrained", lambda x: over("alike_untrained", x))], share=False,
                 ),
             ),
@@ -163,10 +163,10 @@ def _filters(evidence: Evidence) -> list[Claim]:
             "edges",
             "First layers detect edges.",
             "first layers see edges",
-            "R squared of the best oriented edge or Gabor for every first-layer kernel, less that of random kernels.",
+            "R squared of the best oriented edge or Gabor for every first-layer kernel, minus that of random kernels.",
             (
                 number(
-                    "trained less random kernels", every,
+                    "trained minus random kernels", every,
                     [
                         ("trained", lambda x: at("edges", "first", x)),
                         ("random", lambda x: at("edges_untrained", "first", x)),
@@ -179,10 +179,10 @@ def _filters(evidence: Evidence) -> list[Claim]:
             "patterns",
             "Middle layers detect patterns.",
             "middle layers see patterns",
-            "Accuracy of a linear probe on the middle convolution, less that on the first, in networks of three.",
+            "Accuracy of a linear probe on the middle convolution minus that on the first, in networks with three.",
             (
                 number(
-                    "probe of the middle less the first layer", deep,
+                    "probe of the middle minus the first layer", deep,
                     [("middle", lambda x: at("probe", "middle", x)), ("first", lambda x: at("probe", "first", x))],
                 ),
             ),
@@ -191,20 +191,20 @@ def _filters(evidence: Evidence) -> list[Claim]:
             "objects",
             "Later layers detect objects.",
             "later layers see objects",
-            "Accuracy of a linear probe on the last layer, less that on the first convolution, and less that of the same "
-            "network before training; share of the nine images that excite a filter most which are of one class, in the last "
-            "convolution less the first.",
+            "Accuracy of a linear probe on the last layer, minus that on the first convolution, and minus that of the same "
+            "network before training; share of the most frequent class among a filter's top nine images, in the last "
+            "convolution minus the first.",
             (
                 number(
-                    "probe of the last less the first layer", deep,
+                    "probe of the last minus the first layer", deep,
                     [("last", lambda x: x.get("probe", x.last)), ("first", lambda x: at("probe", "first", x))],
                 ),
                 number(
-                    "probe of the last layer less untrained", deep,
+                    "probe of the last layer minus untrained", deep,
                     [("trained", lambda x: x.get("probe", x.last)), ("untrained", lambda x: x.get("probe_untrained", x.last))],
                 ),
                 number(
-                    "one class: last less first convolution", deep,
+                    "one class: last minus first convolution", deep,
                     [("last", lambda x: at("purity", "last", x)), ("first", lambda x: at("purity", "first", x))],
                 ),
             ),
@@ -213,26 +213,26 @@ def _filters(evidence: Evidence) -> list[Claim]:
             "relu",
             "ReLU makes activations sparse.",
             "ReLU makes outputs sparse",
-            "Share of zeros in the outputs of the convolutions on test images, less one half.",
-            (number("zeros less one half", relu, [("zeros", zeros), ("half", half)]),),
+            "Share of zeros in the outputs of the convolutions on test images, minus one half.",
+            (number("zeros minus one half", relu, [("zeros", zeros), ("half", half)]),),
         ),
         Claim(
             "pooling",
             "Max pooling gives some tolerance of shifts.",
             "max pooling tolerates shifts",
-            "Share of test images with the same answer after a circular shift by one pixel: the network with max pooling, less "
-            "the one whose convolution takes strides of 2 in its place.",
+            "Share of test images with the same prediction after a circular shift by one pixel: network with max pooling minus "
+            "the network with strides of 2 instead.",
             (
-                evidence.unpaired("max pooling less strides", pooling, by_one, ("pooling", "strides"))
+                evidence.unpaired("max pooling minus strides", pooling, by_one, ("pooling", "strides"))
                 if pooling
-                else Number("max pooling less strides", NONE, "needs a network whose convolution strides in place of pooling"),
+                else Number("max pooling minus strides", NONE, "needs a network with strides instead of pooling"),
             ),
         ),
         Claim(
             "lenet",
             "LeNet-5 read handwritten digits with convolutions.",
             "LeNet-5 beats an mlp",
-            "Test accuracy of LeNet-5 as it is taught, less that of the largest mlp that has no more parameters.",
-            (evidence.accuracy("LeNet-5 less mlp", [lenet] if lenet else [], "needs the experiment's own --model"),),
+            "Test accuracy of LeNet-5 as commonly taught, minus that of the largest mlp with at most as many parameters.",
+            (evidence.accuracy("LeNet-5 minus mlp", [lenet] if lenet else [], "needs the experiment's own --model"),),
         ),
     ]  # fmt: skip

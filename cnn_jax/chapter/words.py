@@ -1,4 +1,4 @@
-"""Claims in words: the table of the terminal, the rows of chapter.csv, and what the page says of a number."""
+"""Text output of claims: the table in the terminal, the rows of chapter.csv, and numbers on the page."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def measured(part: Part) -> str:
 
 
 def deciding(claim: Claim) -> Part:
-    """The part that a sentence's verdict rests on: of those with that verdict the least certain one."""
+    """Return the part that decides a sentence's verdict: the least certain one with that verdict."""
     same = [part for part in claim.parts if part.verdict == claim.verdict] or list(claim.parts)
     certain = claim.verdict == "does not hold"
     return sorted(same, key=lambda part: _p(part) if certain else -_p(part))[0]
@@ -55,7 +55,7 @@ def _p(part: Part) -> float:
 
 
 def terminal(claims: Sequence[Claim], dataset: str, seeds: int, console: Console) -> None:
-    """Print a row per sentence, and how to read it."""
+    """Print a row per sentence, and an explanation."""
     rows = []
     for claim in claims:
         part = deciding(claim)
@@ -70,8 +70,8 @@ def terminal(claims: Sequence[Claim], dataset: str, seeds: int, console: Console
     print_table(console, columns, rows)
     console.print(headline(claims, dataset, seeds))
     console.print(
-        "Differences that a sentence says are above 0, in points of a percent, or as R squared and correlations with three "
-        "digits; 95 % intervals; p corrected for all (Holm), decided at 5 %. Of several numbers the deciding one is shown."
+        "Differences that a sentence predicts to be positive, in percentage points, or R squared and correlations with three "
+        "digits; 95 % intervals; Holm-corrected p, decided at 5 %. Of several numbers, the deciding one is shown."
     )
 
 
@@ -86,7 +86,7 @@ def headline(claims: Sequence[Claim], dataset: str, seeds: int) -> str:
 
 
 def table(claims: Sequence[Claim]) -> str:
-    """Text of chapter.csv: a row per part of a sentence."""
+    """Format chapter.csv: a row per part of a sentence."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,8 +1,8 @@
-"""Images as arrays in memory: `info` to plan with, `prepare` once per machine, `load` in every process.
+"""Images as arrays in memory: `info` for planning, `prepare` once per machine, `load` in every process.
 
-A data set is read and decoded once, into checksummed .npy files (see `cache`), and from then on mapped: processes that train
-on the same images share their pages. Training, validation and test images are always separate, and which training images
-are held out is a function of `DataConfig.split_seed` alone.
+A data set is read and decoded once, into checksummed .npy files (see `cache`), and memory-mapped afterwards: processes that
+train on the same images share memory. Training, validation and test images are always separate, and the held-out training
+images depend on `DataConfig.split_seed` only.
 
     digits, red_green[:KIND]                    `builtin`, `red_green`
     npz:FILE, folder:DIR                        `npz`, `folder`
@@ -33,7 +33,7 @@ __all__ = ["DATASETS", "UNIT", "Dataset", "DatasetInfo", "Normalization", "info"
 class Dataset:
     """Images uint8 (N, H, W, C) and labels int32 (N,), all read-only and mapped from the cache.
 
-    `checksum` is the SHA-256 of the data set as read, before it was divided. Row i of `train_images` is training image
+    `checksum` is the SHA-256 of the data set as read, before the split. Row i of `train_images` is training image
     `train_indices[i]` of the data set as read; likewise for validation. `normalization` converts images to a network's input.
     """
 
@@ -51,10 +51,10 @@ class Dataset:
 
 
 def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> DatasetInfo:
-    """Shape, classes and numbers of images, counted after the split, from headers and listings: decodes nothing.
+    """Return shape, classes and numbers of images after the split, from headers and listings, without decoding.
 
-    Two kinds have to be read first: a fork's function that the cache does not hold, and a TFDS set that was never prepared.
-    Raises UsageError for all bad input that shows without decoding; `prepare` finds the rest.
+    Two kinds must be read first: a fork's function that is not cached, and a TFDS set that is not prepared. Raises UsageError
+    for invalid input that is detectable without decoding; `prepare` detects the rest.
     """
     source = _source(config)
     whole = _described(source, config) or _info(_read(config, source, cache_dir, verify=False))
@@ -62,10 +62,10 @@ def info(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
 
 
 def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> list[str]:
-    """Warnings: a sentence for each valid but suspicious property of the data, and for skipped files.
+    """Return a sentence for each valid but suspicious property of the data, and for skipped files.
 
-    Complete after `prepare`. Before that, a folder is checked by its first images, and a TFDS set not at all. Raises
-    UsageError as `info` does.
+    Complete after `prepare`. Before that, a folder is checked by its first images, and a TFDS set not at all. Raises UsageError
+    as in `info`.
     """
     source = _source(config)
     entry = cache.find(cache_folder.cache_folder(cache_dir), config.dataset, _identity(source, config))
@@ -74,19 +74,19 @@ def warnings(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) 
 
 
 def prepare(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> None:
-    """Fills the cache, and rebuilds what is damaged in it: every byte is compared with its checksum.
+    """Fill the cache and rebuild damaged entries; all checksums are verified.
 
-    To be called once before other processes call `load`. Raises UsageError for all bad input.
+    Call once before other processes call `load`. Raises UsageError for invalid input.
     """
     whole, shuffled = _open(config, cache_dir, verify=True)
     _normalization(config, whole, shuffled, cache_dir, verify=True)
 
 
 def load(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> Dataset:
-    """The images of `config`, mapped from the cache, which is filled if need be. Raises UsageError for all bad input.
+    """Map the images of `config` from the cache, filling it if necessary. Raises UsageError for invalid input.
 
-    The training images are in the order of a permutation by `split_seed`; the validation images are its head, and a smaller
-    `train_examples` keeps less of its tail.
+    The training images are permuted by `split_seed`; the validation images are the first ones, and a smaller `train_examples`
+    drops images from the end.
     """
     whole, shuffled = _open(config, cache_dir, verify=False)
     divided = _divided(_info(whole), config)
@@ -108,7 +108,7 @@ def load(config: DataConfig, *, cache_dir: str | os.PathLike | None = None) -> D
 
 
 def find(dataset: str, split_seed: int = 0, image_size: int | None = None) -> Source:
-    """The source behind the value of --dataset.
+    """Return the source for a value of --dataset.
 
     `split_seed` draws the test set of a folder that has none; folders and TFDS sets decode to `image_size`, if given. Raises
     UsageError for an unknown data set, with the legal values.
@@ -135,12 +135,12 @@ def _source(config: DataConfig) -> Source:
 
 
 def _identity(source: Source, config: DataConfig) -> list[object]:
-    """Names the cache entry of the data set as read and resized."""
+    """Return the identity of the cache entry of the data set as read and resized."""
     return [*source.identity, *(["image_size", config.image_size] if config.image_size else [])]
 
 
 def _described(source: Source, config: DataConfig) -> DatasetInfo | None:
-    """What the source says of its images, resized, without reading them; None if it has to read them."""
+    """Return the description of the resized images without reading them; None if they must be read."""
     if source.describe is None:
         return None
     found, size = source.describe(), config.image_size
@@ -148,7 +148,7 @@ def _described(source: Source, config: DataConfig) -> DatasetInfo | None:
 
 
 def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | None, verify: bool) -> cache.Entry:
-    """The data set as read and resized, before it is divided."""
+    """Read and resize the data set, before the split."""
     what = f"--dataset={config.dataset}"
 
     def make() -> cache.Made:
@@ -165,7 +165,7 @@ def _read(config: DataConfig, source: Source, cache_dir: str | os.PathLike | Non
 
 
 def _resized(what: str, raw: Raw, size: int) -> Raw:
-    """Every image stretched to (size, size). Raises UsageError if they exceed the memory of this machine."""
+    """Resize every image to (size, size). Raises UsageError if they exceed the memory of this machine."""
     parts = raw.train_images, raw.test_images
     check_memory(what, sum(len(part) for part in parts) * size * size * parts[0].shape[-1])
     train, test = (images.resize_all(part, size) for part in parts)
@@ -173,10 +173,10 @@ def _resized(what: str, raw: Raw, size: int) -> Raw:
 
 
 def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool) -> tuple[cache.Entry, cache.Entry]:
-    """The data set as read, and its training images shuffled by the split seed: every division is a slice of them."""
+    """Open the data set as read, and its training images shuffled by the split seed; every split is a slice of these."""
     source = _source(config)
     if described := _described(source, config):
-        _divided(described, config)  # what is wrong with the division shows before minutes of decoding
+        _divided(described, config)  # report an invalid split before minutes of decoding
     whole = _read(config, source, cache_dir, verify)
 
     def shuffle() -> cache.Made:
@@ -192,7 +192,7 @@ def _open(config: DataConfig, cache_dir: str | os.PathLike | None, verify: bool)
 def _normalization(
     config: DataConfig, whole: cache.Entry, shuffled: cache.Entry, cache_dir: str | os.PathLike | None, verify: bool
 ) -> Normalization:
-    """The normalization of a trial: its statistics are those of its training images, without the validation images."""
+    """Return the normalization of a trial, with statistics of its training images, without the validation images."""
     if config.normalize != "per_channel":
         return Normalization(config.normalize)
     held_out, kept = _bounds(_divided(_info(whole), config))
@@ -208,7 +208,7 @@ def _normalization(
 
 
 def _bounds(divided: DatasetInfo) -> tuple[int, int]:
-    """First and last (exclusive) of the training images in the shuffled ones; the validation images come before them."""
+    """Return first and last (exclusive) index of the training images among the shuffled ones, after the validation images."""
     return divided.validation_examples, divided.validation_examples + divided.train_examples
 
 
@@ -218,7 +218,7 @@ def _info(whole: cache.Entry) -> DatasetInfo:
 
 
 def _divided(whole: DatasetInfo, config: DataConfig) -> DatasetInfo:
-    """The same data set after `train_examples` and the validation split."""
+    """Return the description after `train_examples` and the validation split."""
     kept = whole.train_examples if config.train_examples is None else config.train_examples
     if not 1 <= kept <= whole.train_examples:
         raise UsageError(f"--train_examples={kept}: must be between 1 and {whole.train_examples}, the images of {whole.name}")
@@ -232,6 +232,6 @@ def _divided(whole: DatasetInfo, config: DataConfig) -> DatasetInfo:
     if held_out == kept or (config.validation_fraction and not held_out):
         raise UsageError(
             f"--validation_fraction={config.validation_fraction} holds out {held_out} of {kept} images of {whole.name}: "
-            "both parts need one or more (0 holds out none)"
+            "both parts need at least one (0 holds out none)"
         )
     return dataclasses.replace(whole, name=config.dataset, train_examples=kept - held_out, validation_examples=held_out)

@@ -1,8 +1,8 @@
-"""Data sets that are functions: ours, and any `package.module:attribute` of a fork.
+"""Data sets as functions: the built-in ones, and any `package.module:attribute` of a fork.
 
-Such a function takes nothing and returns training images, training labels, test images, test labels: images (N, H, W) or
-(N, H, W, C) as uint8 or as floats in [0, 1], labels as integers from 0. It is called once; then the cache is read, until the
-module's file changes.
+Such a function takes no arguments and returns training images, training labels, test images, test labels: images (N, H, W) or
+(N, H, W, C) as uint8 or as floats in [0, 1], labels as integers from 0. It is called once; afterwards the cache is used until
+the module's file changes.
 """
 
 import sys
@@ -23,7 +23,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def digits() -> Arrays:
     """scikit-learn's 1,797 handwritten digits, 8 x 8 grey: 0..16 is scaled to 0..255, 359 (20 %) are the test set.
 
-    scikit-learn gives them without a division; ours is `order` with seed 0, its first fifth. They are the test part of
+    scikit-learn does not split them; the test set is the first fifth of `order` with seed 0. The images are the test part of
     UCI's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998).
     """
     from sklearn.datasets import load_digits
@@ -41,7 +41,7 @@ DATASETS: dict[str, Callable[[], Arrays]] = {
     "red_green:published": red_green.published,
     "red_green:published_dissimilar": red_green.published_dissimilar,
 }
-_REVISION = 1  # raise it when one of the functions above returns other images
+_REVISION = 1  # increase when a function above returns different images
 _SQUARE = (red_green.SIDE, red_green.SIDE, 3)
 INFO = {
     "digits": DatasetInfo("digits", (8, 8, 1), 10, 1438, 359, tuple("0123456789")),
@@ -50,7 +50,7 @@ INFO = {
 
 
 def source(name: str) -> Source:
-    """One of `DATASETS`, described without being read."""
+    """Return one of `DATASETS`, described without reading it."""
     read = DATASETS[name]
     return Source(
         ["builtin", name, _REVISION],
@@ -60,12 +60,12 @@ def source(name: str) -> Source:
 
 
 def plugin(name: str) -> Source:
-    """The data set of a fork, by `package.module:attribute`. Raises UsageError if it cannot be imported or called."""
+    """Return a fork's data set, named `package.module:attribute`. Raises UsageError if it cannot be imported or called."""
     function = plugins.load_attribute(name, f"--dataset={name}")
     if not callable(function):
         raise UsageError(f"--dataset={name} is not a function that returns the four arrays of a data set")
     module = sys.modules[name.partition(":")[0]]
-    file = Path(getattr(module, "__file__", None) or "")  # "": a module without a file is taken never to change
+    file = Path(getattr(module, "__file__", None) or "")  # "": a module without a file is assumed not to change
     return Source(["plugin", name, *files_identity(file.parent, [file])], read=lambda: _raw(name, function))
 
 

@@ -1,7 +1,7 @@
-"""A folder of checksummed .npy files per data set: written once, complete or absent, mapped by every process that reads it.
+"""A folder of checksummed .npy files per data set: written once and atomically, memory-mapped by every reader.
 
-CACHE/NAME-HASH/*.npy, sidecar.json      HASH is of the identity of what was read; the sidecar has its own checksum too
-CACHE/NAME-HASH.lock                     held by the process that is writing it
+CACHE/NAME-HASH/*.npy, sidecar.json      HASH of the identity of the source; the sidecar has its own checksum
+CACHE/NAME-HASH.lock                     held by the writing process
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from cnn_jax import cache_folder, locks
 from cnn_jax.aliases import JsonObject
 from cnn_jax.errors import UsageError
 
-FORMAT = 2  # raise it when the same source is read differently: old entries are then left alone
+FORMAT = 2  # increase when reading of a source changes; old entries are then ignored
 _SIDECAR = "sidecar.json"
 
-Made = tuple[Mapping[str, np.ndarray], JsonObject | None]  # arrays by name, and JSON that is kept beside them
+Made = tuple[Mapping[str, np.ndarray], JsonObject | None]  # arrays by name, and JSON stored with them
 
 
 class Entry(NamedTuple):
-    """Arrays mapped read-only, the JSON kept beside them, and the SHA-256 of names, shapes, types and bytes of all arrays."""
+    """Read-only mapped arrays, their JSON, and the SHA-256 of names, shapes, types and bytes of all arrays."""
 
     arrays: dict[str, np.ndarray]
     notes: JsonObject
@@ -35,11 +35,11 @@ class Entry(NamedTuple):
 
 
 def entry(folder: Path, label: str, identity: object, make: Callable[[], Made], *, verify: bool = False) -> Entry:
-    """The cache entry of `identity`, made if it is missing or damaged. `label` is for people who look into the folder.
+    """Return the cache entry of `identity`, created if missing or damaged. `label` makes folder names readable.
 
-    Damage to the sidecar and to files' names, sizes or headers is always seen; `verify` also compares the checksum of every
-    byte of the arrays, and is for the one process that starts others. Waits for another process that is making the same
-    entry. Raises UsageError if the folder cannot be written, and what `make` raises.
+    Damage to the sidecar and to names, sizes or headers of files is always detected; `verify` also compares the checksums of
+    the arrays, and is meant for the process that starts the others. Waits if another process is creating the same entry. Raises
+    UsageError if the folder cannot be written, and any error of `make`.
     """
     home = _home(folder, label, identity)
     if found := _open(home, verify):
@@ -48,18 +48,18 @@ def entry(folder: Path, label: str, identity: object, make: Callable[[], Made], 
         cache_folder.create(folder)
         lock = locks.acquire(home.with_name(home.name + ".lock"))
     with contextlib.closing(lock):
-        if found := _open(home, verify):  # made by another process while this one waited
+        if found := _open(home, verify):  # created by another process in the meantime
             return found
         made = make()
         with _writing(folder):
             _write(home, *made)
         if found := _open(home, verify=False):
             return found
-        raise UsageError(f"the image cache {home} was damaged while it was written: set CNN_JAX_CACHE to another folder")
+        raise UsageError(f"the image cache {home} was damaged during writing: set CNN_JAX_CACHE to another folder")
 
 
 def find(folder: Path, label: str, identity: object) -> Entry | None:
-    """The cache entry that `entry` would return, or None if it would have to be made. Compares no array with its checksum."""
+    """Return the existing cache entry, or None if it is missing or damaged. Array checksums are not verified."""
     return _open(_home(folder, label, identity), verify=False)
 
 
@@ -70,7 +70,7 @@ def _home(folder: Path, label: str, identity: object) -> Path:
 
 
 def _sidecar_checksum(sidecar: JsonObject) -> str:
-    """SHA-256 of all of the sidecar but this checksum itself."""
+    """Compute the SHA-256 of the sidecar without its checksum."""
     rest = {key: value for key, value in sidecar.items() if key != "sidecar_checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -84,14 +84,14 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _open(home: Path, verify: bool) -> Entry | None:
-    """The entry, or None if it is missing or damaged."""
+    """Open an entry; None if it is missing or damaged."""
     try:
         sidecar = json.loads((home / _SIDECAR).read_bytes())
         if sidecar["sidecar_checksum"] != _sidecar_checksum(sidecar):
             return None
         arrays = {}
         for name, (shape, dtype) in sidecar["arrays"].items():
-            array = np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # fails if the file is cut short
+            array = np.load(home / f"{name}.npy", mmap_mode="r", allow_pickle=False)  # fails if the file is truncated
             if list(array.shape) != shape or array.dtype.str != dtype:
                 return None
             arrays[name] = array
@@ -103,7 +103,7 @@ def _open(home: Path, verify: bool) -> Entry | None:
 
 
 def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: JsonObject | None) -> None:
-    for stale in home.parent.glob(f".{home.name}.*"):  # left by a process that was killed: we hold the lock
+    for stale in home.parent.glob(f".{home.name}.*"):  # left by a killed process: this one holds the lock
         shutil.rmtree(stale)
     part = home.with_name(f".{home.name}.{os.getpid()}")
     part.mkdir(mode=0o700)
@@ -119,7 +119,7 @@ def _write(home: Path, arrays: Mapping[str, np.ndarray], notes: JsonObject | Non
             json.dump(sidecar | {"sidecar_checksum": _sidecar_checksum(sidecar)}, file)
             _sync(file)
         if home.exists():
-            home.rename(part / "damaged")  # a process that has it mapped keeps its pages
+            home.rename(part / "damaged")  # processes that have it mapped keep their pages
         part.rename(home)
         shutil.rmtree(home / "damaged", ignore_errors=True)
     except BaseException:
@@ -134,7 +134,7 @@ def _sync(file: IO) -> None:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turns an error of the file system into one line."""
+    """Convert file system errors into a one-line UsageError."""
     try:
         yield
     except OSError as error:

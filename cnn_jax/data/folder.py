@@ -1,7 +1,7 @@
-"""folder:DIR, images in DIR/train/CLASS/ and DIR/test/CLASS/, or in DIR/CLASS/ with a test set drawn from each class.
+"""folder:DIR: images in DIR/train/CLASS/ and DIR/test/CLASS/, or in DIR/CLASS/ with a test set drawn from each class.
 
-Classes are numbered in the order of their sorted names. Files and folders whose names start with a dot are skipped, and so
-is every file without one of the `SUFFIXES`, which is counted.
+Classes are numbered in the order of their sorted names. Files and folders whose names start with a dot are skipped; files
+without one of the `SUFFIXES` are skipped and counted.
 """
 
 import collections
@@ -16,7 +16,7 @@ from cnn_jax.data.source import DatasetInfo, Raw, Source, check_memory, files_id
 from cnn_jax.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-TEST_SHARE = 0.2  # of the images of each class, where the folder has no test set
+TEST_SHARE = 0.2  # share of each class, if the folder has no test set
 _LAYOUT = "must be DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, or DIR/CLASS/*.png"
 
 _PARTS = ("train", "test")
@@ -24,14 +24,14 @@ Files = dict[str, dict[str, list[Path]]]  # by part, 'train' and 'test', and cla
 
 
 def source(directory: str, split_seed: int = 0, image_size: int | None = None) -> Source:
-    """The data set in a folder; images are resized to `image_size`, if given.
+    """Return the data set in a folder; images are resized to `image_size`, if given.
 
-    A folder without DIR/train and DIR/test is divided by `split_seed`: see `divide`. Raises UsageError for any other
-    layout, a class on one side only, and an empty class.
+    A folder without DIR/train and DIR/test is split by `split_seed`: see `divide`. Raises UsageError for any other layout, a
+    class in only one part, and an empty class.
     """
     what, home = f"--dataset=folder:{directory}", Path(directory).expanduser()
     if not directory:
-        raise UsageError(f"{what} names no folder: {_LAYOUT}")
+        raise UsageError(f"{what} is not a folder: {_LAYOUT}")
     skipped: collections.Counter[str] = collections.Counter()
     try:
         if _is_divided(home):
@@ -55,15 +55,15 @@ def source(directory: str, split_seed: int = 0, image_size: int | None = None) -
 
 
 def divide(what: str, classes: dict[str, list[Path]], seed: int) -> Files:
-    """Draws `TEST_SHARE` of the images of each class, one or more, for the test set.
+    """Draw `TEST_SHARE` of the images of each class, at least one, for the test set.
 
-    Those whose SHA-256 of 'SEED/CLASS/FILE' is smallest: a function of names and seed alone, and few images change sides
-    when files are added. Raises UsageError for a class of a single image.
+    Selects the images with the smallest SHA-256 of 'SEED/CLASS/FILE': the split depends on names and seed only, and few images
+    change parts when files are added. Raises UsageError for a class with a single image.
     """
     files: Files = {"train": {}, "test": {}}
     for name, found in classes.items():
         if len(found) < 2:
-            raise UsageError(f"{what}: {found[0].parent} holds one image: two or more are needed to draw a test set")
+            raise UsageError(f"{what}: {found[0].parent} has one image: a class needs at least two to draw a test set")
         ranks = {file: hashlib.sha256(f"{seed}/{name}/{file.name}".encode(errors="surrogateescape")).digest() for file in found}
         drawn = set(sorted(found, key=ranks.__getitem__)[: max(1, round(TEST_SHARE * len(found)))])
         files["train"][name] = [file for file in found if file not in drawn]
@@ -72,13 +72,13 @@ def divide(what: str, classes: dict[str, list[Path]], seed: int) -> Files:
 
 
 def _is_divided(home: Path) -> bool:
-    """Whether 'train' and 'test' in the folder are parts: both are there, or one holds folders and so is no class."""
+    """Whether 'train' and 'test' are parts, not classes: both exist, or one contains folders."""
     there = [home / part for part in _PARTS if (home / part).is_dir()]
     return len(there) == len(_PARTS) or any(entry.is_dir() for part in there for entry in _visible(part))
 
 
 def _classes(what: str, part: Path, skipped: collections.Counter[str]) -> dict[str, list[Path]]:
-    """Images by class of the folder of a part; counts in `skipped` what else is there, by kind."""
+    """List the images of a part by class; count skipped files by kind in `skipped`."""
     classes = {}
     for folder in sorted(_visible(part)):
         if not folder.is_dir():
@@ -93,7 +93,7 @@ def _classes(what: str, part: Path, skipped: collections.Counter[str]) -> dict[s
                 beside[_kind(entry)] += 1
         if not found:
             there = f", only {_counted(beside)}" if beside else ""
-            raise UsageError(f"{what}: {folder} holds no image{there}: files ending in {', '.join(SUFFIXES)} are read")
+            raise UsageError(f"{what}: {folder} has no images{there}: supported suffixes are {', '.join(SUFFIXES)}")
         classes[folder.name] = found
         skipped.update(beside)
     return classes
@@ -108,12 +108,12 @@ def _kind(entry: Path) -> str:
 
 
 def _counted(kinds: collections.Counter[str]) -> str:
-    """'2 .tif files, 1 folder'."""
+    """Format counts: '2 .tif files, 1 folder'."""
     return ", ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _notes(skipped: collections.Counter[str]) -> list[str]:
-    return [f"skipped {_counted(skipped)}: files ending in {', '.join(SUFFIXES)} are read"] if skipped else []
+    return [f"skipped {_counted(skipped)}: supported suffixes are {', '.join(SUFFIXES)}"] if skipped else []
 
 
 def _check_classes(what: str, home: Path, files: Files) -> None:
@@ -122,11 +122,11 @@ def _check_classes(what: str, home: Path, files: Files) -> None:
         missing = home / ("test" if name in train else "train") / name
         raise UsageError(f"{what}: {missing} is missing: every class needs training and test images")
     if len(train) < 2:
-        raise UsageError(f"{what}: {len(train)} class folders found, two or more are needed: {_LAYOUT}")
+        raise UsageError(f"{what}: {len(train)} class folders found, at least two are needed: {_LAYOUT}")
 
 
 def _describe(what: str, home: Path, files: Files, size: int | None) -> DatasetInfo:
-    """Decided by the header of the first training image: the others have its size, and are turned to colour if it is."""
+    """Describe the data set by the header of the first training image: all others must have its size, and get its channels."""
     train, test = files["train"], files["test"]
     first = next(iter(train.values()))[0]
     height, width, channels = images.shape(first, f"{what}: {first.relative_to(home)}")
@@ -154,10 +154,12 @@ def _read(what: str, home: Path, files: Files, size: int | None) -> Raw:
             name = f"{what}: {file.relative_to(home)}"
             found = images.shape(file, name)
             if found[2] > shape_HWC[2]:
-                raise UsageError(f"{name} is {_size(found)} where the first image is {_size(shape_HWC)}: make them all alike")
+                raise UsageError(
+                    f"{name} is {_size(found)} but the first image is {_size(shape_HWC)}: all must have the same size"
+                )
             if size is None and found[:2] != shape_HWC[:2]:
                 raise UsageError(
-                    f"{name} is {_size(found)} where the first image is {_size(shape_HWC)}: "
+                    f"{name} is {_size(found)} but the first image is {_size(shape_HWC)}: "
                     f"--image_size={min(shape_HWC[:2])} resizes all of them"
                 )
             x_NHWC[i], y_N[i] = images.decode(file, name, shape_HWC[2], size), label

@@ -1,4 +1,4 @@
-"""How pixels of 0 to 255 become the input of a network (--normalize), the same in training and in evaluation.
+"""Conversion of pixels 0 to 255 to network inputs (--normalize), the same in training and evaluation.
 
 Axes: N images, H height, W width, C channels.
 """
@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-_PIECE = 2**22  # pixels counted at a time: `np.bincount` copies them as 64-bit integers
+_PIECE = 2**22  # pixels per call: `np.bincount` converts them to 64-bit integers
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """The scaling of a trial's images, with the statistics it uses: a trained network needs the same ones ever after.
+    """Normalization of a trial's images, with its statistics, which are part of the trained network.
 
     Attributes:
       kind: one of `trial.NORMALIZATIONS`.
-      mean: of 'per_channel', the mean of each channel of the training images, as fractions of 255; otherwise empty.
-      std: likewise, the standard deviation; 1 for a channel that is constant, which is centered only.
+      mean: for 'per_channel', the mean of each channel of the training images, as a fraction of 255; otherwise empty. std: the
+      standard deviation likewise; 1 for a constant channel, which is only centered.
     """
 
     kind: str = "none"
@@ -27,14 +27,14 @@ class Normalization:
     std: tuple[float, ...] = ()
 
     def __call__(self, images_NHWC: Any) -> Any:
-        """Converts uint8 images, of NumPy or JAX, to float32 inputs of a network.
+        """Convert uint8 images, of NumPy or JAX, to float32 inputs of a network.
 
         'none' gives 0 to 1. 'per_channel' then subtracts `mean` and divides by `std`. 'standardize' gives every image zero
-        mean and unit variance over its pixels and channels, as `tf.image.per_image_standardization` does with uint8: the
-        standard deviation counts as at least 1 / sqrt(pixels x channels) of a grey level, so a constant image becomes 0.
+        mean and unit variance over its pixels and channels, as `tf.image.per_image_standardization` for uint8: the standard
+        deviation is at least 1 / sqrt(pixels x channels) grey levels, so a constant image becomes 0.
         """
         x_NHWC = images_NHWC.astype(np.float32)
-        if self.kind == "standardize":  # in grey levels, where float32 sums of small images are exact
+        if self.kind == "standardize":  # in grey levels: float32 sums of small images are exact
             axes = tuple(range(1, x_NHWC.ndim))
             centered_NHWC = x_NHWC - x_NHWC.mean(axes, keepdims=True)
             variance_N111 = (centered_NHWC**2).mean(axes, keepdims=True)
@@ -51,7 +51,7 @@ UNIT = Normalization()
 
 
 def channel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (C,) of each channel of uint8 images, as fractions of 255.
+    """Compute mean and standard deviation (C,) of each channel of uint8 images, as fractions of 255.
 
     Computed from the counts of the 256 pixel values, so the result is the same on every machine.
     """

@@ -1,4 +1,4 @@
-"""npz:FILE, the four arrays of keras.datasets in one file: x_train, y_train, x_test, y_test. Nothing in it is unpickled."""
+"""npz:FILE: the four arrays of keras.datasets in one file: x_train, y_train, x_test, y_test. Never unpickles."""
 
 import math
 import zipfile
@@ -25,7 +25,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def source(file: str) -> Source:
-    """The data set in an .npz file. Raises UsageError if it is missing; the rest is found by `describe` and `read`."""
+    """Return the data set in an .npz file. Raises UsageError if it is missing; `describe` and `read` check its contents."""
     what, path = f"--dataset=npz:{file}", Path(file).expanduser()
     if not path.is_file():
         raise UsageError(f"{what}: no such file; must be an .npz file with the arrays {', '.join(KEYS)}")
@@ -34,12 +34,12 @@ def source(file: str) -> Source:
     def read() -> Raw:
         return raw_from_arrays(what, _load(what, path, KEYS))
 
-    # Nothing has to be decoded, so a dry run can afford to look at every pixel.
+    # Nothing is decoded, so a dry run can check every pixel.
     return Source(identity, read, lambda: _describe(what, path), warnings=lambda: warn.of_raw(read()))
 
 
 def _describe(what: str, path: Path) -> DatasetInfo:
-    """From the headers of the images and from the labels: pixels are not read, and so not checked."""
+    """Describe the data set from the headers of the images and the labels; pixels are not read."""
     headers = _headers(what, path)
     shapes = {k: image_shape(f"{what}: {k}", *headers[k]) for k in ("x_train", "x_test")}
     check_shapes(f"{what}: x_train", shapes["x_train"], f"{what}: x_test", shapes["x_test"])
@@ -58,13 +58,13 @@ def _load(what: str, path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]
         for key in keys:
             try:
                 arrays[key] = npz[key]
-            except Exception as error:  # zipfile, zlib and numpy have each their own
+            except Exception as error:  # zipfile, zlib and numpy raise different types
                 raise UsageError(f"{what}: {key} cannot be read: {_line(error)}") from error
     return arrays
 
 
 def _headers(what: str, path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of every array. A header that claims more than its file holds is refused before it takes memory."""
+    """Read shape and dtype of every array. A header larger than its file is rejected before memory is allocated."""
     headers = {}
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,11 +1,11 @@
-"""Random permutations whose streams never change."""
+"""Random permutations with stable streams."""
 
 import numpy as np
 
 
 def order(seed: int, n: int) -> np.ndarray:
-    """A random permutation of n, int64 (n,).
+    """Draw a random permutation of n, int64 (n,).
 
-    The ranks of n raw outputs of Philox: unlike `Generator.permutation`, its stream is promised never to change.
+    Ranks of n raw outputs of Philox: unlike that of `Generator.permutation`, this stream is guaranteed not to change.
     """
     return np.argsort(np.random.Philox(key=seed).random_raw(n), kind="stable")

@@ -1,11 +1,11 @@
 """Images of a red and a green box: is red left of green? The task of Kayhan and van Gemert, CVPR 2020, section 3.
 
-Class 0 (red left of green) is in the upper half, class 1 in the lower one: the location gives the class away. In the
-*dissimilar* test images the halves are swapped, so a network that reads the location is wrong, and one that is blind to it is
-as good as on the *similar* ones. 32 x 32 x 3, boxes of 4 x 4 on black; the left box starts in columns 0 to 9, the other at
-least 5 further right and up to column 27, rows vary by 8.
+Class 0 (red left of green) is in the upper half, class 1 in the lower one: the location predicts the class. In the *dissimilar*
+test images the halves are swapped, so a network that uses the location is wrong, and one that ignores it is as accurate as on
+the *similar* ones. 32 x 32 x 3, boxes of 4 x 4 on black; the left box starts in columns 0 to 9, the other at least 5 columns to
+the right and up to column 27; rows vary by 8.
 
-The published program (github.com/oskyhn/CNNs-Without-Borders) draws training, validation and test images with one seed, so
+The published program (github.com/oskyhn/CNNs-Without-Borders) draws training, validation and test images with the same seed, so
 its validation and similar test images are the first 1,000 of its 2,000 training images. `published` returns those; `similar`
 draws separate ones of the same distribution.
 """
@@ -25,30 +25,30 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def similar() -> Arrays:
-    """3,000 training images, of which a third is validation in the paper, and 1,000 other test images."""
+    """Generate 3,000 training images (a third for validation in the paper) and 1,000 separate test images."""
     return *_draw(0, _TRAIN + _VALIDATION), *_draw(1, _TEST)
 
 
 def dissimilar() -> Arrays:
-    """`similar` with the test images 16 rows further down or up."""
+    """Generate `similar` with the test images shifted by 16 rows."""
     return *_draw(0, _TRAIN + _VALIDATION), *_draw(1, _TEST, swap=True)
 
 
 def published() -> Arrays:
-    """The images of the published program: with --validation_fraction=1/3 (and --split_seed=0) also its validation images.
+    """Generate the images of the published program, with its validation images for --validation_fraction=1/3 --split_seed=0.
 
-    The first third of the shuffled training images is held out: that is where its 1,000 validation images are put.
+    The first third of the shuffled training images is held out, so the 1,000 validation images are placed there.
     """
     return *_published_training(), *_published(_TEST)
 
 
 def published_dissimilar() -> Arrays:
-    """`published` with the test images 16 rows further down or up."""
+    """Generate `published` with the test images shifted by 16 rows."""
     return *_published_training(), *_published(_TEST, swap=True)
 
 
 def _draw(seed: int, n: int, swap: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """n images and labels; class 0 at the top and class 1 at the bottom, or swapped."""
+    """Draw n images and labels; class 0 at the top and class 1 at the bottom, or swapped."""
     u = (np.random.Philox(key=seed).random_raw((n, 4)) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
     left_N = (u[:, 0] * _COLUMNS).astype(int)
     right_N = left_N + BOX + 1 + (u[:, 1] * (SIDE - 2 * BOX - 1 - left_N)).astype(int)
@@ -56,7 +56,7 @@ def _draw(seed: int, n: int, swap: bool = False) -> tuple[np.ndarray, np.ndarray
 
 
 def _published(n: int, swap: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The first n images of the published program: its calls of NumPy's generator, in their order."""
+    """Draw the first n images of the published program, with the same sequence of calls to NumPy's generator."""
     rng = np.random.RandomState(_PUBLISHED_SEED)
     drawn = np.empty((n, 4), int)
     for i in range(n):

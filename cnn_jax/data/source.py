@@ -1,4 +1,4 @@
-"""Types and checks of every kind of data set: description, raw arrays, valid shapes, types and ranges."""
+"""Types and checks for all kinds of data sets: description, raw arrays, valid shapes, types and ranges."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from cnn_jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What a sweep must know of a data set to plan. `info` and `load` count images after the split, a `Source` before it."""
+    """Properties of a data set for planning. `info` and `load` count images after the split, a `Source` before it."""
 
     name: str
     input_shape: tuple[int, int, int]  # height, width, channels
@@ -25,7 +25,7 @@ class DatasetInfo:
 
 
 class Raw(NamedTuple):
-    """A data set as read: images uint8 (N, H, W, C), labels int32 (N,) that count from 0."""
+    """A data set as read: images uint8 (N, H, W, C), labels int32 (N,) starting at 0."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -36,11 +36,11 @@ class Raw(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a data set comes from.
+    """Source of a data set.
 
-    `identity` is JSON that changes whenever the images may have: the cache entry is named by its hash. `read` is slow and
-    is called once per identity. `describe` is cheap; None means that only `read` can tell. `notes` are warnings about what
-    is beside the images, `warnings` gives those about the images themselves that show without reading all of them.
+    `identity` is JSON that changes whenever the images may have changed; its hash names the cache entry. `read` is slow and
+    called once per identity. `describe` is cheap; None: the data must be read. `notes` are warnings about other files,
+    `warnings` returns those about the images that need not read all of them.
     """
 
     identity: Sequence[object]
@@ -51,27 +51,27 @@ class Source:
 
 
 def files_identity(root: Path, files: Iterable[Path]) -> list[object]:
-    """Path of the root, then path, size in bytes and modification time in ns of each file."""
+    """Return the path of the root, then path, size in bytes and modification time in ns of each file."""
     stats = ((str(file), file.stat()) for file in files)
     return [str(root.resolve()), sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
 
 
 def check_memory(what: str, nbytes: int) -> None:
-    """Raises UsageError if `nbytes` of images exceed this machine's memory: they are held as arrays."""
+    """Raise UsageError if `nbytes` of images exceed this machine's memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if nbytes > memory:
         raise UsageError(f"{what}: its images take {nbytes / 1e9:.1f} GB as arrays and this machine has {memory / 1e9:.1f} GB")
 
 
 def describe_raw(name: str, raw: Raw) -> DatasetInfo:
-    """The description of a data set that has been read."""
+    """Describe a data set that has been read."""
     height, width, channels = raw.train_images.shape[1:]
     sizes = len(raw.train_labels), len(raw.test_labels)
     return DatasetInfo(name, (height, width, channels), len(raw.class_names), *sizes, raw.class_names)
 
 
 def image_shape(what: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int, int]:
-    """(N, H, W) or (N, H, W, C) as (N, H, W, C). Raises UsageError if an array like this cannot hold images."""
+    """Convert the shape (N, H, W) or (N, H, W, C) to (N, H, W, C). Raises UsageError for other shapes and types."""
     if dtype.kind not in "uif":
         hint = "; convert it with astype('float32')" if dtype.kind == "b" else ""
         raise UsageError(f"{what} has dtype {dtype}: must be uint8, or floats in [0, 1]{hint}")
@@ -82,38 +82,38 @@ def image_shape(what: str, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int
 
 
 def check_labels(what: str, labels: np.ndarray, num_images: int) -> np.ndarray:
-    """Labels (N,) or (N, 1) as int32 (N,). Raises UsageError if they are not one integer from 0 up per image."""
+    """Convert labels (N,) or (N, 1) to int32 (N,). Raises UsageError unless there is one non-negative integer per image."""
     if labels.dtype.kind not in "ui":
-        raise UsageError(f"{what} has dtype {labels.dtype}: labels are integers that count from 0")
+        raise UsageError(f"{what} has dtype {labels.dtype}: must be integers that start at 0")
     if labels.shape not in ((num_images,), (num_images, 1)):
         raise UsageError(f"{what} has shape {labels.shape}: must be ({num_images},) or ({num_images}, 1), a label per image")
     labels = labels.reshape(num_images)
     if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
-        raise UsageError(f"{what} has labels from {labels.min()} to {labels.max()}: labels are integers that count from 0")
+        raise UsageError(f"{what} has labels from {labels.min()} to {labels.max()}: must be integers that start at 0")
     return labels.astype(np.int32)
 
 
 def count_classes(what: str, train_labels: np.ndarray, test_labels: np.ndarray) -> int:
-    """The largest label plus 1. Raises UsageError for a single training label, or more classes than training images."""
+    """Return the largest label plus 1. Raises UsageError for a single class, or more classes than training images."""
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     if not 2 <= classes <= len(train_labels):
-        raise UsageError(f"{what}: labels up to {classes - 1} for {len(train_labels)} training images: they must count from 0")
+        raise UsageError(f"{what}: labels up to {classes - 1} for {len(train_labels)} training images: must start at 0")
     if (train_labels == train_labels[0]).all():
-        raise UsageError(f"{what}: every training image has label {train_labels[0]}: two classes or more are needed")
+        raise UsageError(f"{what}: every training image has label {train_labels[0]}: at least two classes are needed")
     return classes
 
 
 def check_shapes(train: str, train_shape: tuple[int, ...], test: str, test_shape: tuple[int, ...]) -> None:
-    """Raises UsageError if two parts of shapes (N, H, W, C) differ in size or channels. `train` and `test` name them."""
+    """Raise UsageError if two parts of shapes (N, H, W, C) differ in size or channels. `train` and `test` name them."""
     if train_shape[1:] != test_shape[1:]:
         raise UsageError(f"{test} holds images of shape {test_shape[1:]}, the training images are {train_shape[1:]}")
 
 
 def check_scales(train: str, train_images: np.ndarray, test: str, test_images: np.ndarray) -> None:
-    """Raises UsageError if one part goes up to 1 and the other up to 255. `train` and `test` name them.
+    """Raise UsageError if the range of one part is 0 to 1 and that of the other 0 to 255. `train` and `test` name them.
 
-    A part of zeros has any scale. Integers up to 1 beside floats up to 1 are refused too: 1 is white in one and black in the
-    other.
+    A part of zeros matches any scale. Integers up to 1 with floats up to 1 are also rejected: 1 is white in one and black in
+    the other.
     """
     unit, whole = [], []
     for images in (train_images, test_images):
@@ -131,7 +131,7 @@ def check_scales(train: str, train_images: np.ndarray, test: str, test_images: n
 
 def _check_values(what: str, images: np.ndarray) -> None:
     low, high = images.min(), images.max()
-    if not (np.isfinite(low) and np.isfinite(high)):  # minimum and maximum carry a NaN on
+    if not (np.isfinite(low) and np.isfinite(high)):  # minimum and maximum propagate NaN
         raise UsageError(f"{what} holds NaN or infinity: must be uint8, or floats in [0, 1]")
     if low < 0 or high > 255:
         raise UsageError(f"{what} has values from {low:g} to {high:g}: must be uint8, or floats in [0, 1]")
@@ -140,10 +140,10 @@ def _check_values(what: str, images: np.ndarray) -> None:
 
 
 def raw_from_arrays(what: str, arrays: Mapping[str, np.ndarray]) -> Raw:
-    """Checks the four arrays of a data set (training images, labels, test images, labels; keys name them in errors).
+    """Check the four arrays of a data set (training images, labels, test images, labels; keys name them in errors).
 
-    Floats up to 1 are taken as fractions of 255 and rounded; other floats must be whole. Raises UsageError for anything
-    else, naming `what` and the key.
+    Floats up to 1 are multiplied by 255 and rounded; other floats must be whole. Raises UsageError otherwise, naming `what` and
+    the key.
     """
     (train_x, train), (train_y, train_labels), (test_x, test), (test_y, test_labels) = (
         (f"{what}: {key}", np.asarray(array)) for key, array in arrays.items()

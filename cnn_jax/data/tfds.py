@@ -1,9 +1,8 @@
 """Image classification sets of tensorflow-datasets, by name: mnist, cifar10, NAME[/CONFIG][:VERSION].
 
-A prepared set is planned from its JSON files alone, and read without TensorFlow. *Preparing* one needs TensorFlow, once.
-Records are read through `as_data_source` (ArrayRecord, what we prepare) or, for sets that TFDS prepared in its default
-format, as plain TFRecord. Images are decoded by `images`, within its bounds: 70,000 of MNIST in 6.5 s (iterating
-TFDS's data source: 21 s).
+A prepared set is planned from its JSON files and read without TensorFlow. *Preparing* a set needs TensorFlow, once. Records are
+read through `as_data_source` (ArrayRecord, the format used here) or, for sets in TFDS's default format, as plain TFRecord.
+Images are decoded by `images`, with its limits: 70,000 of MNIST in 6.5 s (iterating TFDS's data source: 21 s).
 """
 
 import contextlib
@@ -33,8 +32,8 @@ _KINDS = (
 )
 
 _TENSORFLOW = (
-    "{what} is not in {folder}, and preparing it takes TensorFlow, once: pip install tensorflow, then the same command; "
-    "or set TFDS_DATA_DIR to a folder in which it is prepared"
+    "{what} is not in {folder}, and preparing it needs TensorFlow, once: pip install tensorflow, then rerun the command; "
+    "or set TFDS_DATA_DIR to a folder with the prepared set"
 )
 _BATCH = 1000  # records read at a time
 
@@ -47,10 +46,10 @@ class _Features(NamedTuple):
 
 
 def source(name: str, image_size: int | None = None) -> Source:
-    """A TFDS set by name; without a version, the newest that is prepared. Prepares it if it must and can.
+    """Return a TFDS set by name; without a version, the newest prepared one. Prepares it if necessary and possible.
 
-    Images are resized to `image_size`, if given. Raises UsageError for unknown names, sets that do not classify images, or
-    images of many sizes without `image_size`, and a set that cannot be prepared.
+    Images are resized to `image_size`, if given. Raises UsageError for unknown names, sets without images and labels, images of
+    different sizes without `image_size`, and sets that cannot be prepared.
     """
     what = f"--dataset={name}"
     if not (match := _NAME.fullmatch(name)):
@@ -68,19 +67,19 @@ def source(name: str, image_size: int | None = None) -> Source:
 
 
 def _data_dir() -> Path:
-    """Where TFDS keeps its sets, by its own rule."""
+    """Return the data folder of TFDS, by its own rule."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def _newest(folder: Path, version: str | None) -> Path | None:
-    """The folder of `version`, or of the newest, in the folder of a set; None if it is not prepared."""
+    """Return the folder of `version`, or of the newest one, of a set; None if it is not prepared."""
     prepared = [f.parent for f in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", f.parent.name)]
     wanted = [f for f in prepared if version in (None, f.name)]
     return max(wanted, key=lambda f: tuple(map(int, f.name.split("."))), default=None)
 
 
 def _prepared(what: str, name: str, set_name: str, config: str | None, image_size: int | None) -> Path:
-    """The folder of a set as TFDS itself resolves its name, prepared if TensorFlow is there."""
+    """Return the folder of a set, with its name resolved by TFDS; prepare it if TensorFlow is installed."""
     try:
         with _quiet():
             tfds = _import_tfds(what)
@@ -100,7 +99,7 @@ def _prepared(what: str, name: str, set_name: str, config: str | None, image_siz
             _features(what, json.loads(json_format.MessageToJson(builder.info.features.to_proto())), image_size)
             if importlib.util.find_spec("tensorflow") is None:
                 raise UsageError(_TENSORFLOW.format(what=what, folder=_data_dir()))
-            with _without_warnings():  # without a network there are dozens; the progress bars stay
+            with _without_warnings():  # dozens without a network; progress bars are kept
                 builder.download_and_prepare(file_format="array_record")
     except UsageError:
         raise
@@ -108,8 +107,8 @@ def _prepared(what: str, name: str, set_name: str, config: str | None, image_siz
         if error.name in (None, "tensorflow"):  # TFDS wraps the error of a set whose definition itself imports TensorFlow
             raise UsageError(_TENSORFLOW.format(what=what, folder=_data_dir())) from error
         raise UsageError(f"{what} needs {error.name}, once, to be prepared: pip install {error.name}") from error
-    except Exception as error:  # downloads, checksums, wrong versions and configs: a type of its own each
-        raise UsageError(f"{what}: TFDS says: {' '.join(str(error).split())[:300]}") from error
+    except Exception as error:  # downloads, checksums, wrong versions and configs raise different types
+        raise UsageError(f"{what}: TFDS reports: {' '.join(str(error).split())[:300]}") from error
     return Path(builder.data_dir)
 
 
@@ -123,7 +122,7 @@ def _import_tfds(what: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Drops what TFDS logs below an error: our errors are one line."""
+    """Suppress TFDS's log messages below errors."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -133,13 +132,13 @@ def _without_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Drops also what TFDS prints: a banner where TensorFlow is missing."""
+    """Also suppress TFDS's output: a banner without TensorFlow."""
     with _without_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
 
 def _describe(what: str, folder: Path, image_size: int | None) -> tuple[DatasetInfo, _Features, str, dict]:
-    """What the folder's JSON says, with the name of the test split: 'test', or 'validation' where there is none."""
+    """Read the folder's JSON; also return the name of the test split: 'test', or else 'validation'."""
     try:
         about = json.loads((folder / "dataset_info.json").read_bytes())
         features = _features(what, json.loads((folder / "features.json").read_bytes()), image_size)
@@ -162,13 +161,15 @@ def _describe(what: str, folder: Path, image_size: int | None) -> tuple[DatasetI
 
 
 def _features(what: str, spec: dict, image_size: int | None) -> _Features:
-    """The image and the label of a set, found by their types in its feature spec (features.json)."""
+    """Find the image and the label of a set by their types in its feature spec (features.json)."""
     parts = spec.get("featuresDict", {}).get("features", {})
     pictures = [key for key, part in parts.items() if "image" in part]
     labels = [key for key, part in parts.items() if "classLabel" in part]
     if len(pictures) != 1 or not labels:
-        raise UsageError(f"{what} is no image classification set (as mnist is): it holds {', '.join(parts) or 'nothing'}")
-    # cifar100 has 'label' and 'coarse_label': where a set has several, TFDS calls the one that is to be predicted 'label'.
+        raise UsageError(
+            f"{what} is not an image classification set such as mnist: its features are {', '.join(parts) or 'empty'}"
+        )
+    # cifar100 has 'label' and 'coarse_label': in sets with several labels, TFDS names the target 'label'.
     label = labels[0] if len(labels) == 1 else "label"
     if label not in labels:
         raise UsageError(f"{what} has several labels ({', '.join(labels)}) and none of them is named 'label'")
@@ -179,7 +180,9 @@ def _features(what: str, spec: dict, image_size: int | None) -> _Features:
             f"{what} has images of shape {shape} {image.get('dtype', '')}: must be 8-bit images of 1, 3 or 4 channels"
         )
     if min(shape) < 1 and image_size is None:
-        raise UsageError(f"{what} has images of shape {shape}, not all of one size: use --image_size=N to resize them to N x N")
+        raise UsageError(
+            f"{what} has images of shape {shape}, not all of the same size: use --image_size=N to resize them to N x N"
+        )
     return _Features(pictures[0], label, shape, int(parts[label]["classLabel"]["numClasses"]))
 
 
@@ -193,7 +196,7 @@ def _read(what: str, folder: Path, image_size: int | None) -> Raw:
             x = images.decode(io.BytesIO(example[features.image]), f"{what}: image {i} of {split}", features.shape[2])
             as_told = all(told in (-1, found) for told, found in zip(features.shape, x.shape, strict=True))
             if i >= n or not as_told or not 0 <= example[features.label] < features.num_classes:
-                raise UsageError(f"{what}: image {i} of {split} in {folder} is not as its JSON says: prepare the set again")
+                raise UsageError(f"{what}: image {i} of {split} in {folder} does not match its JSON: prepare the set again")
             x_NHWC[i], y_N[i] = images.resize(x, image_size) if image_size else x, example[features.label]
         if i + 1 != n:
             raise UsageError(f"{what}: {folder} holds {i + 1} of {n} images of {split}: prepare the set again")
@@ -204,14 +207,14 @@ def _read(what: str, folder: Path, image_size: int | None) -> Raw:
 
 
 def _examples(what: str, folder: Path, split: str, image: str, about: dict) -> Iterator[dict[str, Any]]:
-    """The examples of a split in TFDS's order, images still encoded."""
+    """Yield the examples of a split in TFDS's order, with encoded images."""
     tfds = _import_tfds(what)
     decoders = {image: tfds.decode.SkipDecoding()}
     try:
         builder = tfds.builder_from_directory(folder)
         if about.get("fileFormat") == "array_record":
             records = builder.as_data_source(split=split, decoders=decoders)
-            for start in range(0, len(records), _BATCH):  # one by one takes four times as long
+            for start in range(0, len(records), _BATCH):  # reading one by one takes four times as long
                 yield from records.__getitems__(range(start, min(start + _BATCH, len(records))))
         else:
             for file in builder.info.splits[split].filepaths:
@@ -221,19 +224,19 @@ def _examples(what: str, folder: Path, split: str, image: str, about: dict) -> I
         raise
     except ImportError as error:
         raise UsageError(f"{what} needs the package {error.name}: pip install {error.name}") from error
-    except Exception as error:  # a damaged file shows in many ways
+    except Exception as error:  # damaged files raise many types
         raise UsageError(f"{what}: {folder} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 def _tfrecords(file: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: length (8 bytes, little-endian), its checksum (4), that many bytes, their checksum (4).
+    """Yield the records of a TFRecord: length (8 bytes, little-endian), its checksum (4), that many bytes, their checksum (4).
 
-    The masked CRC-32C are not compared: the images inside have their own, or fail to decode.
+    The masked CRC-32C are not verified: encoded images have checksums or fail to decode.
     """
     with open(file, "rb") as stream:
         while head := stream.read(12):
             (length,) = struct.unpack("<Q", head[:8])
             record = stream.read(length + 4)[:-4]
             if len(record) != length:
-                raise ValueError(f"{file.name} is cut short")
+                raise ValueError(f"{file.name} is truncated")
             yield record

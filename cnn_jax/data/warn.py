@@ -1,4 +1,4 @@
-"""Warnings of valid but suspicious data, a sentence each; `data.warnings` collects them."""
+"""Warnings about valid but suspicious data, a sentence each; `data.warnings` collects them."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from cnn_jax.data.source import Raw
 
-_MOST_LABELS = 5  # that a warning lists
+_MOST_LABELS = 5  # listed in a warning
 _DARK = 32  # of 255
 
 
 def of_shape(shape_HWC: tuple[int, ...]) -> list[str]:
-    """Images whose channels come before height and width, as in PyTorch."""
+    """Warn about images whose channels come before height and width, as in PyTorch."""
     height, width, channels = shape_HWC
     if height not in (1, 3, 4) or channels <= 4:
         return []
@@ -22,7 +22,7 @@ def of_shape(shape_HWC: tuple[int, ...]) -> list[str]:
 
 
 def of_labels(train_labels_N: np.ndarray, num_classes: int) -> list[str]:
-    """Classes between 0 and the largest label that no training image has, as when labels count from 1."""
+    """Warn about classes without training images, for example because labels start at 1."""
     idle = sorted(set(range(num_classes)) - set(np.unique(train_labels_N).tolist()))
     if not idle:
         return []
@@ -32,7 +32,7 @@ def of_labels(train_labels_N: np.ndarray, num_classes: int) -> list[str]:
 
 
 def of_contrast(images: Iterable[np.ndarray]) -> list[str]:
-    """Training images, or pieces of them, that stay in the darkest eighth of 0 to 255, as masks of 0 and 1 do."""
+    """Warn about training images in the darkest eighth of 0 to 255, such as masks of 0 and 1."""
     largest = 0
     for piece in images:
         largest = max(largest, int(piece.max()))
@@ -45,10 +45,10 @@ def of_contrast(images: Iterable[np.ndarray]) -> list[str]:
 
 
 def of_raw(raw: Raw) -> list[str]:
-    """All that shows in the shape, labels and pixels of a data set."""
+    """Collect the warnings about shape, labels and pixels of a data set."""
     train, test = int(raw.train_images.max()), int(raw.test_images.max())
     found = of_shape(raw.train_images.shape[1:])
     found += of_labels(raw.train_labels, len(raw.class_names)) + of_contrast([raw.train_images])
     if train and test and max(train, test) >= 2 * min(train, test):
-        found.append(f"training pixels go up to {train}, test pixels to {test}: are both scaled alike?")
+        found.append(f"training pixels go up to {train}, test pixels to {test}: are both scaled the same way?")
     return found

@@ -1,6 +1,6 @@
-"""`describe`: the layers of a model with output, parameters, MACs, receptive field, padding and memory.
+"""`describe`: layers of a model with output shape, parameters, MACs, receptive field, padding and memory.
 
-A spec is read with integers by `nn.table`. Only a linen module without a spec is traced, and only then is JAX imported.
+Specs are evaluated with integers by `nn.table`. Only a linen module without a spec is traced, which imports JAX.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def describe(
     model: "str | ModelConfig | Spec | nn.Module", input_shape: Sequence[int] | None = None, num_classes: int | None = None
 ) -> Description:
-    """Layers and totals of a model for one image of shape `input_shape` (*S, C).
+    """Describe the layers and totals of a model for one image of shape `input_shape` (*S, C).
 
-    `model` is a name, a ModelConfig, a spec or any linen module. A model of the zoo knows the shape and the number of classes
-    that it was published for. A linen module other than `nn.network.CNN` is traced, not run: its rows are its modules, its MACs
-    are all matrix products and convolutions (the body of a `while_loop` once; products with zeros that the program writes
-    out count), and it has no receptive fields. Raises UsageError for a model that does not exist or does not fit its input.
+    `model` is a name, a ModelConfig, a spec or any linen module. For a model of the zoo, input shape and number of classes
+    default to the published ones. A linen module other than `nn.network.CNN` is traced, not run: rows are modules, MACs include
+    all matrix products and convolutions (the body of a `while_loop` counts once; products with explicit zeros count), and there
+    are no receptive fields. Raises UsageError for an unknown model and for one that does not fit its input.
     """
     if isinstance(model, str):
         model = ModelConfig(model)
@@ -40,11 +40,11 @@ def describe(
         for flag, value in (("input_shape", input_shape), ("num_classes", num_classes)):
             if value is None:
                 raise UsageError(
-                    f"--{flag}: model {model.name} has no default: give it, as in --input_shape=28,28,1 --num_classes=10"
+                    f"--{flag}: model {model.name} has no default: pass it, as in --input_shape=28,28,1 --num_classes=10"
                 )
         return _describe_config(zoo.resolve(model), input_shape, num_classes)
     if input_shape is None:
-        raise UsageError("input_shape: a spec or a module has no default: give it, as in (28, 28, 1)")
+        raise UsageError("input_shape: a spec or a module has no default: pass it, as in (28, 28, 1)")
     return _describe_network(model, tuple(input_shape))
 
 

@@ -1,4 +1,4 @@
-"""The network as blocks, for the diagram of the report."""
+"""Outline of a network as blocks, for the diagram of the report."""
 
 from cnn_jax import zoo
 from cnn_jax.aliases import JsonObject
@@ -7,22 +7,22 @@ from cnn_jax.nn import named
 from cnn_jax.nn.blocks import class_words
 from cnn_jax.trial import ModelConfig
 
-MOST_BLOCKS = 48  # of an outline: more would be no picture
+MOST_BLOCKS = 48  # of an outline: larger diagrams are unreadable
 
 
 def outline(model: ModelConfig, input_shape: tuple[int, ...], num_classes: int) -> JsonObject:
-    """The network as blocks for a diagram, in types that JSON knows.
+    """Return the network as blocks for a diagram, in JSON types.
 
-    A block is a layer at the top of the spec with its name, what it is set to, its output shape and parameters. A residual or
-    a branch is one block with all of its layers; norms, activations and dropout belong to the block before them. Of a linen
-    module without a spec, the blocks are its direct submodules. `left_out` counts the blocks behind the first `MOST_BLOCKS`.
+    A block is a top-level layer of the spec with its name, settings, output shape and parameters. A residual or a branch is one
+    block with all of its layers; norms, activations and dropout belong to the preceding block. For a linen module without a
+    spec, blocks are its direct submodules. `left_out` counts the blocks after the first `MOST_BLOCKS`.
     """
     resolved = zoo.resolve(model)
     network, found = zoo.spec(resolved, input_shape, num_classes), describe(resolved, input_shape, num_classes)
     spec = network if isinstance(network, tuple) else getattr(network, "spec", None)
     layers = {} if spec is None else {layer.name: layer for layer in named(spec)}
     blocks: list[JsonObject] = []
-    params = 0  # of the layers inside of the next block, whose rows come before it
+    params = 0  # of the layers inside the next block, whose rows precede it
     for row in found.layers:
         params += row.params
         if row.name not in layers and (spec is not None or "/" in row.name or row is found.layers[-1]):

@@ -10,12 +10,12 @@ CONVENTION = "MACs: multiply-accumulates of convolutions and dense layers for on
 
 
 def to_json(description: Description) -> JsonObject:
-    """What `describe` found, in types that JSON knows; None where a number does not exist."""
+    """Convert a description to JSON types; undefined numbers are None."""
     layers = []
     for layer in description.layers:
         row = dataclasses.asdict(layer)
         row["padding"] = row.pop("pads")
-        del row["warning"]  # among those of the whole, with the layer's name
+        del row["warning"]  # listed in the totals, with the layer's name
         del row["fields"]
         layers.append(row)
     return {
@@ -34,12 +34,12 @@ COLUMNS = ("layer", "kind", "output", "padding", "parameters", "MACs", "field", 
 
 
 def title(description: Description) -> str:
-    """'cnn on 28x28x1'."""
+    """Format the title: 'cnn on 28x28x1'."""
     return " ".join(filter(None, (description.model, "on", "x".join(map(str, description.input_shape)))))
 
 
 def to_rows(description: Description) -> list[tuple[str, ...]]:
-    """What `describe` found under `COLUMNS`: a row per layer, then the totals."""
+    """Format a row of `COLUMNS` per layer, then the totals."""
     rows = [
         (
             layer.name,
@@ -61,7 +61,7 @@ def to_rows(description: Description) -> list[tuple[str, ...]]:
 
 
 def to_text(description: Description) -> str:
-    """What `describe` found as an aligned table, with the totals and the MAC convention below."""
+    """Format an aligned table, with the totals and the MAC convention below."""
     *rows, totals = to_rows(description)
     widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, totals, strict=True)]
     rule = "  ".join("─" * width for width in widths)
@@ -76,7 +76,7 @@ def to_text(description: Description) -> str:
 
 
 def notes(description: Description) -> list[str]:
-    """The MAC convention and the warnings, a line each."""
+    """Return the MAC convention and the warnings, a line each."""
     return [CONVENTION, *(f"Warning: {warning}" for warning in description.warnings)]
 
 
@@ -85,7 +85,7 @@ def _sizes_text(size: int | tuple[int, ...] | None) -> str:
 
 
 def _pads_text(pads: tuple[tuple[int, int], ...] | None) -> str:
-    """'1' for one position everywhere, '0/1' where the ends differ, '1x2' where the axes do."""
+    """Format pads: '1' if all are equal, '0/1' if the ends differ, '1x2' if the axes differ."""
     if pads is None:
         return ""
     axes = [str(low) if low == high else f"{low}/{high}" for low, high in pads]

@@ -1,4 +1,4 @@
-"""Layer table of a linen module without a spec, by tracing it."""
+"""Layer table of a linen module without a spec, from a trace."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ from cnn_jax.ops.conv import TRANSPOSED_SCOPE, at_most
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """A module that was called: where it sits, its class, and the shape and bytes of what it gave."""
+    """A call of a module: its path and class, and the shape and bytes of its output."""
 
     path: tuple[str, ...]
     kind: str
@@ -29,7 +29,7 @@ class _Call:
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
     name = type(module).__name__
     calls: list[_Call] = []
-    transposed: set[tuple[str, ...]] = set()  # modules whose convolution is the gradient of another
+    transposed: set[tuple[str, ...]] = set()  # modules with transposed convolutions
     last: list[object] = [None]
 
     def note(method: Callable, args: tuple, kwargs: dict, context: "nn.module.InterceptorContext") -> object:
@@ -53,7 +53,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
             program = jax.make_jaxpr(lambda v, x: module.apply(v, x, **train))(variables, x)
     except UsageError:
         raise
-    except Exception as error:  # whatever a fork's code raises is told in one line
+    except Exception as error:  # report any exception of a fork's code in one line
         reason = (str(error).strip().splitlines() or [""])[0]
         raise UsageError(f"model {name} cannot be traced on images {input_shape}: {type(error).__name__}: {reason}") from error
 
@@ -66,13 +66,13 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
     for keys, leaf in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
         params[owner([key.key for key in keys])] += leaf.size
     for scopes, counts in _products(program.jaxpr):
-        # Behind the root's own name in the scopes; transformations put scopes of their own in between.
+        # Scopes follow the root's name; transformations insert additional scopes.
         path = owner([scope for scope in scopes if any(scope in path for path in paths)])
         is_gradient = path in transposed or TRANSPOSED_SCOPE in scopes
         macs[path] += counts.of_gradient if is_gradient else counts.as_written
 
     rows = []
-    for call in calls:  # a module that is called again shares its parameters; its products were all counted at the first
+    for call in calls:  # repeated calls share parameters; all products are counted at the first call
         rows.append(
             LayerInfo(
                 name="/".join(call.path) or name,
@@ -87,14 +87,14 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Description:
 
 
 class _Count(NamedTuple):
-    """MACs of an operation; of a convolution also those of the one that it is the gradient of, if it is one."""
+    """MACs of an operation; for a convolution, also those as a transposed convolution, if it is one."""
 
     as_written: int
     of_gradient: int
 
 
 def _products(jaxpr: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple[str, ...], _Count]]:
-    """The scopes and the MACs of every matrix product and convolution of a program, those in inner programs included."""
+    """Yield scopes and MACs of every matrix product and convolution of a program, including inner programs."""
     for equation in _needed(jaxpr):
         here = scopes + tuple(str(equation.source_info.name_stack).split("/"))
         parameters, primitive = equation.params, equation.primitive.name
@@ -110,7 +110,7 @@ def _products(jaxpr: Jaxpr, scopes: tuple[str, ...] = (), times: int = 1) -> Ite
             leaves = (getattr(leaf, "jaxpr", leaf) for leaf in _leaves(parameters))
             inner = [leaf for leaf in leaves if isinstance(leaf, Jaxpr)]
             counts = [list(_products(program, here, times * parameters.get("length", 1))) for program in inner]
-            if primitive == "cond" and counts:  # one branch runs: the dearest
+            if primitive == "cond" and counts:  # one branch runs: count the most expensive
                 counts = [max(counts, key=lambda products: sum(count.as_written for _, count in products))]
             for products in counts:
                 yield from products
@@ -127,7 +127,7 @@ def _leaves(parameters: dict[str, Value]) -> Iterator[Value]:
 
 
 def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
-    """The equations that the outputs depend on: a gradient taken inside a layer leaves others behind, which are never run."""
+    """Return the equations that the outputs depend on; gradients inside a layer leave unused ones, which never run."""
     needed, equations = {id(variable) for variable in jaxpr.outvars}, []
     for equation in reversed(jaxpr.eqns):
         if equation.effects or any(id(variable) in needed for variable in equation.outvars):
@@ -137,10 +137,10 @@ def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
 
 
 def _convolution_macs(parameters: dict[str, Value], image: Sequence[int], kernel: Sequence[int], out: Sequence[int]) -> _Count:
-    """Products of a convolution, with padding too.
+    """Count the products of a convolution, including those with padding.
 
-    A transposed convolution is the gradient of another and costs what that costs: every input meets every weight. It shows
-    as holes between the inputs (`lhs_dilation`); without strides it has none and looks like any convolution.
+    A transposed convolution costs as much as the convolution whose gradient it is: every input is multiplied by every weight.
+    With strides, it is recognized by dilated inputs (`lhs_dilation`); without, it is an ordinary convolution.
     """
     numbers = parameters["dimension_numbers"]
     channels = image[numbers.lhs_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]

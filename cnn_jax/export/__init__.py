@@ -1,4 +1,4 @@
-"""Trained networks as files for other programs: a module per format, and `write.export` for all of them.
+"""Export of trained networks to other programs: a module per format, and `write.export` for all formats.
 
-A file takes images as they are stored, 0 to 255, normalizes them itself, and gives logits; safetensors holds arrays alone.
+An exported network takes images 0 to 255, includes normalization, and returns logits; safetensors has arrays only.
 """

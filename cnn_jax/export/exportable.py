@@ -1,4 +1,4 @@
-"""What is exported: a trained network, its preprocessing, and what a file says of it."""
+"""Input of the exporters: a trained network, its preprocessing, and the metadata of a file."""
 
 import dataclasses
 import functools
@@ -20,23 +20,21 @@ from cnn_jax.records import record as records
 from cnn_jax.records.record import Record
 from cnn_jax.trial import Trial
 
-Files = dict[str, bytes]  # contents by suffix, in the order in which they are written
+Files = dict[str, bytes]  # contents by suffix, in the order of writing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exportable:
-    """A trained network as the formats see it.
+    """A trained network, as used by the exporters.
 
     Attributes:
       model: linen module that returns (logits, features).
       variables: as `model.init` returns them.
       input_shape: (*S, C) of an image.
       num_classes: K.
-      normalization: what converts uint8 images to inputs.
-      logits: computes logits (N, K) of uint8 images (N, *S, C), as a file must.
-      class_names: of the logits; empty where they are not known.
-      trial: the trial that was trained, if it was one.
-      record: its record.
+      normalization: conversion of uint8 images to inputs. logits: function from uint8 images (N, *S, C) to logits (N, K), the
+      reference for files. class_names: names of the classes; empty if unknown. trial: the trained trial, if any. record: its
+      record.
     """
 
     model: nn.Module
@@ -56,12 +54,12 @@ class Exportable:
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        """Variables by path, as 'params/conv1/kernel'."""
+        """Variables by path, such as 'params/conv1/kernel'."""
         return {path: np.asarray(value) for path, value in flatten_dict(dict(self.variables), sep="/").items()}
 
     @functools.cached_property
     def ops(self) -> tuple[Op, ...]:
-        """Operations of the network. Raises UsageError for a network that has none."""
+        """Return the operations of the network. Raises UsageError for a linen module without layer specs."""
         instead = "use format safetensors or jax_export"
         if self.spec is None:
             raise UsageError(f"{self.label}: {type(self.model).__name__} is a linen module, not layer specs: {instead}")
@@ -72,19 +70,19 @@ class Exportable:
 
     @property
     def label(self) -> str:
-        """How messages name the network."""
+        """Name of the network in messages."""
         return f"trial {self.trial.id}" if self.trial else f"model {type(self.model).__name__}"
 
     @property
     def name(self) -> str:
-        """What the network is called in a file: letters, digits, '_' and '-'."""
+        """Name of the network in a file: letters, digits, '_' and '-'."""
         return self.trial.id if self.trial else type(self.model).__name__
 
     def about(self, input: str) -> dict[str, str]:
         """Metadata of a file.
 
         Args:
-          input: shape and type of the images that the file takes.
+          input: shape and type of the images in the file.
         """
         found = {
             "producer": f"cnn_jax {cnn_jax.__version__}",
@@ -106,11 +104,11 @@ class Exportable:
 
     @property
     def record_json(self) -> str:
-        """The record without the command and the machine; '' where there is none."""
+        """Return the record without command and machine; '' without a record."""
         if self.record is None:
             return ""
         return json.dumps({k: v for k, v in records.to_json(self.record).items() if k not in ("command", "host")})
 
     def input_text(self, *axes: int) -> str:
-        """'uint8 0 to 255 (batch, ...)' with the sizes of `axes`, and that the file normalizes them."""
+        """Describe the input: 'uint8 0 to 255 (batch, ...)' with the sizes of `axes`."""
         return f"image, uint8 0 to 255 ({', '.join(map(str, ('batch', *axes)))}), normalized inside"

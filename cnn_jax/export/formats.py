@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cnn_jax.errors import UsageError
 
-# Suffixes of a format's files in the order in which they are written; the last is that of the file that is named.
+# Suffixes of a format's files in the order of writing; the last one is that of the path given by the user.
 SUFFIXES = {
     "onnx": (".onnx",),
     "safetensors": (".safetensors",),
@@ -17,7 +17,7 @@ SUFFIXES = {
 
 
 def format_of(format: str | None, path: str | os.PathLike | None) -> str:
-    """Return the format, by the suffix of the path where it is not given. Raises UsageError for an unknown one."""
+    """Return the format, by default from the suffix of the path. Raises UsageError for an unknown format."""
     listed = ", ".join(SUFFIXES)
     if format is not None:
         if format not in SUFFIXES:
@@ -31,7 +31,7 @@ def format_of(format: str | None, path: str | os.PathLike | None) -> str:
 
 
 def file_name(network: str, format: str) -> str:
-    """The default name of a network's file; that of a Python module can be imported."""
+    """Return the default file name of a network; for a Python module, it is importable."""
     stem = network.replace("-", "_").replace(".", "_") if format == "torch" else network
     return stem + SUFFIXES[format][-1]
 
@@ -40,18 +40,18 @@ def paths(path: str | os.PathLike, format: str) -> tuple[Path, ...]:
     """Return the paths of all files of a format.
 
     Args:
-      path: of the file that is named.
+      path: path given by the user.
 
     Raises:
-      UsageError: it has another suffix; it is no name of a Python module, for 'torch'; a file exists already.
+      UsageError: the suffix is wrong; for 'torch', the name is not that of a Python module; a file exists.
     """
     path, suffixes = Path(path), SUFFIXES[format]
     if path.suffix != suffixes[-1]:
-        raise UsageError(f"--out: {path} must end in {suffixes[-1]}, as files of format {format} do")
+        raise UsageError(f"--out: {path} must end in {suffixes[-1]} for format {format}")
     if format == "torch" and (not path.stem.isidentifier() or keyword.iskeyword(path.stem)):
         raise UsageError(f"--out: {path.name} is not the name of a Python module: use letters, digits and '_'")
     found = tuple(path.with_suffix(suffix) for suffix in suffixes)
     for each in found:
         if os.path.lexists(each):
-            raise UsageError(f"--out: {each} exists already: delete it, or name another file")
+            raise UsageError(f"--out: {each} exists: delete it, or use another name")
     return found

@@ -1,4 +1,4 @@
-"""The network as a program of `jax.export`: StableHLO with its parameters, for any batch size, for CPU, GPU and TPU."""
+"""Export to `jax.export`: StableHLO with parameters, for any batch size, for CPU, GPU and TPU."""
 
 import json
 
@@ -17,7 +17,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def files(network: Exportable) -> Files:
-    """A function of uint8 images (batch, H, W, C) that returns logits (batch, K), and its metadata as JSON."""
+    """Export a function from uint8 images (batch, H, W, C) to logits (batch, K), and its metadata as JSON."""
     require("flatbuffers", FORMAT)
     variables = jax.tree.map(jnp.asarray, dict(network.variables))
 
@@ -28,7 +28,7 @@ def files(network: Exportable) -> Files:
     batch = jax.export.symbolic_shape("batch", constraints=["batch >= 1"])
     image = jax.ShapeDtypeStruct((*batch, *network.input_shape), np.uint8)
     fails = f"--format={FORMAT}: {network.label} cannot be traced for any batch size"
-    with at_most("lax"), plugins.reporting(fails, type(network.model).__call__):  # calls of our C are for CPU alone
+    with at_most("lax"), plugins.reporting(fails, type(network.model).__call__):  # calls of C code work on CPU only
         exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(image)
     about = network.about(network.input_text(*network.input_shape)) | {"platforms": ", ".join(PLATFORMS)}
     return {".json": json.dumps(about, indent=1).encode(), ".jax": bytes(exported.serialize())}

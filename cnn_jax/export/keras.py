@@ -1,4 +1,4 @@
-"""The network as a .keras file of standard layers, for every backend of Keras 3. Other layers are refused, with their names."""
+"""Export to a .keras file with standard layers, for every backend of Keras 3. Unsupported layers are errors."""
 
 import io
 import json
@@ -33,7 +33,7 @@ class _Tensor(Protocol):
 
 
 class _Layer(Protocol):
-    """A layer of Keras; those that merge take a list of tensors."""
+    """A layer of Keras; merging layers take a list of tensors."""
 
     def __call__(self, x: _Tensor | list[_Tensor]) -> _Tensor: ...
 
@@ -41,12 +41,12 @@ class _Layer(Protocol):
 
 
 def _keras() -> ModuleType:
-    os.environ.setdefault("KERAS_BACKEND", "jax")  # in place of TensorFlow, which may not be there
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # instead of TensorFlow, which may not be installed
     return require("keras", FORMAT)
 
 
 def files(network: Exportable) -> Files:
-    """A model from images 0 to 255 (batch, H, W, C) to logits (batch, K)."""
+    """Export a model from images 0 to 255 (batch, H, W, C) to logits (batch, K)."""
     ops = network.ops
     keras = _keras()
     build = _Build(network.label, keras.layers)
@@ -62,7 +62,7 @@ def files(network: Exportable) -> Files:
         data = io.BytesIO(path.read_bytes())
     sizes = ", ".join(map(str, network.input_shape))
     about = network.about(f"image, 0 to 255 (batch, {sizes}), uint8 or float32, normalized inside")
-    with zipfile.ZipFile(data, "a") as file:  # beside what Keras reads
+    with zipfile.ZipFile(data, "a") as file:  # ignored by Keras
         file.writestr("cnn_jax.json", json.dumps(about, indent=1))
     return {".keras": data.getvalue()}
 
@@ -81,10 +81,10 @@ def _plain(name: str) -> str:
 
 
 def _normalized(build: "_Build", x: _Tensor, normalization: Normalization, shape: Shape) -> _Tensor:
-    """The steps of `Normalization`."""
+    """Add the steps of `Normalization`."""
     layers = build.layers
     if normalization.kind == "standardize":
-        # The variance counts as 1 / values more than it is, in place of at least that: seen on images of one grey level alone.
+        # 1 / values is added to the variance instead of being its minimum: this differs only for nearly constant images.
         more = {"epsilon": 1 / int(np.prod(shape)), "center": False, "scale": False}
         return layers.LayerNormalization(axis=[1, 2, 3], name="normalize", **more)(x)
     if normalization.kind == "per_channel":
@@ -95,7 +95,7 @@ def _normalized(build: "_Build", x: _Tensor, normalization: Normalization, shape
 
 
 class _Build:
-    """Layers of Keras, called on symbolic tensors, and the weights to be set when all of them are built."""
+    """Layers of Keras, called on symbolic tensors, and the weights to set after all layers are built."""
 
     def __init__(self, label: str, layers: ModuleType) -> None:
         self.label = label
@@ -122,7 +122,7 @@ class _Build:
         suffix: str = "",
         **arguments: object,
     ) -> _Tensor:
-        """Call a new layer of Keras, made with `arguments`; `suffix` is added to its name."""
+        """Create a layer of Keras with `arguments` and call it; `suffix` is appended to its name."""
         made: _Layer = getattr(self.layers, kind)(name=_plain(op.name) + suffix, **arguments)
         if weights:
             self.weights.append((made, list(weights)))
@@ -142,7 +142,7 @@ class _Build:
         return self.layer("Activation", op, x, activation=name, suffix=suffix)
 
     def padding(self, op: Op, x: _Tensor, shape: Shape) -> tuple[_Tensor, str]:
-        """x behind a layer of zeros if Keras has no name for its padding; and that name."""
+        """Return x, padded by a layer if Keras has no name for the padding, and the name of the remaining padding."""
         pads = op.settings["pads"]
         name = _padding_name(op, shape)
         if name:
@@ -260,7 +260,7 @@ def _pad_channels(build: _Build, op: Op, x: _Tensor, shape: Shape) -> _Tensor:
         x = build.layer("MaxPooling2D", op, x, pool_size=1, strides=strides, suffix="_strides")
     if not more:
         return x
-    # As a layer of 'channels_first' would pad its last axis, which here is that of channels.
+    # 'channels_first' pads the last axis, which is the channel axis here.
     return build.layer("ZeroPadding2D", op, x, padding=((0, 0), (0, more)), data_format="channels_first")
 
 

@@ -1,7 +1,7 @@
-"""The network as an ONNX graph, which onnxruntime runs and Netron draws.
+"""Export to an ONNX graph, for onnxruntime and Netron.
 
-The image is channels last, as Pillow and NumPy hold it, and is normalized in the graph; behind that, tensors are NCHW, as ONNX
-has them. Opset 17 has every operator of it, and is what runtimes of 2022 and later read.
+The image is channels last, as in Pillow and NumPy, and is normalized in the graph; afterwards, tensors are NCHW, as in ONNX.
+Opset 17 has all operators used, and is supported by runtimes since 2022.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ OPSET, IR_VERSION = 17, 8
 
 
 def files(network: Exportable) -> Files:
-    """A graph from 'image', uint8 (batch, H, W, C), to 'logits', float32 (batch, K). It passes the checker of onnx."""
+    """Export a graph from 'image', uint8 (batch, H, W, C), to 'logits', float32 (batch, K), checked by onnx."""
     ops, onnx = network.ops, require("onnx", FORMAT)
     graph = Graph(onnx)
     x = _input(graph, network.normalization, network.input_shape)
@@ -49,7 +49,7 @@ def logits(files: Files, images: np.ndarray) -> np.ndarray | None:
 
 
 def _input(graph: Graph, normalization: Normalization, shape: tuple[int, ...]) -> str:
-    """The steps of `Normalization`, then NHWC -> NCHW."""
+    """Add the steps of `Normalization`, then NHWC -> NCHW."""
     with graph.naming("normalize"):
         x = graph.node("Cast", "image", to=1)  # float32
         if normalization.kind == "standardize":

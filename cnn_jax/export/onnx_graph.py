@@ -1,4 +1,4 @@
-"""Operations as nodes of an ONNX graph. Tensors are NCHW, and (N, C) behind a flattening."""
+"""Operations as nodes of an ONNX graph. Tensors are NCHW, and (N, C) after flattening."""
 
 import contextlib
 import math
@@ -23,7 +23,7 @@ class Node(Protocol):
 
 
 class Graph:
-    """Nodes and constants, named by layer: 'conv1', and 'conv1/pad' for what belongs to it."""
+    """Nodes and constants, named by layer: 'conv1', with prefix for helpers such as 'conv1/pad'."""
 
     def __init__(self, onnx: ModuleType) -> None:
         self.onnx = onnx
@@ -34,7 +34,7 @@ class Graph:
 
     @contextlib.contextmanager
     def naming(self, layer: str) -> Iterator[None]:
-        """Context in which nodes and constants are those of a layer; its last node, and the output of it, get its name."""
+        """Name nodes and constants in this context by a layer; its last node and output get the layer's name."""
         before, first = self._layer, len(self.nodes)
         self._layer = layer
         yield
@@ -105,7 +105,7 @@ def _activation(graph: Graph, name: str, x: str) -> str:
 
 
 def _window(op: Op, pads: bool = True) -> dict[str, Sequence[int]]:
-    """Attributes of a node whose window slides over zeros around the image."""
+    """Return the attributes of a node with a sliding window and zero padding."""
     attributes = {"kernel_shape": op.settings["size"], "strides": op.settings["strides"]}
     if pads:
         low, high = zip(*op.settings["pads"], strict=True)
@@ -114,7 +114,7 @@ def _window(op: Op, pads: bool = True) -> dict[str, Sequence[int]]:
 
 
 def _padded(graph: Graph, op: Op, x: str, shape: Shape) -> tuple[str, bool]:
-    """x with its padding, and whether zeros are still to be put around it."""
+    """Return x, padded unless by zeros, and whether zero padding remains."""
     pads, mode = op.settings["pads"], op.settings["mode"]
     if mode == "zeros" or not any(map(any, pads)):
         return x, True
@@ -122,7 +122,7 @@ def _padded(graph: Graph, op: Op, x: str, shape: Shape) -> tuple[str, bool]:
         (top, bottom), (left, right) = pads
         amounts = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
         return graph.node("Pad", x, graph.constant("pads", amounts), mode={"replicate": "edge"}.get(mode, mode)), False
-    # Pad has no mode 'symmetric', and 'wrap' since opset 19 alone.
+    # Pad has no mode 'symmetric', and 'wrap' only since opset 19.
     numpy_mode: Literal["wrap", "symmetric"] = "wrap" if mode == "circular" else "symmetric"
     for axis, (pair, n) in enumerate(zip(pads, shape, strict=False)):
         if any(pair):
@@ -147,7 +147,7 @@ def _conv_transpose(graph: Graph, op: Op, x: str, shape: Shape) -> str:
     s, low, high, extra = op.settings, [], [], []
     for i in (0, 1):
         before, whole = s["pads"][i][0], (shape[i] - 1) * s["strides"][i] + (s["size"][i] - 1) * s["dilation"][i] + 1
-        after = whole - before - op.shape[i]  # of the output, to be cut off; missing, if negative
+        after = whole - before - op.shape[i]  # to crop from the output; missing if negative
         low.append(before)
         high.append(max(after, 0))
         extra.append(max(-after, 0))
@@ -180,12 +180,12 @@ def _global(kind: str) -> Callable[[Graph, Op, str, Shape], str]:
 
 
 def _per_channel(array: np.ndarray, shape: Shape) -> np.ndarray:
-    """(C,) as it is broadcast to (N, C, H, W), or to (N, C)."""
+    """Reshape (C,) for broadcasting to (N, C, H, W) or (N, C)."""
     return array.reshape(-1, *(1,) * (len(shape) - 1))
 
 
 def _channels_last(graph: Graph, x: str, shape: Shape, function: Callable[[str], str]) -> str:
-    """`function` of x with its channels as the last axis."""
+    """Apply `function` to x with channels as the last axis."""
     if len(shape) == 1:
         return function(x)
     return graph.node("Transpose", function(graph.node("Transpose", x, perm=[0, 2, 3, 1])), perm=[0, 3, 1, 2])
@@ -205,7 +205,7 @@ def _norm(graph: Graph, op: Op, x: str, shape: Shape) -> str:
         return _channels_last(
             graph, x, shape, lambda y: graph.node("LayerNormalization", y, *weights, axis=-1, epsilon=epsilon)
         )
-    # The operator GroupNormalization is of opset 21: instances whose channels are the groups.
+    # GroupNormalization requires opset 21: use instance normalization with groups as channels.
     *spatial, channels = shape
     parts = graph.node("Reshape", x, graph.constant("groups", np.array([0, groups, -1], np.int64)))
     ones = np.ones(groups, np.float32)
@@ -228,7 +228,7 @@ def _dense(graph: Graph, op: Op, x: str, shape: Shape) -> str:
 
 
 def _flatten(graph: Graph, op: Op, x: str, shape: Shape) -> str:
-    """The values of an image in the order of the trained network: channels last."""
+    """Flatten images in the order of the trained network: channels last."""
     return x if len(shape) == 1 else graph.node("Flatten", graph.node("Transpose", x, perm=[0, 2, 3, 1]), axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Packages that a format needs, imported when it is asked for."""
+"""Packages required by a format, imported on use."""
 
 import importlib
 from types import ModuleType
@@ -7,7 +7,7 @@ from cnn_jax.errors import UsageError
 
 
 def require(package: str, format: str) -> ModuleType:
-    """Import a package. Raises UsageError with the command that installs it if it is missing or cannot be imported."""
+    """Import a package. Raises UsageError with the install command if it is missing or fails to import."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Parameters and batch statistics as a safetensors file, with the trial's settings: `open_trial` reads it back."""
+"""Export of parameters and batch statistics to safetensors, with the trial's settings; read by `open_trial`."""
 
 import os
 
@@ -12,7 +12,7 @@ FORMAT = "safetensors"
 
 
 def files(network: Exportable) -> Files:
-    """Arrays by their path in Flax, as 'params/conv1/kernel', channels last."""
+    """Export arrays by Flax path, such as 'params/conv1/kernel', channels last."""
     sizes = ", ".join(map(str, network.input_shape))
     about = network.about(f"float32 (batch, {sizes}): uint8 images as converted by 'normalization'")
     about |= {"record": network.record_json} if network.record_json else {}
@@ -21,14 +21,14 @@ def files(network: Exportable) -> Files:
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the arrays by path, and the metadata.
+    """Read arrays by path, and metadata.
 
     Raises:
-      UsageError: there is no such file, or it is damaged.
+      UsageError: the file is missing or damaged.
     """
     library = require("safetensors", FORMAT)
     try:
         with library.safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, ValueError, TypeError, library.SafetensorError) as error:
-        raise UsageError(f"{os.fspath(path)} is not a safetensors file that can be read: {error}") from None
+        raise UsageError(f"{os.fspath(path)} is not a readable safetensors file: {error}") from None

@@ -1,7 +1,7 @@
-"""The network as a PyTorch module: NAME.py, code to read and edit, and NAME.pt, its weights.
+"""Export to a PyTorch module: code in NAME.py, weights in NAME.pt.
 
-A file of code rather than a program of torch.export: it can be read, edited, trained on and cut into features, works with any
-version of PyTorch, and its weights are a plain state dict that `torch.load(..., weights_only=True)` takes.
+Code is exported rather than a torch.export program: it can be read, edited, fine-tuned and split into features, works with any
+version of PyTorch, and its weights are a plain state dict for `torch.load(..., weights_only=True)`.
 """
 
 import io
@@ -19,10 +19,10 @@ FORMAT = "torch"
 
 _MODULE = '''"""A network trained by cnn_jax, as a PyTorch module.
 
-    network = load()                       # in evaluation mode, with the weights of the .pt file beside this one
+    network = load()                       # in evaluation mode, with the weights of the .pt file in the same folder
     logits = network(images)               # uint8 0 to 255, ({shape}) -> float32 (N, {classes})
 
-ABOUT["class_names"] names the logits. `network.normalize` converts images to the inputs that it was trained on.
+ABOUT["class_names"] lists the classes. `network.normalize` converts images to inputs of the network.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ class Network(nn.Module):
 
 
 def load(weights=Path(__file__).with_suffix(".pt")):
-    """The network in evaluation mode. weights: path or file of the state dict."""
+    """Load the network in evaluation mode. weights: path or file of the state dict."""
     network = Network()
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.eval()
@@ -60,7 +60,7 @@ def load(weights=Path(__file__).with_suffix(".pt")):
 
 
 def files(network: Exportable) -> Files:
-    """Weights, and the code of a module from images, uint8 (N, C, H, W), to logits (N, K)."""
+    """Export weights, and code of a module from uint8 images (N, C, H, W) to logits (N, K)."""
     code = Code()
     emit(code, network.ops, "x", network.input_shape)
     torch = require("torch", FORMAT)
@@ -97,7 +97,7 @@ def logits(files: Files, images: np.ndarray) -> np.ndarray:
 
 
 def _literal(value: object) -> str:
-    return ascii(value)  # names of classes and files may hold anything
+    return ascii(value)  # names of classes and files may have any character
 
 
 def _indented(lines: list[str]) -> str:
@@ -105,7 +105,7 @@ def _indented(lines: list[str]) -> str:
 
 
 def _normalization(normalization: Normalization, shape: tuple[int, ...]) -> list[str]:
-    """The steps of `Normalization`, with its constants."""
+    """Return the code of `Normalization`, with its constants."""
     if normalization.kind == "standardize":
         return [
             "x = image.float()",

@@ -1,4 +1,4 @@
-"""Operations as lines of a PyTorch module. Tensors are NCHW, and (N, C) behind a flattening."""
+"""Operations as lines of a PyTorch module. Tensors are NCHW, and (N, C) after flattening."""
 
 import keyword
 import re
@@ -25,7 +25,7 @@ _ACTIVATIONS = {
     "scaled_tanh": "1.7159 * torch.tanh((2 / 3) * ({}))",
 }
 _SYMMETRIC = '''def pad_symmetric(x, left, right, top, bottom):
-    """Mirror the image at its edge, which is repeated: F.pad has no such mode."""
+    """Mirror the image, repeating its edge: F.pad has no such mode."""
     for dim, low, high in ((2, top, bottom), (3, left, right)):
         n = x.shape[dim]
         index = torch.cat([torch.arange(low - 1, -1, -1), torch.arange(n), torch.arange(n - 1, n - 1 - high, -1)])
@@ -62,7 +62,7 @@ _RBF = '''class RBF(nn.Module):
     def forward(self, x):
         return -0.5 * (x[:, None] - self.codes).square().sum(dim=-1)
 '''
-# Attributes that a module has without torch: layers must not have these names.
+# Attribute names of modules, known without importing torch: not usable as layer names.
 _RESERVED = {
     "T_destination", "add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda",
     "double", "dump_patches", "eval", "extra_repr", "float", "forward", "get_buffer", "get_extra_state", "get_parameter",
@@ -74,7 +74,7 @@ _RESERVED = {
 
 
 class Code:
-    """Lines of `__init__` and of `forward`, the state dict, and the helpers that they need."""
+    """Lines of `__init__` and `forward`, the state dict, and the required helpers."""
 
     def __init__(self) -> None:
         self.modules: list[str] = []
@@ -98,7 +98,7 @@ class Code:
         return f"self.{name}"
 
     def line(self, variable: str, value: str, op: Op) -> None:
-        """Assign a value, with the shape that it has for one image in a comment."""
+        """Add an assignment, with the shape for one image in a comment."""
         if value != variable:
             sizes = (op.shape[-1], *op.shape[:-1])
             self.forward.append(f"{variable} = {value}  # {' x '.join(map(str, sizes))}")
@@ -108,13 +108,13 @@ class Code:
             self.helpers.append(text)
 
     def variable(self, prefix: str) -> str:
-        """A new name of a local variable."""
+        """Return a new local variable name."""
         self._variables += 1
         return f"{prefix}{self._variables}"
 
 
 def emit(code: Code, ops: Sequence[Op], x: str, shape: Shape) -> Shape:
-    """Add operations on the variable `x`, of `shape` per image, which they replace; return the shape of the output."""
+    """Add operations that update the variable `x`, of `shape` per image; return the shape of the output."""
     for op in ops:
         _MAKERS[op.kind](code, op, x, shape)
         shape = op.shape
@@ -129,7 +129,7 @@ def _activated(op: Op, value: str) -> str:
 
 
 def _arguments(*values: object, **named: object) -> str:
-    """Arguments of a call; of pairs of equal values one is written."""
+    """Format the arguments of a call; a pair of equal values is written as one."""
     texts = [_short(value) for value in values]
     return ", ".join(texts + [f"{name}={_short(value)}" for name, value in named.items()])
 
@@ -141,12 +141,12 @@ def _short(value: object) -> str:
 
 
 def _options(**given: tuple[object, object]) -> dict[str, object]:
-    """Named arguments that differ from PyTorch's defaults: name=(value, default)."""
+    """Return the named arguments that differ from PyTorch's defaults: name=(value, default)."""
     return {name: value for name, (value, default) in given.items() if value != default}
 
 
 def _sides(pads: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
-    """((top, bottom), (left, right)) in the order of F.pad."""
+    """Convert ((top, bottom), (left, right)) to the order of F.pad."""
     (top, bottom), (left, right) = pads
     return left, right, top, bottom
 
@@ -156,7 +156,7 @@ def _weights(op: Op, kernel: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _channels_last(shape: Shape, function: str, x: str) -> str:
-    """A call of a function that works on the last axis."""
+    """Format a call of a function on the last axis."""
     return f"{function}({x})" if len(shape) == 1 else f"{function}({x}.movedim(1, -1)).movedim(-1, 1)"
 
 
@@ -167,7 +167,7 @@ def _conv(code: Code, op: Op, x: str, shape: Shape) -> None:
     s = op.settings
     low, high = zip(*s["pads"], strict=True)
     mode = s["mode"] if any(low + high) else "zeros"
-    inside = low == high and mode != "symmetric"  # done by the module
+    inside = low == high and mode != "symmetric"  # padding by the module
     value = x
     if mode == "symmetric":
         code.helper(_SYMMETRIC)
@@ -188,7 +188,7 @@ def _conv_transpose(code: Code, op: Op, x: str, shape: Shape) -> None:
     low = tuple(before for before, _ in s["pads"])
     axes = range(2)
     whole = [(shape[i] - 1) * s["strides"][i] + (s["size"][i] - 1) * s["dilation"][i] + 1 for i in axes]
-    extra = tuple(op.shape[i] - whole[i] + 2 * low[i] for i in axes)  # at the end, if both ends lose as much as the start
+    extra = tuple(op.shape[i] - whole[i] + 2 * low[i] for i in axes)  # at the end, if both ends are cropped equally
     inside = all(0 <= extra[i] < max(s["strides"][i], s["dilation"][i]) for i in axes)
     if not inside:
         extra = tuple(max(op.shape[i] + low[i] - whole[i], 0) for i in axes)
@@ -203,7 +203,7 @@ def _conv_transpose(code: Code, op: Op, x: str, shape: Shape) -> None:
 
 
 def _pool_pads(op: Op) -> tuple[int, ...] | None:
-    """Padding that a pooling of PyTorch can do: as much on both sides, at most half a window."""
+    """Return the padding if PyTorch's pooling supports it: symmetric, at most half a window; else None."""
     low, high = zip(*op.settings["pads"], strict=True)
     return low if low == high and all(p <= k // 2 for p, k in zip(low, op.settings["size"], strict=True)) else None
 
@@ -292,7 +292,7 @@ def _rbf(code: Code, op: Op, x: str, shape: Shape) -> None:
 
 
 def _paths(code: Code, op: Op, x: str, shape: Shape) -> list[str]:
-    """Run the paths of a block; return the variables of their outputs, the first of which is `x`."""
+    """Add the paths of a block; return the variables of their outputs, starting with `x`."""
     variables = [x] + [code.variable("shortcut" if op.kind == "residual" else "branch") for _ in op.paths[1:]]
     code.forward += [f"{variable} = {x}" for variable in variables[1:]]
     for path, variable in zip(op.paths, variables, strict=True):

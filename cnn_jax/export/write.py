@@ -1,4 +1,4 @@
-"""`export`: a network as a file of a format, run and compared before it is written."""
+"""`export`: write a network in a format, after running the exported program and comparing its logits."""
 
 import dataclasses
 import os
@@ -13,13 +13,13 @@ from cnn_jax.export import formats, jax_export, keras, onnx, safetensors, torch
 from cnn_jax.export.exportable import Exportable, Files
 from cnn_jax.records.files import replace
 
-TOLERANCE = 1e-4  # of a logit, relative to the largest one where that is above 1
+TOLERANCE = 1e-4  # of a logit, relative to the largest one if above 1
 _IMAGES = 4
 
 _FILES: dict[str, Callable[[Exportable], Files]] = {
     format.FORMAT: format.files for format in (onnx, safetensors, keras, torch, jax_export)
 }
-# Runs what was made; safetensors have no program to run.
+# Functions that run the exported program; safetensors has none.
 _LOGITS: dict[str, Callable[[Files, np.ndarray], np.ndarray | None]] = {
     format.FORMAT: format.logits for format in (onnx, keras, torch, jax_export)
 }
@@ -27,11 +27,11 @@ _LOGITS: dict[str, Callable[[Files, np.ndarray], np.ndarray | None]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
-      paths: of the files; the last is the one that was named.
-      difference: between logits of the file and of the network, as `TOLERANCE`; None where nothing ran the file.
+      paths: paths of the files; the last one was given by the user. difference: between logits of file and network, in units of
+      `TOLERANCE`; None if the file was not run.
     """
 
     paths: tuple[Path, ...]
@@ -39,16 +39,15 @@ class Exported:
 
 
 def export(network: Exportable, path: str | os.PathLike, format: str | None = None) -> Exported:
-    """Write a network as a file.
+    """Export a network to a file.
 
     Args:
-      network: what is written.
-      path: of the file; its folder is made. PyTorch's weights are written beside it as .pt, jax_export's metadata as .json.
-      format: a name of `formats.SUFFIXES`; default by the suffix of `path`.
+      network: the network. path: path of the file; its folder is created. PyTorch's weights are written to .pt, jax_export's
+      metadata to .json. format: a name of `formats.SUFFIXES`; default by the suffix of `path`.
 
     Raises:
-      UsageError: the format is unknown, a package that it needs is missing, or it cannot express a layer; a file of that name
-        exists already; the file computes other logits. Nothing is written then.
+      UsageError: the format is unknown, a required package is missing, or a layer is not supported; the file exists; the
+        exported logits differ. Nothing is written then.
       OSError: the folder cannot be written.
     """
     format = formats.format_of(format, path)
@@ -57,7 +56,7 @@ def export(network: Exportable, path: str | os.PathLike, format: str | None = No
     difference = _difference(network, files, format) if format in _LOGITS else None
     if difference is not None and not difference <= TOLERANCE:
         raise UsageError(
-            f"--format={format}: {network.label}: the file computes other logits, by {difference:.2g}: nothing was written; "
+            f"--format={format}: {network.label}: the exported logits differ by {difference:.2g}: nothing was written; "
             "please report this"
         )
     paths[-1].parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +66,7 @@ def export(network: Exportable, path: str | os.PathLike, format: str | None = No
 
 
 def _difference(network: Exportable, files: Files, format: str) -> float | None:
-    """Largest difference of logits for images of noise."""
+    """Compute the largest difference of logits for noise images."""
     images = np.random.default_rng(0).integers(0, 256, (_IMAGES, *network.input_shape), dtype=np.uint8)
     found = _LOGITS[format](files, images)
     if found is None:

@@ -1,4 +1,4 @@
-"""Results that something else made: tables of runs, as trackers export them. No JAX; the statistics are those of `stats`."""
+"""Import of results of other tools: tables of runs, as exported by trackers. No JAX; statistics are in `stats`."""
 
 from cnn_jax.imports.runs import Results, Run, load
 from cnn_jax.imports.tables import SUFFIXES, Table, is_table, read

@@ -1,4 +1,4 @@
-"""Which columns are the metric, the factors and the seed: as a user names them, else guessed, and the guess is said."""
+"""Selection of the columns for metric, factors and seed: given by the user, or else guessed and reported."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from cnn_jax.errors import UsageError
 from cnn_jax.imports.trackers import Column, Export, listed
 from cnn_jax.imports.wanted import Wanted
 
-# Words in names of metrics; the first group is the first choice.
+# Words in names of metrics; earlier groups have priority.
 _ACCURACY = re.compile(r"acc(uracy)?($|[^a-z])|top[-_]?[15]($|\D)", re.I)
 _SHARE = re.compile(r"(^|[^a-z])(f1|auc|auroc|precision|recall|iou|miou|dice|map)($|[^a-z])", re.I)
 _LOWER = re.compile(
@@ -26,10 +26,10 @@ class Choice:
     """The columns to report on.
 
     Attributes:
-        metric: What runs are compared on.
-        factors: What cells differ in.
-        seed: What tells the runs of a cell apart; None if no column does.
-        lower_is_better: Whether the lowest mean is the best.
+        metric: Column of the metric.
+        factors: Columns that define the cells.
+        seed: Column that distinguishes the runs of a cell; None if there is none.
+        lower_is_better: Whether a lower mean is better.
         said: A sentence per decision.
     """
 
@@ -41,10 +41,10 @@ class Choice:
 
 
 def choose(export: Export, wanted: Wanted) -> Choice:
-    """Take the columns that are wanted and guess the others.
+    """Select the requested columns and guess the others.
 
     Raises:
-        UsageError: A wanted column is not in the file, or there is none to guess.
+        UsageError: A requested column is not in the file, or no column can be guessed.
     """
     said: list[str] = []
     metric = _metric(export, wanted, said)
@@ -55,10 +55,10 @@ def choose(export: Export, wanted: Wanted) -> Choice:
 
 
 def find(export: Export, flag: str, name: str) -> Column:
-    """The column of that name, in full or without its prefix, or the only one whose name ends in it behind '/' or '.'.
+    """Return the column with this name, in full or without prefix, or the only one whose name ends in it after '/' or '.'.
 
     Raises:
-        UsageError: None or several fit; the columns of the file are listed.
+        UsageError: No or several columns match; lists the columns of the file.
     """
     by_full = [c for c in export.columns if c.name == name]
     by_short = [c for c in export.columns if c.short == name]
@@ -73,7 +73,7 @@ def find(export: Export, flag: str, name: str) -> Column:
 
 
 def number(text: str) -> float | None:
-    """A cell as a number, with 'nan' and 'inf'; None for any other text."""
+    """Parse a cell as a number, including 'nan' and 'inf'; None for other text."""
     try:
         return float(text)
     except ValueError:
@@ -81,7 +81,7 @@ def number(text: str) -> float | None:
 
 
 def _numbers(export: Export, column: Column) -> list[float]:
-    """The finite numbers of a column that holds nothing else; [] if it holds words."""
+    """Return the finite numbers of a numeric column; [] if it has other text."""
     found = [number(text) for text in export.table.column(column.name) if text]
     return [v for v in found if v is not None and math.isfinite(v)] if None not in found else []
 
@@ -104,7 +104,7 @@ def _metric(export: Export, wanted: Wanted, said: list[str]) -> Column:
 
 
 def _rank(column: Column) -> tuple[int, int] | None:
-    """Accuracies before other scores before losses, each on validation data before test data; None for another column."""
+    """Rank accuracies before other scores before losses, each on validation before test data; None for other columns."""
     name = column.short
     kinds = [name == "value", _ACCURACY.search(name), _SHARE.search(name), _LOWER.search(name)]
     kind = next((i for i, found in enumerate(kinds) if found), None)
@@ -138,7 +138,7 @@ def _factors(export: Export, wanted: Wanted, metric: Column, seed: Column | None
             raise UsageError(f"--factors: a column is named twice in {','.join(wanted.factors)}")
         others = [c.name for c in _varied(export, taken | {c.name for c in found}) if c.role == "parameter"]
         if others:
-            said.append(f"Averaged over, as not among --factors: {listed(others)}, which also differ between runs.")
+            said.append(f"Averaged over: {listed(others)}, which differ between runs but are not among --factors.")
         return found
     varied = _varied(export, taken)
     if not any(c.role == "parameter" for c in export.columns):
@@ -162,15 +162,15 @@ def _varied(export: Export, taken: set[str]) -> list[Column]:
 
 
 def is_result(column: Column) -> bool:
-    """Whether the name is that of something measured or counted."""
+    """Whether the name is that of a measured or counted quantity."""
     return _rank(column) is not None or bool(re.search(r"train|param(eter)?s$|macs|flops|receptive_field", column.short, re.I))
 
 
 def _like_parameter(export: Export, column: Column) -> bool:
-    """Whether a column of a table without prefixes may be a parameter: no result by its name, and not measured by its values.
+    """Whether a column of a table without prefixes may be a parameter, by its name and values.
 
-    Settings repeat. A number with a fraction that differs in almost every row was measured, unless all settings are such
-    numbers, as in random search, where it says so by a name that is usual for a setting.
+    Values of parameters repeat. Fractional numbers that differ in almost every row are measured, except in random search, where
+    a parameter is recognized by a common name.
     """
     if is_result(column):
         return False
@@ -184,7 +184,7 @@ def _like_parameter(export: Export, column: Column) -> bool:
 
 
 def _is_label(export: Export, column: Column) -> bool:
-    """Whether a column of words differs in every row, as paths and names of runs do."""
+    """Whether a column of text differs in every row, such as paths and names of runs."""
     texts = [text for text in export.table.column(column.name) if text]
     return len(texts) > 4 and len(set(texts)) == len(texts) and any(number(text) is None for text in texts)
 
@@ -194,7 +194,7 @@ def _direction(export: Export, wanted: Wanted, metric: Column, said: list[str]) 
         return wanted.lower_is_better
     if export.table.lower_is_better is not None:
         word = "lower" if export.table.lower_is_better else "higher"
-        said.append(f"{metric.name}: {word} is better, as the study says.")
+        said.append(f"{metric.name}: {word} is better, as stated by the study.")
         return export.table.lower_is_better
     lower = bool(_LOWER.search(metric.short))
     flag = "--nolower_is_better" if lower else "--lower_is_better"
@@ -203,9 +203,9 @@ def _direction(export: Export, wanted: Wanted, metric: Column, said: list[str]) 
 
 
 def is_share(name: str, values: Sequence[float]) -> float | None:
-    """What to divide an accuracy's values by to get fractions of 1: 1 or 100; None if it is no share by name and values.
+    """Return the divisor, 1 or 100, that converts an accuracy to a fraction of 1; None if it is not an accuracy.
 
-    An accuracy in percent is told by its name and by a value above 1.
+    An accuracy in percent is recognized by its name and a value above 1.
     """
     if not values or min(values) < 0 or not (_ACCURACY.search(name) or _SHARE.search(name)):
         return None

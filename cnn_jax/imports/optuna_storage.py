@@ -1,4 +1,4 @@
-"""The trials of a study in an Optuna storage, through Optuna itself."""
+"""Trials of a study in an Optuna storage, read with Optuna."""
 
 import sqlite3
 from pathlib import Path
@@ -8,16 +8,17 @@ from cnn_jax.imports import tables
 
 
 def rows(path: Path, name: str | None) -> tuple[list[list[str]], bool]:
-    """The trials as a table under the column names of `trials_dataframe`, and whether the study minimizes.
+    """Return the trials as a table with the column names of `trials_dataframe`, and whether the study minimizes.
 
     The file is opened read-only: Optuna neither upgrades nor locks it.
 
     Args:
         path: An SQLite file.
-        name: The study; None if the file holds only one.
+        name: Name of the study; None if the file has only one.
 
     Raises:
-        UsageError: Optuna is not installed, the file is no storage of it, or the study is not in it or has several objectives.
+        UsageError: Optuna is not installed, the file is not an Optuna storage, or the study is missing or has several
+          objectives.
     """
     try:
         import optuna
@@ -34,9 +35,9 @@ def rows(path: Path, name: str | None) -> tuple[list[list[str]], bool]:
     except Exception as error:  # of SQLAlchemy or Optuna, whose classes depend on their versions
         raise UsageError(f"{path}: Optuna cannot read it: {str(error).splitlines()[0]}") from None
     if not known:
-        raise UsageError(f"{path}: the Optuna storage holds no study")
+        raise UsageError(f"{path}: the Optuna storage has no study")
     if name is None and len(known) > 1:
-        raise UsageError(f"--study: {path} holds several: name one of {', '.join(known)}")
+        raise UsageError(f"--study: {path} has several: must be one of {', '.join(known)}")
     if name is not None and name not in known:
         raise UsageError(f"--study: {name!r} is not in {path}: must be one of {', '.join(known)}")
     study = optuna.load_study(study_name=name or known[0], storage=storage)
@@ -63,4 +64,4 @@ def _check_sqlite(path: Path) -> None:
     except sqlite3.Error as error:
         raise UsageError(f"{path}: not an SQLite file: {error}") from None
     if "studies" not in found or "trials" not in found:
-        raise UsageError(f"{path}: an SQLite file, but no Optuna storage: it has no table of studies")
+        raise UsageError(f"{path}: an SQLite file, but not an Optuna storage: it has no table of studies")

@@ -1,4 +1,4 @@
-"""From a table to runs: each with its levels, its seed, how it ended and its value."""
+"""Conversion of a table to runs, with levels, seed, status and value."""
 
 import collections
 import dataclasses
@@ -30,12 +30,12 @@ class Run:
     """A row of the table.
 
     Attributes:
-        name: What the tool calls the run, else the number of its row.
-        levels: Its level of each factor, by the factor's short name.
-        seed: What tells it from the other runs of its cell.
-        status: How it ended.
-        value: The metric, a fraction of 1 if that is a share; None unless it is done.
-        reason: Why it is not done.
+        name: Name given by the tool, or else the row number.
+        levels: Level of each factor, by the factor's short name.
+        seed: Distinguishes the runs of a cell.
+        status: Status of the run.
+        value: Value of the metric, as a fraction of 1 for shares; None unless it is done.
+        reason: Reason if it is not done.
     """
 
     name: str
@@ -48,20 +48,20 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """The runs of a file and what is known of their metric.
+    """The runs of a file and the properties of their metric.
 
     Attributes:
         path: The file.
-        sha256: Of the file.
-        tool: What wrote it, as far as its columns tell.
+        sha256: Checksum of the file.
+        tool: Tool that wrote it, inferred from the columns.
         metric: Short name of the metric.
         share: Whether values are fractions of 1.
-        lower_is_better: Whether the lowest mean is the best.
-        resolution: The step between two values as they are written; 0 if they have all their digits.
+        lower_is_better: Whether a lower mean is better.
+        resolution: Rounding step of the values; 0 if they are not rounded.
         runs: In the order of the rows.
-        fixed: Parameters that all runs share.
-        said: Sentences on what was guessed.
-        notes: Sentences on what a reader must know about the runs.
+        fixed: Parameters with the same value in all runs.
+        said: Sentences about guesses.
+        notes: Sentences about problems of the runs.
     """
 
     path: Path
@@ -81,14 +81,14 @@ def load(path: Path, wanted: Wanted) -> Results:
     """Read the runs of a file.
 
     Raises:
-        UsageError: The file cannot be read, a wanted column is not in it, or no run has a value.
+        UsageError: The file cannot be read, a requested column is missing, or no run has a value.
     """
     export = trackers.export(tables.read(path, wanted.study))
     choice = guess.choose(export, wanted)
     texts = export.table.column(choice.metric.name)
     finite = [v for text in texts if (v := guess.number(text)) is not None and math.isfinite(v)]
     if not finite:
-        raise UsageError(f"--metric: column {choice.metric.name} of {path} holds no number")
+        raise UsageError(f"--metric: column {choice.metric.name} of {path} has no numbers")
     said = [f"Read as {export.tool}: {len(texts)} row{'s' if len(texts) > 1 else ''}.", *choice.said]
     divisor = guess.is_share(choice.metric.short, finite)
     if divisor == 100:
@@ -112,7 +112,7 @@ def load(path: Path, wanted: Wanted) -> Results:
 
 
 def level(text: str) -> Level:
-    """A cell as a level of a factor: a number if it is one, so that levels have an order."""
+    """Convert a cell to a level of a factor: a number if possible, so that levels are ordered."""
     if re.fullmatch(r"[+-]?\d{1,15}", text):
         return int(text)
     value = guess.number(text)
@@ -152,17 +152,17 @@ def _runs(export: Export, choice: Choice, divisor: float) -> tuple[list[Run], se
 
 
 def _name(export: Export, at: int) -> str:
-    """'trial 3' where trials are numbered, else the row of the file."""
+    """Name a run: 'trial 3' if trials are numbered, else by the row of the file."""
     return f"trial {export.table.column('number')[at]}" if "number" in export.table.columns else f"row {at + 2}"
 
 
 def _counts(column: list[str]) -> bool:
-    """Whether names of runs only count them, as pandas' index does."""
+    """Whether names of runs are just row numbers, like pandas' index."""
     return all(text.isdecimal() for text in column)
 
 
 def _seeds(texts: list[str]) -> list[int]:
-    """Seeds as integers; words are numbered in order of appearance."""
+    """Convert seeds to integers; text is numbered in order of appearance."""
     levels = [level(text) for text in texts]
     if all(isinstance(one, int) for one in levels):
         return [int(one) for one in levels]
@@ -171,7 +171,7 @@ def _seeds(texts: list[str]) -> list[int]:
 
 
 def _distinct(runs: list[Run], choice: Choice) -> tuple[list[Run], list[str]]:
-    """Leave out finished rows that repeat a run with its value; count those that repeat only cell and seed."""
+    """Drop finished rows that duplicate a run and its value; count those that duplicate only cell and seed."""
     if choice.seed is None:
         return runs, []
     seen: dict[tuple, set[float]] = collections.defaultdict(set)
@@ -193,13 +193,13 @@ def _distinct(runs: list[Run], choice: Choice) -> tuple[list[Run], list[str]]:
         which = "1 run shares" if repeated == 1 else f"{repeated} runs share"
         notes.append(
             f"{which} factors and seed with another run and differ{'s' if repeated == 1 else ''} in value: something that is "
-            "not among the factors changed, and it counts as spread between runs."
+            "not among the factors changed; the difference counts as variation between runs."
         )
     return out, notes
 
 
 def _resolution(texts: list[str]) -> float:
-    """The step between two values that are rounded to at most six decimals; 0 if any has more."""
+    """Return the rounding step of values with at most six decimals; 0 if any value has more."""
     decimals = 0
     for text in texts:
         if guess.number(text) is None or not math.isfinite(float(text)):

@@ -17,14 +17,14 @@ _EXTRA = "pip install -r requirements-imports.txt"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of text under named columns.
+    """A table of text with named columns.
 
     Attributes:
         path: The file.
-        columns: Their names, each once.
-        rows: A text per column; '' where nothing is known.
-        sha256: Of the file.
-        lower_is_better: The direction of the metric, where the file states it.
+        columns: Unique column names.
+        rows: A text per column; '' if missing.
+        sha256: Checksum of the file.
+        lower_is_better: The direction of the metric, if the file states it.
     """
 
     path: Path
@@ -34,25 +34,25 @@ class Table:
     lower_is_better: bool | None = None
 
     def column(self, name: str) -> list[str]:
-        """The texts of a column."""
+        """Return the texts of a column."""
         at = self.columns.index(name)
         return [row[at] for row in self.rows]
 
 
 def is_table(path: Path) -> bool:
-    """Whether the name is that of a file of results, not of a folder."""
+    """Whether the path is a results file, not a folder."""
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def read(path: Path, study: str | None = None) -> Table:
-    """Read a file of results.
+    """Read a results file.
 
     Args:
         path: A file with one of `SUFFIXES`.
-        study: The name of the study in an Optuna storage that holds several.
+        study: Name of the study in an Optuna storage with several studies.
 
     Raises:
-        UsageError: The file is missing, is no table, or needs a package that is not installed.
+        UsageError: The file is missing or not a table, or needs a package that is not installed.
     """
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
@@ -85,7 +85,7 @@ def _csv(path: Path, content: bytes) -> list[list[str]]:
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not text in UTF-8: export it as CSV (UTF-8)") from None
     first = text[: text.find("\n")]
-    delimiter = max(",;\t", key=first.count)  # of equal ones the comma
+    delimiter = max(",;\t", key=first.count)  # ties: the comma
     before = csv.field_size_limit(16 * 2**20)
     try:
         return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
@@ -110,7 +110,7 @@ def _parquet(path: Path, content: bytes) -> list[list[str]]:
 
 
 def as_text(value: object) -> str:
-    """A value as a CSV file has it: '' for None, 'nan' for NaN."""
+    """Format a value as in CSV: '' for None, 'nan' for NaN."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -119,12 +119,12 @@ def as_text(value: object) -> str:
 
 
 def _table(path: Path, rows: list[list[str]], digest: str) -> Table:
-    """Check the rows, of which the first holds the names of the columns.
+    """Check the rows; the first row has the column names.
 
-    A column without a name is the index that pandas writes, and is left out.
+    A column without a name is pandas' index, and is dropped.
     """
     if len(rows) < 2:
-        raise UsageError(f"{path}: holds no row below a line with the names of the columns")
+        raise UsageError(f"{path}: has no rows below the column names")
     names = [name.strip() for name in rows[0]]
     kept = [at for at, name in enumerate(names) if name and name != "__index_level_0__" and not name.startswith("Unnamed: ")]
     if twice := next((names[at] for at in kept if names.count(names[at]) > 1), None):

@@ -1,4 +1,4 @@
-"""What the columns of a table are, by the naming conventions of the tool that wrote it."""
+"""Roles of the columns of a table, by the naming conventions of the tool that wrote it."""
 
 import ast
 import dataclasses
@@ -16,7 +16,7 @@ Role = Literal["parameter", "metric", "status", "name", "bookkeeping", "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of a table: its name in the file, its name without the tool's prefix, and what it is."""
+    """A column of a table: its name in the file, its name without the tool's prefix, and its role."""
 
     name: str
     short: str
@@ -25,13 +25,13 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """A table whose columns have roles.
+    """A table with the roles of its columns.
 
     Attributes:
-        table: The table; columns that held whole objects are spread over a column per entry.
-        tool: Name of the tool and of its export, or 'a table'.
-        columns: A column of `table` each, in its order.
-        notes: Sentences on what the file does not show by itself.
+        table: The table; columns of objects are expanded to a column per entry.
+        tool: Name of the tool and its export, or 'a table'.
+        columns: Columns of `table`, in order.
+        notes: Sentences about limitations of the file.
     """
 
     table: Table
@@ -40,7 +40,7 @@ class Export:
     notes: tuple[str, ...] = ()
 
     def of(self, *roles: Role) -> list[Column]:
-        """The columns that have one of the roles."""
+        """Return the columns with one of the roles."""
         return [column for column in self.columns if column.role in roles]
 
 
@@ -66,7 +66,7 @@ _NAMES = (
     "trial_name",
     "index",
 )
-# What trackers write about a run beside its parameters and metrics.
+# Columns of trackers other than parameters and metrics.
 _BOOKKEEPING = frozenset(
     [
         "notes",
@@ -142,7 +142,7 @@ _LENGTHS = ("training_iteration", "_step", "epoch", "step")
 
 
 def export(table: Table) -> Export:
-    """The table with the roles of its columns."""
+    """Determine the roles of a table's columns."""
     table, spread = _spread(table)
     known = set(table.columns)
     lower = {name.lower() for name in known}
@@ -181,11 +181,11 @@ def _column(name: str, tool: str) -> Column:
     return Column(name, name, "metric" if tool.startswith("a results") else "unknown")
 
 
-# ------------------------------------------------------------------------------------------------ W&B: objects in the cells
+# ------------------------------------------------------------------------------------------------- W&B: objects in cells
 
 
 def _spread(table: Table) -> tuple[Table, bool]:
-    """A column per entry of the objects in columns `config` and `summary`, as the export script in W&B's docs writes."""
+    """Expand the objects in columns `config` and `summary`, written by the export script in W&B's docs, to columns."""
     objects = {name: table.column(name) for name in ("config", "summary") if name in table.columns}
     parsed = {name: [_object(text) for text in texts] for name, texts in objects.items()}
     parsed = {name: found for name, found in parsed.items() if any(found)}
@@ -202,7 +202,7 @@ def _spread(table: Table) -> tuple[Table, bool]:
 
 
 def _object(text: str) -> JsonObject:
-    """The entries of a Python or JSON dict of plain values, nested names joined by '.'; {} if the text is none."""
+    """Parse a Python or JSON dict of plain values, with nested names joined by '.'; {} for other text."""
     if not text.startswith("{") or len(text) > 10**6:
         return {}
     try:
@@ -216,7 +216,7 @@ def _object(text: str) -> JsonObject:
 
 
 class _Constants(ast.NodeTransformer):
-    """nan and inf, which Python prints as names."""
+    """Replace the names nan and inf, as printed by Python."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         numbers = {"nan": math.nan, "inf": math.inf, "NaN": math.nan, "Infinity": math.inf}
@@ -234,11 +234,11 @@ def _flat(found: JsonObject, prefix: str = "") -> JsonObject:
     return out
 
 
-# --------------------------------------------------------------------------------------------- what a file does not show
+# ---------------------------------------------------------------------------------------------- limitations of a file
 
 
 def _missing_trials(table: Table) -> list[str]:
-    """Ray Tune numbers its trials, and its dataframe has no row for those that failed before they reported."""
+    """Report gaps in Ray Tune's trial numbers: its dataframe has no row for trials that failed before reporting."""
     if "trial_id" not in table.columns or not any(name.startswith("config/") for name in table.columns):
         return []
     numbers: dict[str, set[int]] = {}
@@ -249,20 +249,20 @@ def _missing_trials(table: Table) -> list[str]:
     if not missing:
         return []
     trials = "1 trial is" if missing == 1 else f"{missing} trials are"
-    return [f"{trials} missing by the numbers in trial_id: Ray Tune gives no row to a trial that failed before it reported."]
+    return [f"{trials} missing by the numbers in trial_id: Ray Tune has no row for a trial that failed before reporting."]
 
 
 def _unlike_lengths(table: Table) -> list[str]:
-    """Trials that a scheduler stopped early have been trained for less: their metrics are not those of whole runs."""
+    """Report trials that a scheduler stopped early: their metrics are not those of complete runs."""
     for name in _LENGTHS:
         if name in table.columns:
             steps = {float(text) for text in table.column(name) if re.fullmatch(r"\d+(\.0)?", text)}
             if len(steps) > 1:
-                return [f"Runs are of unlike lengths: {name} is {min(steps):g} to {max(steps):g}. Each counts as it ended."]
+                return [f"Runs have different lengths: {name} is {min(steps):g} to {max(steps):g}. Final values are used."]
     return []
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """'a, b and 3 more'."""
+    """Join names: 'a, b and 3 more'."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,18 +1,18 @@
-"""What a user says about the columns of a table; the rest is guessed."""
+"""Columns of a table given by the user; the others are guessed."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """Columns by their names in the file, or by the part behind a tracker's prefix; None where they are to be guessed.
+    """Columns by their names in the file, with or without a tracker's prefix; None: guess.
 
     Attributes:
-        metric: What runs are compared on.
-        factors: What the cells of the sweep differ in.
-        seed: What tells the runs of a cell apart.
-        lower_is_better: Whether the best cell is that of lowest mean.
-        study: The study of an Optuna storage that holds several.
+        metric: Column of the metric.
+        factors: Columns that define the cells of the sweep.
+        seed: Column that distinguishes the runs of a cell.
+        lower_is_better: Whether a lower mean is better.
+        study: Study of an Optuna storage with several studies.
     """
 
     metric: str | None = None

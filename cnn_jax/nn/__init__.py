@@ -1,4 +1,4 @@
-"""Networks as data: the layer specs, their geometry, and the linen modules that run them. Importing the specs needs no JAX."""
+"""Networks as data: layer specs, their geometry, and their linen modules. Importing the specs needs no JAX."""
 
 from cnn_jax.nn.activation import ACTIVATIONS, Activation, Dropout
 from cnn_jax.nn.blocks import Branch, PadChannels, Residual

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "relu6", "elu", "selu", "gelu", "silu", "softplus", "sigmoid", "tanh", "scaled_tanh",
 )  # fmt: skip
-# Non-decreasing: they commute with a maximum.
+# Non-decreasing functions: they commute with a maximum.
 MONOTONE = ("linear", "relu", "leaky_relu", "relu6", "elu", "selu", "softplus", "sigmoid", "tanh", "scaled_tanh")
 
 
 @dataclasses.dataclass(frozen=True)
 class Activation(Layer):
-    """An activation function on its own."""
+    """An activation function as a separate layer."""
 
     kind: ClassVar[str] = "activation"
     follows: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class Activation(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Dropout(Layer):
-    """Drops each value with probability `rate` in training, and scales the rest by 1 / (1 - rate)."""
+    """Set each value to zero with probability `rate` in training, and scale the others by 1 / (1 - rate)."""
 
     kind: ClassVar[str] = "dropout"
     follows: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class Dropout(Layer):
 
     def geometry(self, x: Signal) -> Step:
         if not 0 <= self.rate < 1:
-            raise GeometryError(f"rate is {self.rate}: it must be at least 0 and below 1")
+            raise GeometryError(f"rate is {self.rate}: must be at least 0 and below 1")
         return Step(x)
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":

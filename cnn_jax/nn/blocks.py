@@ -48,7 +48,7 @@ class Residual(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Branch(Layer):
-    """Branches over the same input, joined along channels ('concat') or added ('add')."""
+    """Branches on the same input, concatenated along channels ('concat') or added ('add')."""
 
     kind: ClassVar[str] = "branch"
     legal: ClassVar[dict[str, Sequence[str]]] = {"merge": ("concat", "add")}
@@ -56,7 +56,7 @@ class Branch(Layer):
     merge: str = "concat"
 
     def geometry(self, x: Signal) -> Step:
-        raise GeometryError("it must have at least one branch")
+        raise GeometryError("must have at least one branch")
 
     def join(self, paths: Sequence[Signal]) -> Step:
         return join(paths, concat=self.merge == "concat")
@@ -87,7 +87,7 @@ class PadChannels(Layer):
 
     def geometry(self, x: Signal) -> Step:
         if self.filters < x.channels:
-            raise GeometryError(f"filters is {self.filters}: it must be at least its input's {x.channels} channels")
+            raise GeometryError(f"filters is {self.filters}: must be at least its input's {x.channels} channels")
         return slide(x, "kernel", 1, self.strides, "valid")[1].costs(self.filters, 0)
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
@@ -97,10 +97,10 @@ class PadChannels(Layer):
 
 
 def join(paths: Sequence[Signal], concat: bool) -> Step:
-    """Add or concatenate the outputs of branches. Warns of branches whose receptive fields are misaligned."""
+    """Add or concatenate the outputs of branches. Warns of misaligned receptive fields."""
     shapes = [p.shape for p in paths]
     if len({shape[:-1] if concat else shape for shape in shapes}) > 1:
-        raise GeometryError(f"its branches do not fit together: their outputs are {' and '.join(map(times, shapes))}")
+        raise GeometryError(f"its branches have incompatible outputs: {' and '.join(map(times, shapes))}")
     shape = (*shapes[0][:-1], sum(s[-1] for s in shapes)) if concat else shapes[0]
     fields = [p.fields for p in paths if p.fields is not None]
     if len(fields) < len(paths):
@@ -120,11 +120,11 @@ def join(paths: Sequence[Signal], concat: bool) -> Step:
 
 
 def _union(fields: tuple[Field, ...]) -> Field:
-    """The smallest field that covers all of `fields`, which have one jump."""
+    """Return the smallest field that covers all of `fields`, which have the same jump."""
     start = min(f.start for f in fields)
     return Field(start, max(f.start + f.size for f in fields) - start, fields[0].jump)
 
 
 def class_words(layer: Layer) -> str:
-    """Class name as words: 'GlobalAvgPool' -> 'global avg pool'."""
+    """Split a class name into words: 'GlobalAvgPool' -> 'global avg pool'."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(layer).__name__).lower()

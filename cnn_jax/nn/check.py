@@ -1,4 +1,4 @@
-"""Contract of a model: what a linen module must keep to be trained here."""
+"""Contract of a model: requirements on a linen module for training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,15 +14,14 @@ from cnn_jax.nn.init import initial_variables
 
 
 def check_model(model: nn.Module, input_shape: Sequence[int], num_classes: int) -> None:
-    """Returns if a linen module keeps the contract of a model; otherwise raises UsageError naming what it breaks.
+    """Check that a linen module fulfils the contract of a model; raise UsageError naming the violated rule otherwise.
 
     The contract: `model(x, train)` with x (N, *input_shape) float32 returns (logits, features), for any N; logits are floats
     (N, num_classes), features a dict from names to arrays with leading N; nothing is NaN or infinite for images between 0
-    and 1. With train=False it needs no random numbers, and an image has the same logits every time and in any batch (the
-    last batch of an evaluation is filled up). With train=True it may draw from rng 'dropout' and write the collection
-    'batch_stats'.
+    and 1. With train=False it is deterministic, and the logits of an image do not depend on the rest of the batch (the last
+    batch of an evaluation is padded). With train=True it may draw from rng 'dropout' and update the collection 'batch_stats'.
 
-    `check_outputs` checks types and shapes alone, by tracing; this function runs the model too.
+    `check_outputs` checks types and shapes only, by tracing; this function also runs the model.
     """
     name = f"model {type(model).__name__}"
     check_outputs(model, input_shape, num_classes, name=name)
@@ -40,22 +39,21 @@ def check_model(model: nn.Module, input_shape: Sequence[int], num_classes: int) 
             if not jnp.isfinite(value).all():
                 raise UsageError(f"{name}: {key!r} is not finite in {_call_of(train)}, for images between 0 and 1")
     difference = jnp.abs(alone["logits"] - together["logits"][:1]).max()
-    # 1e-2 of the largest logit: room for sums in another order, also of TF32 and bfloat16 products.
+    # 1e-2 of the largest logit: tolerance for other orders of summation, also with TF32 and bfloat16 products.
     if not difference <= 1e-2 * jnp.abs(together["logits"]).max():
         raise UsageError(f"{name}: with train=False, an image must have the same logits every time and in any batch")
 
 
 def check_outputs(model: nn.Module, input_shape: Sequence[int], num_classes: int, *, name: str = "") -> None:
-    """Checks the part of `check_model`'s contract that types and shapes tell: traces the model and computes nothing.
+    """Check the types and shapes of `check_model`'s contract by tracing, without running the model.
 
     Args:
       model: any linen module.
       input_shape: (*S, C) of an image.
-      num_classes: K, how many logits an image must have.
-      name: how messages name the model; default its class.
+      num_classes: K, logits per image. name: name of the model in messages; default its class.
 
     Raises:
-      UsageError: naming the rule that it breaks, or what it raises, with the file and line of the model's code.
+      UsageError: names the violated rule, or the exception with file and line of the model's code.
     """
     name = name or f"model {type(model).__name__}"
     x = jax.ShapeDtypeStruct((3, *input_shape), jnp.float32)
@@ -79,7 +77,7 @@ def _call_of(train: bool, images: int = 3) -> str:
 
 
 def _apply(model: nn.Module, variables: PyTree, x: jax.Array, train: bool) -> tuple[PyTree, PyTree]:
-    """What training or evaluation gets from a model, and the collections that it updates."""
+    """Return the outputs of a model in training or evaluation, and the updated collections."""
     if not train:
         return model.apply(variables, x, train=False), {}
     mutable = ["batch_stats"] if "batch_stats" in variables else []
@@ -87,18 +85,20 @@ def _apply(model: nn.Module, variables: PyTree, x: jax.Array, train: bool) -> tu
 
 
 def _check_variables(name: str, variables: Mapping[str, PyTree]) -> None:
-    """Raises UsageError unless there are parameters, all of them float32: an update of a bfloat16 is mostly rounded away."""
+    """Raise UsageError unless there are parameters, all float32: most updates of a bfloat16 value would be rounded away."""
     leaves = jax.tree_util.tree_leaves_with_path(variables.get("params", {}))
     if not leaves:
         raise UsageError(f"{name}: it has no parameters to train")
     for path, leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize < 4:
             where = "/".join(str(key.key) for key in path)
-            raise UsageError(f"{name}: parameter {where!r} is {leaf.dtype.name}: it must be float32, whatever the products are")
+            raise UsageError(
+                f"{name}: parameter {where!r} is {leaf.dtype.name}: must be float32, whatever the precision of products"
+            )
 
 
 def _check_returned(doing: str, out: object, shape: tuple[int, int]) -> None:
-    """Raises UsageError unless `out`, as eval_shape gives it, is (logits of `shape`, dict of arrays, an entry per image)."""
+    """Raise UsageError unless `out`, from eval_shape, is (logits of `shape`, dict of arrays with an entry per image)."""
     if not isinstance(out, tuple) or len(out) != 2:
         raise UsageError(f"{doing} must return (logits, features), not {_type_of(out)}")
     logits, features = out

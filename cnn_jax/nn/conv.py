@@ -108,7 +108,7 @@ class SeparableConv(Weighted):
 
 @dataclasses.dataclass(frozen=True)
 class ConvTranspose(Weighted):
-    """Gradient of a convolution with respect to its input, used as a layer that enlarges."""
+    """Gradient of a convolution with respect to its input, used as an upsampling layer."""
 
     kind: ClassVar[str] = "conv_transpose"
     filters: int
@@ -125,11 +125,11 @@ class ConvTranspose(Weighted):
         d_S = as_tuple(self.dilation, rank, "dilation")
         pads, out_S = transpose_geometry(x.spatial, k_S, s_S, d_S, self.padding, self.output_padding)
         fields = None
-        if x.fields is not None and max(s_S) == 1:  # then it is a convolution with the flipped kernel
+        if x.fields is not None and max(s_S) == 1:  # equivalent to a convolution with the flipped kernel
             lows = ((k - 1) * d - low for k, d, (low, _) in zip(k_S, d_S, pads, strict=True))
             fields = tuple(map(Field.through, x.fields, k_S, s_S, d_S, lows))
         weights = x.channels * filters // check_groups(self.groups, x.channels, filters) * math.prod(k_S)
-        # Every input meets every weight once, as in the convolution whose gradient this is.
+        # Every input is multiplied by every weight once, as in the corresponding convolution.
         macs = weights * math.prod(x.spatial)
         return Step(Signal((*out_S, filters), fields), weights + filters * self.use_bias, macs, pads)
 
@@ -146,6 +146,6 @@ def check_connections(connections: Sequence[Sequence[int]], channels: int, filte
     )
     if not valid or groups > 1:
         raise GeometryError(
-            f"connections must list, for each of its {filters} filters, some of the input channels 0 to {channels - 1} "
+            f"connections must list, for each of its {filters} filters, input channels between 0 and {channels - 1} "
             "once each, and groups must be 1"
         )

@@ -1,4 +1,4 @@
-"""Dense layers, and the flattening before them."""
+"""Dense layers and flattening."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ class Flatten(Layer):
         return Step(Signal((math.prod(x.shape),)))
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # not len(x): the size may be a symbol
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # not len(x): the size may be symbolic
 
     @property
     def compiled_in_c(self) -> bool:

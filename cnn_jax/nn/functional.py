@@ -1,8 +1,8 @@
-"""Functions on arrays: convolution, transposed convolution, max and average pooling for 1, 2 and 3 spatial axes.
+"""Convolution, transposed convolution, max and average pooling of arrays with 1, 2 or 3 spatial axes.
 
 Arrays are channels last. Shape letters: N images, S spatial axes (`*S` one, two or three of them), C channels in, F channels
-out, K kernel axes, P taps of a window along one axis. Padding is computed and filled by `nn.padding`; everything here then runs
-VALID.
+out, K kernel axes, P taps of a window along one axis. Padding is computed and filled by `nn.padding`; the functions here then
+run with VALID padding.
 """
 
 import functools
@@ -34,10 +34,10 @@ def conv(
     dilation: Size = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """Cross-correlates x (N, *S, C) with kernel (*K, C // groups, F) and adds bias (F,): (N, *S', F).
+    """Cross-correlate x (N, *S, C) with kernel (*K, C // groups, F) and add bias (F,): (N, *S', F).
 
     The kernel is not flipped, as in every deep-learning library. `padding` is the amount, with TensorFlow's 'same'
-    (ceil(n / s) outputs, the odd position at the end); `padding_mode` says what fills it, so that changing the mode never
+    (ceil(n / s) outputs, the odd position at the end); `padding_mode` selects the fill values, so that changing the mode never
     shifts the sampling grid.
 
     The result and its gradients agree with `lax.conv_general_dilated` to rounding for any finite input: a pixel under a zero
@@ -46,14 +46,14 @@ def conv(
     are taken in float32.
 
     Raises:
-      UsageError: shapes do not agree, or the kernel is larger than the padded image.
+      UsageError: the shapes are incompatible, or the kernel is larger than the padded image.
     """
     how = Convolution.of(x, kernel, bias, strides, padding, padding_mode, dilation, groups)
     return conv_valid(*how.arrays, **how.settings)
 
 
 class Convolution(NamedTuple):
-    """A convolution ready to be done: arrays of one type, x padded but for zeros, and the settings of `conv_valid`."""
+    """Arguments of `conv_valid`: arrays of one type, with x padded unless by zeros."""
 
     arrays: tuple[jax.Array, jax.Array, jax.Array | None]
     settings: dict[str, Value]
@@ -68,7 +68,7 @@ class Convolution(NamedTuple):
         strides, dilation = as_tuple(strides, rank, "strides"), as_tuple(dilation, rank, "dilation")
         pads = _fitting_pads(x.shape[1:-1], kernel.shape[:-2], strides, dilation, padding, "kernel")
         x, kernel, bias = promote_dtype(x, kernel, bias)
-        if padding_mode != "zeros":  # zeros go inside, where no gradient is computed for them
+        if padding_mode != "zeros":  # zeros are added inside, where no gradient is computed for them
             x, pads = pad(x, pads, padding_mode), ((0, 0),) * rank
         settings = {"strides": strides, "dilation": dilation, "groups": groups, "zeros": pads}
         return cls((x, kernel, bias), settings)
@@ -85,11 +85,11 @@ def conv_transpose(
     dilation: Size = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """The gradient of `conv` with respect to its input, as a layer: x (N, *S, C), kernel (*K, F // groups, C) -> (N, *S', F).
+    """Compute the gradient of `conv` with respect to its input: x (N, *S, C), kernel (*K, F // groups, C) -> (N, *S', F).
 
-    S' is (n - 1) * s + (k - 1) * d + 1 less the pads, as in PyTorch, and n * s for 'same' and 'same_lower', as in Keras.
-    `output_padding` enlarges the end, to tell apart the inputs that a strided `conv` maps to one size; it must be smaller
-    than the stride or the dilation. Raises UsageError for shapes that do not agree and for an empty result.
+    S' is (n - 1) * s + (k - 1) * d + 1 minus the pads, as in PyTorch, and n * s for 'same' and 'same_lower', as in Keras.
+    `output_padding` is added at the end, to select one of the input sizes that a strided `conv` maps to the same output size;
+    it must be smaller than the stride or the dilation. Raises UsageError for incompatible shapes and for an empty result.
     """
     rank, groups = array_rank(x, kernel), plain(groups)
     _check_channels(x, kernel, bias, groups, channels=kernel.shape[-1], filters=kernel.shape[-2] * groups)
@@ -99,11 +99,11 @@ def conv_transpose(
     x, kernel, bias = promote_dtype(x, kernel, bias)
     whole_S = tuple((n - 1) * s + (k - 1) * d + 1 for n, k, s, d in zip(sizes, kernel_sizes, strides, dilation, strict=True))
     convolve = functools.partial(conv_valid, kernel=kernel, strides=strides, dilation=dilation, groups=groups)
-    # Not linear_transpose: conv_valid may define its own gradient, which only vjp can use.
+    # Not linear_transpose: conv_valid may define its own gradient, which only vjp uses.
     with jax.named_scope(TRANSPOSED_SCOPE):
         _, gradient = jax.vjp(convolve, jnp.zeros((x.shape[0], *whole_S, kernel.shape[-2] * groups), x.dtype))
         (y,) = gradient(x)
-    # What the pads of the convolution were is cut off; where the output reaches beyond the last window, zeros are added.
+    # Crop the pads of the convolution; append zeros where the output extends beyond the last window.
     edges = ((-low, out + low - whole, 0) for whole, out, (low, _) in zip(whole_S, out_S, pads, strict=True))
     y = lax.pad(y, jnp.zeros((), y.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
     return y if bias is None else add_bias(y, bias)
@@ -112,24 +112,24 @@ def conv_transpose(
 def max_pool(
     x: jax.Array, window: Size, *, strides: Size | None = None, padding: Padding = "valid", dilation: Size = 1
 ) -> jax.Array:
-    """Maximum over windows of x (N, *S, C); `strides` None: the window.
+    """Compute the maximum over windows of x (N, *S, C); `strides` None: the window.
 
-    Padding never wins, and a NaN always does. Of equal values the first in row-major order gets the gradient, as in PyTorch.
-    Raises UsageError where a window would see nothing but padding.
+    Padding is never the maximum; a NaN always is. Of equal values, the first in row-major order gets the gradient, as in
+    PyTorch. Raises UsageError if a window would contain only padding.
     """
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return _pool(x, window, strides, padding, dilation, _first_maximum, jnp.iinfo(x.dtype).min)[0]
-    wide = x.astype(sum_dtype(x.dtype))  # a pixel's gradient is a sum over the windows that it wins
+    wide = x.astype(sum_dtype(x.dtype))  # a pixel's gradient is a sum over the windows whose maximum it is
     return _pool(wide, window, strides, padding, dilation, _first_maximum, -jnp.inf)[0].astype(x.dtype)
 
 
 def avg_pool(
     x: jax.Array, window: Size, *, strides: Size | None = None, padding: Padding = "valid", count_include_pad: bool = False
 ) -> jax.Array:
-    """Mean over windows of x (N, *S, C); `strides` None: the window.
+    """Compute the mean over windows of x (N, *S, C); `strides` None: the window.
 
-    The mean is over the pixels of the image under the window, as in Keras; with `count_include_pad` over all of the window,
-    as PyTorch does unless told otherwise. Integers and half precision are summed in float32; integers come back as that.
+    The mean is over the pixels of the image under the window, as in Keras; with `count_include_pad` over the whole window, the
+    default of PyTorch. Integers and half precision are summed in float32; the result for integers is float32.
     """
     wide = x.astype(sum_dtype(x.dtype))
     total, counts = _pool(wide, window, strides, padding, 1, _sum, 0)
@@ -149,9 +149,10 @@ def _pool(
     combine: Callable,
     fill: float,
 ) -> tuple[jax.Array, np.ndarray]:
-    """Windows of x combined, and the number of pixels that are no padding under each window (*S').
+    """Reduce windows of x; also return the number of pixels without padding under each window (*S').
 
-    Strided slices, one axis after the other: `lax.reduce_window`'s gradient is twenty times slower on CPU. The last axis goes
+    Uses strided slices along one axis at a time: `lax.reduce_window`'s gradient is twenty times slower on CPU. The last axis
+      goes
     first, so that the first of equal values is the first in row-major order.
     """
     rank = array_rank(x)
@@ -170,14 +171,14 @@ def _pool(
         inside_S = np.sum(inside_SP, axis=1)
         inside.append(inside_SP)
         if not inside_S.all():
-            raise UsageError(f"window {k} with padding {pads[axis - 1]} on an axis of {n} would see nothing but padding")
+            raise UsageError(f"window {k} with padding {pads[axis - 1]} on an axis of {n} would contain only padding")
         counts = counts[..., None] * inside_S
     for axis, k, s, d in reversed(axes):
         span = (counts.shape[axis - 1] - 1) * s + 1
         inside_SP = inside[axis - 1]
         combined = lax.slice_in_dim(x, 0, span, s, axis)
         for tap in range(1, k):
-            # Where all taps before this one are padding.
+            # Windows in which all earlier taps are padding.
             first_S = inside_SP[:, tap] & ~inside_SP[:, :tap].any(axis=1)
             first = first_S.reshape(*(1,) * axis, -1, *(1,) * (x.ndim - axis - 1)) if first_S.any() else None
             combined = combine(combined, lax.slice_in_dim(x, tap * d, tap * d + span, s, axis), first)
@@ -191,7 +192,7 @@ def _sum(a: jax.Array, b: jax.Array, first: np.ndarray | None) -> jax.Array:
 
 
 def _first_maximum(a: jax.Array, b: jax.Array, first: np.ndarray | None) -> jax.Array:
-    """Return the larger; a if they are equal; NaN if either is; b where it is the `first` that is not padding.
+    """Return the maximum; a if they are equal; NaN if either is; b where it is the `first` value without padding.
 
     The gradient is one select, and needs only the mask.
     """
@@ -205,13 +206,13 @@ def _check_channels(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, gro
     if channels != x.shape[-1]:
         raise UsageError(f"kernel {kernel.shape} with groups={groups} takes {channels} channels, but x has {x.shape[-1]}")
     if bias is not None and bias.shape != (filters,):
-        raise UsageError(f"bias has shape {bias.shape}: it must be ({filters},), one value per filter")
+        raise UsageError(f"bias has shape {bias.shape}: must be ({filters},), one value per filter")
 
 
 def _fitting_pads(
     spatial: Sequence[int], kernel: Size, strides: Size, dilation: tuple[int, ...], padding: Padding, what: str
 ) -> tuple[tuple[int, int], ...]:
-    """Padding of every axis. Raises UsageError if the kernel (`what` in the message) is larger than the padded image."""
+    """Return the padding of every axis. Raises UsageError if the kernel, named `what`, is larger than the padded image."""
     pads = resolve_pads(spatial, kernel, strides, dilation, padding)
     sizes = as_tuple(kernel, len(pads), what)
     for n, k, d, (low, high) in zip(spatial, sizes, dilation, pads, strict=True):

@@ -1,4 +1,4 @@
-"""Initial values of a network, drawn without compiling anything."""
+"""Initial values of a network, drawn without compilation."""
 
 import functools
 import zlib
@@ -15,11 +15,11 @@ from cnn_jax.nn.spec import flat, named
 
 
 def initial_variables(model: nn.Module, input_shape: Sequence[int], seed: int) -> dict[str, PyTree]:
-    """Draw the variables that `model.init` returns, as NumPy arrays: a function of the network and the seed alone.
+    """Draw the variables of `model.init` as NumPy arrays, a function of network and seed only.
 
     Each parameter of a CNN is drawn by NumPy from its own stream (Philox keyed by the seed and the CRC-32 of the parameter's
-    path), by the initializer of its layer. `init` of other linen modules, and of parameters of layers without a NumPy
-    initializer, is compiled.
+    path), by the initializer of its layer. For other linen modules, and for parameters without a NumPy initializer, `init` is
+    compiled.
 
     Args:
       model: a `CNN` or any linen module.

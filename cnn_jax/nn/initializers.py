@@ -1,6 +1,6 @@
-"""Initializers by name: distributions that NumPy draws from, and the same as functions of JAX for the linen modules.
+"""Initializers by name: distributions drawn by NumPy, and the same distributions as JAX functions for the linen modules.
 
-A CNN's initial values are drawn by NumPy: random numbers inside a compiled program cost more time to compile than the network.
+A CNN's initial values are drawn by NumPy: compiling random number generation takes longer than compiling the network.
 Only `for_jax` imports JAX.
 """
 
@@ -45,10 +45,10 @@ class Normal:
 
 @dataclasses.dataclass(frozen=True)
 class VarianceScaling:
-    """Variance scale / fan of a kernel (*K, in, out), as `jax.nn.initializers.variance_scaling`.
+    """Variance scale / fan for a kernel (*K, in, out), as in `jax.nn.initializers.variance_scaling`.
 
-    Uniform between plus and minus sqrt(3 variance), or normal, truncated at two of its standard deviations and widened to
-    keep the variance. Sources: Glorot and Bengio 2010 (fan_avg), He et al. 2015 (scale 2), LeCun et al. 1998 (fan_in).
+    Uniform between plus and minus sqrt(3 variance), or normal, truncated at two standard deviations and rescaled to keep the
+    variance. Sources: Glorot and Bengio 2010 (fan_avg), He et al. 2015 (scale 2), LeCun et al. 1998 (fan_in).
     """
 
     scale: float
@@ -77,17 +77,17 @@ INITIALIZERS: dict[str, Initializer] = {
     "he_normal": VarianceScaling(2, "fan_in", "truncated_normal"),
     "lecun_uniform": VarianceScaling(1, "fan_in", "uniform"),
     "lecun_normal": VarianceScaling(1, "fan_in", "truncated_normal"),
-    # of PyTorch's layers: kaiming_uniform_ with a = sqrt(5)
+    # PyTorch's default: kaiming_uniform_ with a = sqrt(5)
     "pytorch_uniform": VarianceScaling(1 / 3, "fan_in", "uniform"),
     "normal": Normal(0.01),
 }
-# Need no fans, which a bias does not have.
+# Initializers without fans, usable for biases.
 WITHOUT_FANS = tuple(name for name, rule in INITIALIZERS.items() if not isinstance(rule, VarianceScaling))
 
 
 @functools.cache
 def for_jax(name: str) -> JaxDraw:
-    """The initializer `name` of INITIALIZERS as a function of JAX: (key, shape, dtype) -> array."""
+    """Return the initializer `name` of INITIALIZERS as a JAX function: (key, shape, dtype) -> array."""
     import jax
 
     match INITIALIZERS[name]:
@@ -100,14 +100,14 @@ def for_jax(name: str) -> JaxDraw:
 
 
 def connection_indices(connections: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Channel and filter of every connection, in the order in which a sparsely connected `Conv` packs its kernel."""
+    """Return channel and filter of every connection, in the order of the packed kernel of a sparsely connected `Conv`."""
     pairs = [(channel, filter_) for filter_, channels in enumerate(connections) for channel in channels]
     channels_I, filters_I = np.array(pairs, int).reshape(-1, 2).T
     return channels_I, filters_I
 
 
 def packed(init: Callable[..., _Drawn], connections: Sequence[Sequence[int]]) -> Callable[..., _Drawn]:
-    """Draw a packed kernel (*K, I) as the connected entries of a dense one, over the channels that any filter sees."""
+    """Draw a packed kernel (*K, I) as the connected entries of a dense one, over the channels used by any filter."""
     channels_I, filters_I = connection_indices(connections)
 
     def draw(key: object, shape: Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> _Drawn:

@@ -1,4 +1,4 @@
-"""Layers of LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998) that later networks do without."""
+"""Layers of LeNet-5 (LeCun, Bottou, Bengio and Haffner 1998) that later networks do not use."""
 
 import dataclasses
 import math
@@ -52,7 +52,7 @@ class RBF(Layer):
 
     def geometry(self, x: Signal) -> Step:
         if {len(code) for code in self.codes} != {x.channels}:
-            raise GeometryError(f"its codes must have one value for each of its {x.channels} inputs")
+            raise GeometryError(f"codes must have one value for each of its {x.channels} inputs")
         return Step(x).costs(len(self.codes), 0, len(self.codes) * math.prod(x.shape))
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":

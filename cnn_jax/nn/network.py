@@ -19,16 +19,16 @@ from cnn_jax.nn.spec import Layer, Spec, named
 
 
 class CNN(nn.Module):
-    """The network that `spec` describes: x (N, *S, C) -> (logits (N, K), {layer name: output of the layer}).
+    """The network described by `spec`: x (N, *S, C) -> (logits (N, K), {layer name: output of the layer}).
 
-    Names are those of `named`, for features and parameters alike; layers inside Residual and Branch are no deeper
-    than others. With `train`, dropout draws from rng 'dropout' and batch norms update the collection 'batch_stats', which
-    then has to be mutable. Features that nobody uses cost nothing under jit. Raises UsageError, naming the layer, at trace.
+    Features and parameters have the names of `named`; the parameters of layers inside Residual and Branch are not nested. With
+    `train`, dropout draws from rng 'dropout' and batch norms update the collection 'batch_stats', which must be mutable. Unused
+    features cost nothing under jit. Raises UsageError, naming the layer, at trace.
     """
 
     spec: Spec
-    dtype: DTypeLike | None = None  # to compute in; None: what input and parameters promote to
-    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
+    dtype: DTypeLike | None = None  # of the computation; None: promoted from input and parameters
+    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: jax_default_matmul_precision
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -39,7 +39,7 @@ class CNN(nn.Module):
 
 @dataclasses.dataclass
 class Forward:
-    """Forward pass of a network: numerics and mode of all layers, and the features so far."""
+    """Forward pass of a network: precision and mode of all layers, and the features computed so far."""
 
     dtype: DTypeLike | None
     precision: str | None
@@ -61,7 +61,7 @@ class Forward:
         return x
 
     def module(self, kind: Callable[..., nn.Module], layer: Layer, **more: Value) -> nn.Module:
-        """Construct the linen module with the fields that it shares with the layer, and its dtype and precision."""
+        """Construct the linen module with the fields shared with the layer, and its dtype and precision."""
         accepted = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
         numerics = {"dtype": self.dtype, "precision": self.precision, "param_dtype": parameter_dtype(self.dtype)}
         fields = numerics | {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
@@ -69,7 +69,7 @@ class Forward:
 
 
 def _fusible_window(layer: Layer, following: Layer | None) -> Size | None:
-    """Pool window if a convolution and the max-pool behind it can be fused, which is faster on CPU; else None."""
+    """Return the pool window if a convolution and the max-pool after it can be fused, which is faster on CPU; else None."""
     if type(layer) is not Conv or layer.activation not in MONOTONE or type(following) is not MaxPool:
         return None
     adjacent = following.strides in (None, following.window) and following.padding == "valid" and following.dilation == 1

@@ -1,12 +1,13 @@
-"""Padding: its amount in integers, and its mode, which says what fills it. The only file that knows padding modes.
+"""Padding: amount (integers) and mode (fill values). Padding modes are handled only here.
 
-Amount and mode are separate: compute the amount once (`resolve_pads`), fill it by the mode (`pad`), then convolve VALID.
+Amount and mode are separate: compute the amount once (`resolve_pads`), fill it according to the mode (`pad`), then convolve
+  VALID.
 Only `pad` imports JAX. Letters: n input size, k kernel size, s stride, d dilation, each along one spatial axis; a kernel spans
 (k - 1) * d + 1 positions.
 
 A size (`kernel_size`, `strides`, `dilation`, `window`) is an int for all spatial axes or a tuple with an int per axis. A
-padding amount is one of `PADDING_AMOUNTS`, an int, or a (low, high) pair per spatial axis. The flag `--padding` names amount
-and mode at once: see `PADDINGS`.
+padding amount is one of `PADDING_AMOUNTS`, an int, or a (low, high) pair per spatial axis. The flag `--padding` combines amount
+and mode: see `PADDINGS`.
 """
 
 import math
@@ -38,20 +39,20 @@ _NUMPY_MODES = {"reflect": "reflect", "symmetric": "symmetric", "replicate": "ed
 
 
 class GeometryError(UsageError):
-    """A layer that does not fit its input. The message is one line that names the layer once it is part of a network."""
+    """A layer that does not fit its input. The message is one line and names the layer if it is part of a network."""
 
 
 def plain(value: Value) -> Value:
-    """Convert NumPy integers to int, and lists and arrays to tuples, at any depth; return everything else as it is."""
-    if isinstance(value, int | str | float):  # bool too: `as_tuple` refuses it
+    """Convert NumPy integers to int, and lists and arrays to tuples, at any depth; return other values unchanged."""
+    if isinstance(value, int | str | float):  # also bool, which `as_tuple` rejects
         return value
     if isinstance(value, list | tuple):
         return tuple(map(plain, value))
-    return plain(value.tolist()) if hasattr(value, "tolist") else value  # an array or a scalar of NumPy
+    return plain(value.tolist()) if hasattr(value, "tolist") else value  # a NumPy array or scalar
 
 
 def as_tuple(size: Size, rank: int, what: str, least: int = 1) -> tuple[int, ...]:
-    """An int for every one of `rank` spatial axes, from an int or from a sequence of `rank` ints, each at least `least`.
+    """Convert an int, or a sequence of `rank` ints, to one int per spatial axis, each at least `least`.
 
     `what` names the quantity in the GeometryError.
     """
@@ -61,16 +62,16 @@ def as_tuple(size: Size, rank: int, what: str, least: int = 1) -> tuple[int, ...
         raise GeometryError(f"{what} {sizes} has {len(sizes)} values for {rank} spatial axes: give one number, or one per axis")
     for value in sizes:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise GeometryError(f"{what} is {value!r}: it must be an integer of at least {least}")
+            raise GeometryError(f"{what} is {value!r}: must be an integer of at least {least}")
     return sizes
 
 
 def axis_pads(n: int, k: int, s: int, d: int, padding: str | int | Sequence[int]) -> tuple[int, int]:
-    """Positions added (before, after) one axis.
+    """Compute the positions added (before, after) along one axis.
 
-    'same' keeps ceil(n / s) outputs and gives the odd position to the end, as TensorFlow and Keras do; 'same_lower' gives
-    it to the start. 'full' adds (k - 1) * d at both ends, so that every input meets every weight; 'causal' adds them all
-    at the start. An int is added at both ends; a pair is (before, after).
+    'same' gives ceil(n / s) outputs and adds an odd position at the end, as in TensorFlow and Keras; 'same_lower' adds it at
+    the start. 'full' adds (k - 1) * d at both ends, so that every input is multiplied by every weight; 'causal' adds them at
+    the start only. An int is added at both ends; a pair is (before, after).
     """
     reach = (k - 1) * d
     padding = plain(padding)
@@ -95,14 +96,14 @@ def axis_pads(n: int, k: int, s: int, d: int, padding: str | int | Sequence[int]
         case _:
             low, high = as_tuple(tuple(padding), 2, "a (low, high) pair of padding", least=0)
     if low < 0 or high < 0:
-        raise GeometryError(f"padding is {padding!r}: it must not be negative")
+        raise GeometryError(f"padding is {padding!r}: must not be negative")
     return low, high
 
 
 def resolve_pads(
     spatial: Sequence[int], kernel: Size, strides: Size, dilation: Size, padding: Padding
 ) -> tuple[tuple[int, int], ...]:
-    """The (low, high) pads of every spatial axis for an input of shape `spatial`."""
+    """Compute the (low, high) pads of every spatial axis for an input of shape `spatial`."""
     rank, padding = len(spatial), plain(padding)
     if padding == "causal" and rank != 1:
         raise GeometryError(f"padding 'causal' is for one spatial axis, not {rank}: use one of valid, same, same_lower, full")
@@ -122,9 +123,9 @@ def output_size(n: int, k: int, s: int, d: int, low: int, high: int) -> int:
 
 
 def check_fill(spatial: Sequence[int], pads: Sequence[tuple[int, int]], mode: str) -> None:
-    """Raises GeometryError where a single copy of the image does not reach as far as the padding mode has to fill.
+    """Raise GeometryError if the padding is wider than one copy of the image can fill in this mode.
 
-    'reflect' leaves the edge itself out and can fill n - 1 positions of an axis of n, 'symmetric' and 'circular' n.
+    'reflect' does not repeat the edge and fills up to n - 1 positions of an axis of n, 'symmetric' and 'circular' up to n.
     """
     for n, pair in zip(spatial, pads, strict=True):
         widest = {"reflect": n - 1, "symmetric": n, "circular": n}.get(mode, math.inf)
@@ -138,9 +139,9 @@ def check_fill(spatial: Sequence[int], pads: Sequence[tuple[int, int]], mode: st
 def transpose_geometry(
     spatial: Sequence[int], kernel: Size, strides: Size, dilation: Size, padding: Padding, output_padding: Size = 0
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Pads and output sizes of a transposed convolution over an input of shape `spatial`.
+    """Compute pads and output sizes of a transposed convolution over an input of shape `spatial`.
 
-    The pads are those of the convolution that it is the gradient of, so they are cut off. Outputs along an axis:
+    The pads are those of the corresponding convolution, so they are cropped. Outputs along an axis:
     (n - 1) * s + (k - 1) * d + 1 - low - high + output_padding; under 'same' and 'same_lower' they are n * s, as in Keras
     (so there `output_padding` must be 0).
     """
@@ -153,24 +154,24 @@ def transpose_geometry(
     forward_S = [n * s for n, s in zip(spatial, s_S, strict=True)]
     pads = resolve_pads(forward_S if same else spatial, k_S, s_S, d_S, padding)
     if same and any(extra_S):
-        raise GeometryError(f"output_padding is {output_padding} under padding {padding!r}: it must be 0 there")
+        raise GeometryError(f"output_padding is {output_padding} under padding {padding!r}: must be 0 there")
     for extra, s, d in zip(extra_S, s_S, d_S, strict=True):
         if extra and extra >= max(s, d):
-            raise GeometryError(f"output_padding is {extra}: it must be smaller than strides {s} or dilation {d}")
+            raise GeometryError(f"output_padding is {extra}: must be smaller than strides {s} or dilation {d}")
     axes = zip(spatial, k_S, s_S, d_S, pads, extra_S, strict=True)
     out_S = tuple(
         n * s if same else (n - 1) * s + (k - 1) * d + 1 - low - high + extra for n, k, s, d, (low, high), extra in axes
     )
     if min(out_S) < 1:
-        raise GeometryError(f"padding {padding!r} cuts off all of its output: use less padding or a larger kernel_size")
+        raise GeometryError(f"padding {padding!r} leaves no output: use less padding or a larger kernel_size")
     return pads, out_S
 
 
 def pad(x: "jax.Array", pads: Sequence[tuple[int, int]], mode: str = "zeros", value: float = 0.0) -> "jax.Array":
     """Pad the spatial axes of x (N, *S, C).
 
-    1234 becomes, by two at each end: zeros `00 1234 00`, reflect `32 1234 32` (the edge is not repeated), symmetric
-    `21 1234 43` (it is), replicate `11 1234 44`, circular `34 1234 12`.
+    Two positions at each end of 1234: zeros `00 1234 00`, reflect `32 1234 32` (the edge is not repeated), symmetric `21 1234
+    43` (the edge is repeated), replicate `11 1234 44`, circular `34 1234 12`.
 
     Args:
       x: an array with 1, 2 or 3 spatial axes.
@@ -179,15 +180,15 @@ def pad(x: "jax.Array", pads: Sequence[tuple[int, int]], mode: str = "zeros", va
       value: replaces the zeros in mode 'zeros'; must be 0 in other modes.
 
     Raises:
-      UsageError: a pad is negative, or a single copy of the image does not reach: 'reflect' of n positions or more,
-        'symmetric' or 'circular' of more than n.
+      UsageError: a pad is negative, or wider than one copy of the image: 'reflect' of n positions or more, 'symmetric' or
+        'circular' of more than n.
     """
     import jax.numpy as jnp
 
     if mode not in PADDING_MODES:
         raise UsageError(f"unknown padding_mode {mode!r}: must be one of {', '.join(PADDING_MODES)}")
     if value != 0 and mode != "zeros":
-        raise UsageError(f"padding_mode {mode!r} takes its values from the image: value={value} is for 'zeros'")
+        raise UsageError(f"padding_mode {mode!r} fills with values of the image: value={value} requires mode 'zeros'")
     spatial = x.shape[1 : array_rank(x) + 1]
     pads = resolve_pads(spatial, 1, 1, 1, tuple(pads))
     check_fill(spatial, pads, mode)
@@ -198,9 +199,9 @@ def pad(x: "jax.Array", pads: Sequence[tuple[int, int]], mode: str = "zeros", va
 
 
 def array_rank(x: "jax.Array", kernel: "jax.Array | None" = None) -> int:
-    """Number of spatial axes of x (N, *S, C). Raises UsageError unless 1, 2 or 3, and if `kernel` has another number."""
+    """Return the number of spatial axes of x (N, *S, C). Raises UsageError unless it is 1, 2 or 3 and equal to `kernel`'s."""
     if not 3 <= x.ndim <= 5:
-        raise UsageError(f"x has shape {x.shape}: it must be (N, *S, C) with 1, 2 or 3 spatial axes")
+        raise UsageError(f"x has shape {x.shape}: must be (N, *S, C) with 1, 2 or 3 spatial axes")
     if kernel is not None and kernel.ndim != x.ndim:
-        raise UsageError(f"kernel has shape {kernel.shape}: for x {x.shape} it must have {x.ndim - 2} spatial axes too")
+        raise UsageError(f"kernel has shape {kernel.shape}: must have {x.ndim - 2} spatial axes, as x {x.shape}")
     return x.ndim - 2

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool(Layer):
-    """Maximum over windows; padding never wins. `strides` None: the window."""
+    """Maximum over windows, ignoring padding. `strides` None: the window."""
 
     kind: ClassVar[str] = "pool"
     window: Size = 2

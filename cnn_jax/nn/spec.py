@@ -1,8 +1,8 @@
-"""Base class of the layer specs, and what their geometry is made of: signals, receptive fields, sliding windows. No JAX.
+"""Base class of the layer specs, and their geometry: signals, receptive fields, sliding windows. No JAX.
 
-A network is data: a tuple of layer specs. The specs of one family, their geometry and their linen modules have one file
-name: `nn/conv.py` and `nn/modules/conv.py`. A new kind of layer, here or in a fork, is a frozen dataclass derived from
-`Layer` that defines `geometry` and `apply`; nothing has to be registered.
+A network is data: a tuple of layer specs. The specs of one family and their linen modules are in files of the same name:
+`nn/conv.py` and `nn/modules/conv.py`. A new kind of layer, here or in a fork, is a frozen dataclass derived from `Layer` that
+defines `geometry` and `apply`; no registration is needed.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Parsed = TypeVar("Parsed", bound="Layer")
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """Receptive field along one axis: the first output sees the `size` inputs from `start`, the next `jump` further on."""
+    """Receptive field along one axis: `size` inputs from `start` for the first output; neighbours are `jump` apart."""
 
     start: int = 0
     size: int = 1
@@ -67,12 +67,12 @@ class Step:
     warning: str = ""
 
     def costs(self, channels: int, params: int, macs: int = 0) -> "Step":
-        """The same positions with other channels and costs."""
+        """Return the step with other channels and costs."""
         return Step(Signal((*self.out.spatial, channels), self.out.fields), params, macs, self.pads, self.warning)
 
 
 class Pass(Protocol):
-    """Forward pass of a network as `Layer.apply` sees it; see `network.Forward`."""
+    """Interface of the forward pass for `Layer.apply`; see `network.Forward`."""
 
     train: bool
     dtype: "DTypeLike | None"
@@ -90,14 +90,14 @@ class Pass(Protocol):
 class Layer:
     """Spec of a layer: hashable settings.
 
-    A subclass is a frozen dataclass. It defines `geometry` and `apply`, and `kind`, from which the default names of its
-    layers are made. Settings given as NumPy values or lists become ints and tuples.
+    A subclass is a frozen dataclass. It defines `geometry`, `apply`, and `kind`, the prefix of default layer names. NumPy
+    values and lists are converted to ints and tuples.
     """
 
     kind: ClassVar[str] = "layer"
-    # Belongs to the block before it in a diagram of the network: norms, activations, dropout.
+    # Drawn as part of the preceding block in diagrams: norms, activations, dropout.
     follows: ClassVar[bool] = False
-    # Legal values by field, checked before the geometry.
+    # Legal values by field; checked before the geometry.
     legal: ClassVar[dict[str, Sequence[str]]] = {}
 
     name: str = dataclasses.field(default="", kw_only=True)
@@ -120,7 +120,7 @@ class Layer:
         raise NotImplementedError
 
     def join(self, paths: Sequence[Signal]) -> Step:
-        """Compute output and costs from the outputs of the `nested` specs; replaces `geometry` in layers that have any."""
+        """Compute output and costs from the outputs of the `nested` specs; replaces `geometry` in layers with nested specs."""
         raise NotImplementedError
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
@@ -131,10 +131,10 @@ class Layer:
         raise NotImplementedError
 
     def initializer(self, parameter: str, rank: int) -> "Draw | None":
-        """Return the NumPy initializer of a parameter; None: the linen module's own `init` is run for it.
+        """Return the NumPy initializer of a parameter; None: use the linen module's `init`.
 
         Args:
-          parameter: name within the module, such as 'kernel'.
+          parameter: name in the module, such as 'kernel'.
           rank: number of spatial axes of the images.
         """
         return None
@@ -145,16 +145,16 @@ class Layer:
         return ()
 
     def with_nested(self: Parsed, nested: "tuple[Spec, ...]") -> Parsed:
-        """The same layer around other nested specs, one per entry of `nested`."""
+        """Return the layer with other nested specs, one per entry of `nested`."""
         return self
 
     @property
     def compiled_in_c(self) -> bool:
-        """Whether `ops` runs it in C on CPU (where there is a compiler), its gradients included."""
+        """Whether `ops` runs the layer and its gradients in C on CPU, if a compiler is available."""
         return False
 
     def detail(self, rank: int) -> str:
-        """Settings in a few words for a diagram, such as '3x3, stride 2, same, relu'."""
+        """Return the settings as a short text for a diagram, such as '3x3, stride 2, same, relu'."""
         return ""
 
 
@@ -162,10 +162,10 @@ Spec = tuple[Layer, ...]
 
 
 def named(spec: Sequence[Layer]) -> Spec:
-    """The same network with a unique name for every layer: conv1, pool1, ...; numbered per kind in order of depth.
+    """Return the network with a unique name for every layer: conv1, pool1, ...; numbered per kind in order of depth.
 
-    Nested layers share the numbering, so that a name is unique in the whole network: it is the key of the layer's parameters
-    and features. Raises UsageError for two layers of one name, and for what is not a layer.
+    Nested layers share the numbering, because a name is the key of the layer's parameters and features. Raises UsageError for
+    duplicate names and for objects that are not layers.
     """
     counts: dict[str, int] = {}
     taken: set[str] = set()
@@ -192,7 +192,7 @@ def named(spec: Sequence[Layer]) -> Spec:
 
 
 def flat(spec: Sequence[Layer]) -> list[Layer]:
-    """Every layer; nested layers before the one that contains them."""
+    """Return every layer; nested layers before the one that contains them."""
     return [one for layer in spec for one in (*(inner for part in layer.nested for inner in flat(part)), layer)]
 
 
@@ -205,7 +205,7 @@ def count(value: int, what: str) -> int:
 
 
 def check_groups(groups: int, *channels: int) -> int:
-    """Return `groups`. Raises GeometryError unless it divides the channels: of the input, and of the filters if given."""
+    """Return `groups`. Raises GeometryError unless it divides the input channels and, if given, the filters."""
     if any(c % count(groups, "groups") for c in channels):
         words = " and the ".join(f"{c} {what}" for c, what in zip(channels, ("channels", "filters"), strict=False))
         raise GeometryError(f"groups={groups} must divide the {words}")
@@ -213,9 +213,9 @@ def check_groups(groups: int, *channels: int) -> int:
 
 
 def spatial_rank(x: Signal) -> int:
-    """Number of spatial axes. Raises GeometryError if there are none."""
+    """Return the number of spatial axes. Raises GeometryError if there are none."""
     if not x.spatial:
-        raise GeometryError(f"it slides over spatial axes, but its input has none: {times(x.shape)} values")
+        raise GeometryError(f"needs spatial axes, but its input has none: {times(x.shape)} values")
     return len(x.spatial)
 
 
@@ -228,7 +228,7 @@ def slide(
       what: 'kernel' or 'window', for messages.
 
     Returns:
-      The window's sizes, and the step with the channels unchanged and no costs.
+      The window sizes, and the step with unchanged channels and no costs.
 
     Raises:
       GeometryError: the output would be empty, or the padding mode cannot fill the padding.
@@ -251,12 +251,12 @@ def slide(
 
 
 def times(sizes: Iterable[float]) -> str:
-    """(28, 28) -> '28x28'."""
+    """Format sizes: (28, 28) -> '28x28'."""
     return "x".join(f"{size:g}" for size in sizes)
 
 
 def settings_text(layer: Layer, rank: int) -> str:
-    """Window, strides, padding and activation of a layer in a few words."""
+    """Format window, strides, padding and activation of a layer as a short text."""
 
     settings: dict[str, Value] = {field.name: getattr(layer, field.name) for field in dataclasses.fields(layer)}
     found = [size_text(settings[name], rank) for name in ("kernel_size", "window") if name in settings]
@@ -271,5 +271,5 @@ def settings_text(layer: Layer, rank: int) -> str:
 
 
 def size_text(size: Size, rank: int) -> str:
-    """3 -> '3x3' for two axes."""
+    """Format a size: 3 -> '3x3' for two axes."""
     return times(size if isinstance(size, tuple) else (size,) * rank)

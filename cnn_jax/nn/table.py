@@ -14,14 +14,13 @@ from cnn_jax.nn.spec import Field, Layer, Signal, Spec, Step, named
 class LayerInfo:
     """One layer of a network for one image.
 
-    Shapes are without the batch. A receptive field is the number of input positions that one output can see along an axis,
-    borders ignored; the effective stride is how many input positions apart neighbouring outputs look. Both are an int where
-    all axes agree, else a tuple, and None where there is no such number: after a global pooling or a flatten, and after a
-    transposed convolution with strides (what an output sees depends on where it is). Statistics of norms are left out.
-    MACs are multiply-accumulates of convolutions and dense layers (and of the distances of an RBF layer), without bias;
-    products with padding are counted.
-    activation_bytes is the output as float32; 0 for a flatten, which moves nothing. `fields` has the receptive fields with
-    their places, per axis: those of the first output start before the image where there is padding.
+    Shapes exclude the batch. A receptive field is the number of input positions that an output depends on along an axis,
+    borders ignored; the effective stride is the distance between the fields of neighbouring outputs. Both are an int if all
+    axes agree, else a tuple, and None where undefined: after a global pooling or a flatten, and after a transposed convolution
+    with strides (the field varies with position). Statistics of norms are not counted. MACs are multiply-accumulates of
+    convolutions and dense layers (and of the distances of an RBF layer), without bias; products with padding are counted.
+    activation_bytes is the size of the output in float32; 0 for a flatten, which copies nothing. `fields` has the receptive
+    fields with their offsets per axis: with padding, the field of the first output starts before the image.
     """
 
     name: str
@@ -39,7 +38,7 @@ class LayerInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """A network's layers in order of computation, and their totals; params are trained values, not running statistics."""
+    """Layers of a network in order of computation, and totals; params excludes running statistics."""
 
     input_shape: tuple[int, ...]
     layers: tuple[LayerInfo, ...]
@@ -67,15 +66,15 @@ class Description:
 
     @property
     def receptive_field(self) -> int | tuple[int, ...] | None:
-        """That of the last layer that has one."""
+        """Receptive field of the last layer with one."""
         return next((la.receptive_field for la in reversed(self.layers) if la.receptive_field is not None), None)
 
 
 def layer_table(spec: Sequence[Layer], input_shape: Sequence[int]) -> Description:
-    """Output shapes, parameters, MACs and receptive fields of a network on images of shape `input_shape` (*S, C).
+    """Compute output shapes, parameters, MACs and receptive fields for images of shape `input_shape` (*S, C).
 
-    The layers inside a `Residual` or a `Branch` are rows of their own, before the row of the whole, which costs nothing.
-    Raises GeometryError naming the layer that is wrong or does not fit, and UsageError for two layers of one name.
+    The layers inside a `Residual` or a `Branch` have separate rows, before the row of the block, which has no costs. Raises
+    GeometryError naming the layer that is invalid or does not fit, and UsageError for duplicate names.
     """
     return _layer_table(tuple(spec), plain(input_shape))
 
@@ -112,7 +111,7 @@ def _run(layers: Spec, x: Signal, rows: list[LayerInfo]) -> Signal:
 
 
 def _step(layer: Layer, x: Signal, rows: list[LayerInfo]) -> Step:
-    """Geometry of a layer. Appends the rows of nested layers; the row of the layer itself is left to the caller."""
+    """Compute the geometry of a layer and append the rows of nested layers; the caller appends the row of the layer."""
     for field, legal in layer.legal.items():
         if (value := getattr(layer, field, legal[0])) not in legal:
             raise GeometryError(f"{layer.name}: unknown {field} {value!r}: must be one of {', '.join(legal)}")

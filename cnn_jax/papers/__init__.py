@@ -1,4 +1,4 @@
-"""Published tables beside ours: a file per paper, and the comparison."""
+"""Replications of published tables: a file per paper, and the comparison."""
 
 from cnn_jax.papers.alain2016 import ALAIN2016
 from cnn_jax.papers.gavrikov2023 import GAVRIKOV2023

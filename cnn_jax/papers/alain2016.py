@@ -1,4 +1,4 @@
-"""Alain and Bengio 2016: linear probes, whose error falls from layer to layer."""
+"""Alain and Bengio 2016: the error of linear probes decreases from layer to layer."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _LAYERS = ("pixels", "conv1", "pool1", "conv2", "pool2", "dense1")
 
 
 def _gain(before: str, after: str, name: str = "probe") -> Measure:
-    """Measure of a trial: probe accuracy of a layer less that of one before it."""
+    """Return a measure of a trial: probe accuracy of a layer minus that of an earlier one."""
 
     def measure(folder: Path, record: stats.Record) -> float:
         found = networks.values(folder, record["trial"], "probe")
@@ -37,7 +37,7 @@ ALAIN2016 = Paper(
     seeds=10,
     quick={"seeds": "3", "epochs": "1", "train_examples": "6000"},
     note=(
-        "Published: after training the test error of the probe falls at every layer but one; before training from 8 % on "
+        "Published: after training the test error of the probe decreases at every layer but one; before training from 8 % on "
         "the pixels to 2 %. Probes are ridge regressions on 1,000 images here, softmax on all images there."
     ),
 )

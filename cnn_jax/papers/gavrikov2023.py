@@ -1,4 +1,4 @@
-"""Gavrikov and Keuper 2023: what learning spatial kernels gains over random ones that are frozen, by kernel size."""
+"""Gavrikov and Keuper 2023: gain of learned spatial kernels over frozen random ones, by kernel size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +16,13 @@ def convnet_lc(
     kernel_size: tuple[int] = (3,),
     expansion: int = 1,
 ) -> Spec:
-    """Spatial convolutions, each followed by a linear combination: a 1x1 convolution (section 3 of the paper).
+    """Build spatial convolutions, each followed by a linear combination, a 1x1 convolution (section 3 of the paper).
 
     Args:
       input_shape: (*S, C).
       num_classes: logits per image.
-      filters: of each linear combination.
-      kernel_size: of the spatial convolutions.
+      filters: filters of each linear combination.
+      kernel_size: kernel size of the spatial convolutions.
       expansion: spatial filters per filter of the linear combination.
     """
     layers: list[Layer] = []
@@ -33,7 +33,7 @@ def convnet_lc(
 
 
 def gaps(records: Sequence[stats.Record]) -> dict[int, float]:
-    """Test accuracy with learned less that with frozen spatial kernels of one seed, by kernel size."""
+    """Compute test accuracy with learned minus that with frozen spatial kernels for one seed, by kernel size."""
     found: dict[tuple[int, str], float] = {}
     for record in records:
         levels = stats.flat(record["config"])
@@ -43,7 +43,7 @@ def gaps(records: Sequence[stats.Record]) -> dict[int, float]:
 
 
 def _of_gaps(function: Callable[[Mapping[int, float]], float], least: int = 1) -> PerSeed:
-    """Measure of one seed: a number of its gaps; None with fewer than `least` kernel sizes."""
+    """Return a measure of one seed: a function of its gaps; None with fewer than `least` kernel sizes."""
 
     def measure(folder: Path, records: Sequence[stats.Record]) -> float | None:
         found = gaps(records)
@@ -57,9 +57,9 @@ GAVRIKOV2023 = Paper(
     "section 4.3, figure 8a; arXiv 2301.11360",
     "gavrikov2023",
     (
-        Row("learned less frozen, smallest kernel", {}, _of_gaps(lambda gap: gap[min(gap)]), Above()),
-        Row("learned less frozen, largest kernel", {}, _of_gaps(lambda gap: gap[max(gap)]), Above()),
-        Row("largest less smallest kernel", {}, _of_gaps(lambda gap: gap[max(gap)] - gap[min(gap)], least=2), Above()),
+        Row("learned minus frozen, smallest kernel", {}, _of_gaps(lambda gap: gap[min(gap)]), Above()),
+        Row("learned minus frozen, largest kernel", {}, _of_gaps(lambda gap: gap[max(gap)]), Above()),
+        Row("largest minus smallest kernel", {}, _of_gaps(lambda gap: gap[max(gap)] - gap[min(gap)], least=2), Above()),
     ),
     margin=0.005,
     seeds=4,

@@ -1,6 +1,6 @@
-"""Jordan 2023: the spread over seeds is that of independent errors on a finite test set, once training is long enough.
+"""Jordan 2023: after long training, the variance over seeds is that of independent errors on a finite test set.
 
-The shortest and the longest training of the sweep stand for the published 4 and 64 epochs.
+The shortest and the longest training of the sweep correspond to the published 4 and 64 epochs.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ Choice = Callable[[Sequence[int]], int]  # of epochs: min, max
 
 
 def excess(records: Sequence[stats.Record], level: float) -> stats.Estimate:
-    """Standard deviation on the test set over that of independent errors.
+    """Estimate the ratio of the standard deviation on the test set to that of independent errors.
 
     The errors on image i have variance e_i (1 - e_i) over seeds; if they are independent, the accuracy on N images has variance
-    sum_i e_i (1 - e_i) / N^2. That is known far better than the observed variance, whose interval is taken.
+    sum_i e_i (1 - e_i) / N^2. That is estimated far more precisely than the observed variance, whose interval is used.
     """
     found = spread.noise(records)
     if found is None or found.independent_sd == 0:
@@ -29,10 +29,10 @@ def excess(records: Sequence[stats.Record], level: float) -> stats.Estimate:
 
 
 def of_distribution(records: Sequence[stats.Record], level: float) -> stats.Estimate:
-    """Share of the variance on the test set that new images would have too.
+    """Estimate the share of the test-set variance that is also present on new images.
 
-    Theorem 2 of the paper: N / (N - 1) times (variance on the test set less that of independent errors), over the former; 0
-    where that is negative.
+    Theorem 2 of the paper: N / (N - 1) times (variance on the test set minus that of independent errors), divided by the
+    former; 0 if negative.
     """
     found, ratio = spread.noise(records), excess(records, level)
     if found is None or not ratio.known:
@@ -53,8 +53,8 @@ def _of(choice: Choice, function: Callable[[Sequence[stats.Record], float], stat
     return OfAll(measure)
 
 
-# Standard deviations in points, of 60,000 runs: 0.56 on the test set, 0.22 if independent and 0.52 of the distribution after 4
-# epochs; 0.149, 0.145 and 0.033 after 64.
+# Standard deviations in percentage points over 60,000 runs: after 4 epochs 0.56 on the test set, 0.22 if independent and 0.52
+# of the distribution; after 64 epochs 0.149, 0.145 and 0.033.
 JORDAN2023 = Paper(
     "On the Variance of Neural Network Training with respect to Test Sets and Distributions (Jordan 2023)",
     "ICLR 2024, sections 3.2 and 3.3; arXiv 2304.01910",
@@ -69,7 +69,7 @@ JORDAN2023 = Paper(
     seeds=100,
     quick={"seeds": "12", "epochs": "1,4", "train_examples": "6000"},
     note=(
-        "Published are ratios of spreads of 60,000 runs of a ResNet on CIFAR-10, 4 epochs (short) and 64 (long). The interval "
+        "Published: ratios over 60,000 runs of a ResNet on CIFAR-10, 4 epochs (short) and 64 (long). The interval "
         f"of a ratio is that of a standard deviation: with n seeds about ± {100 * 1.96 / math.sqrt(2):.0f} % / √n."
     ),
 )

@@ -1,7 +1,7 @@
-"""Kayhan and van Gemert 2020: convolutions with zero padding see absolute location.
+"""Kayhan and van Gemert 2020: convolutions with zero padding encode absolute location.
 
-Networks tell whether red is left of green. In training and in the similar test images the location gives the class away; in the
-dissimilar ones it is that of the other class, so a network that reads it is wrong.
+Networks classify whether red is left of green. In the training images and the similar test images the location predicts the
+class; in the dissimilar ones it predicts the other class, so a network that uses it is wrong.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from cnn_jax.trial import DataConfig
 
 
 def dissimilar(folder: Path, record: stats.Record) -> float:
-    """Accuracy of a trial's network on the dissimilar test images."""
+    """Compute the accuracy of a trial's network on the dissimilar test images."""
     from cnn_jax import data
     from cnn_jax.analysis.trained import open_trial
 
@@ -22,7 +22,7 @@ def dissimilar(folder: Path, record: stats.Record) -> float:
     return float((logits_NK.argmax(-1) == images.test_labels).mean())
 
 
-# Percent on the similar and on the dissimilar images, and their deviations, of 10 runs.
+# Percent on the similar and the dissimilar images, and their standard deviations, over 10 runs.
 _TABLE = {
     "valid": ((100.0, 0.0), (0.2, 0.1)),
     "same": ((99.8, 0.1), (8.4, 0.7)),

@@ -1,4 +1,4 @@
-"""Keras's example "Simple MNIST convnet": accuracies of its printed run."""
+"""Keras's example "Simple MNIST convnet": accuracies of the published run."""
 
 from cnn_jax.papers.paper import Paper, Published, Row
 
@@ -14,5 +14,5 @@ KERAS_MNIST = Paper(
     margin=0.003,
     seeds=3,
     quick={"seeds": "2", "epochs": "5"},
-    note="The published numbers are of one run.",
+    note="The published numbers are from one run.",
 )

@@ -10,5 +10,5 @@ LENET1998 = Paper(
     margin=0.003,
     seeds=3,
     quick={"seeds": "2", "epochs": "3"},
-    note="The published number is of one run, an error of 0.95 %.",
+    note="The published number is from one run, an error of 0.95 %.",
 )

@@ -1,6 +1,6 @@
 """Luo, Li, Urtasun and Zemel 2016: the effective receptive field grows as the square root of the depth.
 
-A layer of a random network is the last one of a random network of its depth: one network has all depths.
+A layer of a random network is the last one of a random network of that depth, so one network provides all depths.
 """
 
 import re
@@ -14,7 +14,7 @@ from cnn_jax.papers.paper import Above, Measure, Paper, Published, Row
 
 
 def exponent(widths: dict[int, float]) -> float:
-    """Slope of log width against log depth by least squares, from the second layer on; nan with fewer than two depths."""
+    """Fit the slope of log width against log depth, from the second layer on; nan with fewer than two depths."""
     depths = np.array([depth for depth, width in widths.items() if depth > 1 and width > 0], float)
     if len(depths) < 2:
         return float("nan")
@@ -22,7 +22,7 @@ def exponent(widths: dict[int, float]) -> float:
 
 
 def _by_depth(folder: Path, record: stats.Record, name: str) -> dict[int, float]:
-    """Widths of the fields of the convolutions, by their depth."""
+    """Return the field widths of the convolutions by depth."""
     found = networks.values(folder, record["trial"], "effective_field")[name]
     return {int(layer.removeprefix("conv")): width for layer, width in found.items() if re.fullmatch(r"conv\d+", layer)}
 
@@ -32,7 +32,7 @@ def _exponent(name: str) -> Measure:
 
 
 def _growth(folder: Path, record: stats.Record) -> float:
-    """Width of the deepest convolution's field after training over that before."""
+    """Compute the width of the deepest convolution's field after training divided by that before."""
     trained, untrained = (_by_depth(folder, record, f"field_std{suffix}") for suffix in ("", "_untrained"))
     return trained[max(trained)] / untrained[max(untrained)]
 

@@ -1,4 +1,4 @@
-"""Measures of trained networks as numbers of a trial, for rows of papers."""
+"""Measures of trained networks as values of a trial, for rows of papers."""
 
 import functools
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @functools.lru_cache(maxsize=256)
 def values(folder: Path, trial: str, measure: str) -> Mapping[str, Mapping[str, float]]:
-    """Values of a measure of `analysis.measures` on a trial's network, by name and layer; kept for the other rows."""
+    """Compute a measure of `analysis.measures` on a trial's network, by name and layer; cached for other rows."""
     from cnn_jax.analysis import measures
     from cnn_jax.analysis.trained import open_trial
 

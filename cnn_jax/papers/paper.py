@@ -1,6 +1,6 @@
-"""A paper as data: the recipe that trains it, its published numbers, and the comparison with ours.
+"""A paper as data: its recipe, its published numbers, and the comparison with measurements.
 
-Measured numbers are those of the seeds of a sweep. Intervals speak of new seeds on these images.
+Measurements are over the seeds of a sweep. Intervals are for new seeds on the same images.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from scipy import special
 from cnn_jax import stats
 
 Verdict = Literal["agrees", "differs", "undecided"]
-Measure = Callable[[Path, stats.Record], float | None]  # of the folder of a sweep and one of its records
+Measure = Callable[[Path, stats.Record], float | None]  # (folder of a sweep, one of its records) -> number
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A published number. `sd` between `runs` runs; None where the paper does not say, and the number is taken as exact."""
+    """A published number with standard deviation `sd` between `runs` runs; None: not stated, and treated as exact."""
 
     value: float
     sd: float | None = None
@@ -28,27 +28,27 @@ class Published:
 
     @property
     def variance(self) -> float:
-        """Of the mean of its runs."""
+        """Variance of the mean of its runs."""
         return 0.0 if self.sd is None or not self.runs else self.sd**2 / self.runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Above:
-    """A published claim without a number: more than `bound`."""
+    """A published claim without a number: greater than `bound`."""
 
     bound: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class PerSeed:
-    """A number of all trials of one seed together, such as a difference between two levels; its mean over seeds is compared."""
+    """A number computed from all trials of a seed, such as a difference between levels; its mean over seeds is compared."""
 
     function: Callable[[Path, Sequence[stats.Record]], float | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class OfAll:
-    """A number of all trials together, such as a spread over seeds: (folder, records, level) -> estimate with its interval."""
+    """A number computed from all trials, such as a standard deviation over seeds: (folder, records, level) -> estimate."""
 
     function: Callable[[Path, Sequence[stats.Record], float], stats.Estimate]
 
@@ -58,13 +58,13 @@ class Row:
     """One number of a paper's table, or a claim.
 
     Attributes:
-      label: its place in the table.
-      where: levels of the trials that it is measured on, by the names of the flags.
-      measure: of each trial a field of the record, a curve at an epoch as 'val_accuracy@5', or a function; or a number of
-        several trials together.
-      published: what the paper says.
+      label: name in the table.
+      where: levels of the measured trials, by flag.
+      measure: per trial, a field of the record, a curve at an epoch such as 'val_accuracy@5', or a function; or a number
+        computed from several trials.
+      published: published number or claim.
       margin: largest difference that counts as agreement; None: that of the paper.
-      share: whether it is a fraction of 1, shown in percent.
+      share: whether the number is a fraction of 1, shown in percent.
     """
 
     label: str
@@ -80,14 +80,14 @@ class Paper:
     """A published table.
 
     Attributes:
-      title: with authors and year.
-      source: where it was published.
+      title: title with authors and year.
+      source: place of publication.
       recipe: name in `recipes.published`.
-      rows: its numbers.
+      rows: rows of the table.
       margin: largest difference that counts as agreement.
-      seeds: of the publication.
-      quick: flags of a run of minutes.
-      note: what to know of the comparison.
+      seeds: number of seeds in the publication.
+      quick: flags for a run of minutes.
+      note: remark on the comparison.
     """
 
     title: str
@@ -102,15 +102,15 @@ class Paper:
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """A row beside our measurement.
+    """A row with its measurement.
 
     Attributes:
-      row: of the paper.
+      row: row of the paper.
       ours: mean over seeds, with its interval.
       difference: ours minus published, with its interval, corrected for all rows.
-      verdict: 'agrees' if the whole interval of the difference is within the margin; 'differs' if it is not and excludes 0;
-        'undecided' otherwise, and with fewer than two seeds. Of a claim: 'agrees' if the interval is above the bound, 'differs'
-        if it is below.
+      verdict: 'agrees' if the interval of the difference is within the margin; 'differs' if it is not and excludes 0;
+        'undecided' otherwise, and with fewer than two seeds. For a claim: 'agrees' if the interval is above the bound,
+        'differs' if it is below.
     """
 
     row: Row
@@ -120,7 +120,7 @@ class Compared:
 
 
 def compare(paper: Paper, folder: Path, records: Sequence[stats.Record]) -> Iterator[Compared]:
-    """Measure each row of a paper on the finished trials of a sweep, one after the other."""
+    """Measure the rows of a paper one by one on the finished trials of a sweep."""
     level = 1 - (1 - stats.LEVEL) / len(paper.rows)
     for row in paper.rows:
         chosen = [r for r in records if r["status"] == "done" and _matches(row.where, r)]
@@ -137,7 +137,7 @@ def compare(paper: Paper, folder: Path, records: Sequence[stats.Record]) -> Iter
 
 
 def _values(measure: str | Measure | PerSeed, folder: Path, records: Sequence[stats.Record]) -> tuple[np.ndarray, float]:
-    """A number per seed, and the smallest difference that two of them can have."""
+    """Return a number per seed, and their resolution, the smallest possible difference."""
     if isinstance(measure, PerSeed):
         seeds: dict[int, list[stats.Record]] = {}
         for record in records:
@@ -155,7 +155,7 @@ def _matches(where: Mapping[str, Any], record: stats.Record) -> bool:
 
 
 def measured(measure: str | Measure, folder: Path, record: stats.Record) -> float | None:
-    """The number of one trial; None where the record does not have it."""
+    """Return the number of one trial; None if the record does not have it."""
     if callable(measure):
         return measure(folder, record)
     name, _, epoch = measure.partition("@")
@@ -165,13 +165,13 @@ def measured(measure: str | Measure, folder: Path, record: stats.Record) -> floa
 
 
 def interval(values: np.ndarray, step: float, level: float, published: Published | None = None) -> stats.Estimate:
-    """Mean of the values, less the published number if one is given, with Welch's interval.
+    """Estimate the mean of the values, minus the published number if given, with Welch's interval.
 
     Args:
       values: a number per seed.
-      step: smallest difference that two values can have: values that agree may differ by what rounding hides.
-      level: of confidence.
-      published: is subtracted, with the variance of its mean.
+      step: smallest possible difference of two values; equal values may differ by less before rounding.
+      level: confidence level.
+      published: subtracted, with the variance of its mean.
     """
     n = len(values)
     center = (float(values.mean()) if n else math.nan) - (published.value if published else 0.0)
@@ -185,10 +185,10 @@ def interval(values: np.ndarray, step: float, level: float, published: Published
 
 
 def less(found: stats.Estimate, published: Published, level: float) -> stats.Estimate:
-    """An estimate less a published number.
+    """Subtract a published number from an estimate.
 
-    The interval is the square root of the summed squares of both (Zou and Donner 2008, Statistics in Medicine 27: "Construction
-    of confidence limits about effect measures: a general approach").
+    Half-widths are combined as the square root of the sum of squares (Zou and Donner 2008, Statistics in Medicine 27:
+    "Construction of confidence limits about effect measures: a general approach").
     """
     theirs = 0.0
     if published.variance and published.runs and published.runs > 1:
@@ -199,14 +199,14 @@ def less(found: stats.Estimate, published: Published, level: float) -> stats.Est
 
 
 def claim(difference: stats.Estimate) -> Verdict:
-    """What the interval of a difference says of the claim that it is positive."""
+    """Return the verdict on the claim that a difference is positive."""
     if not difference.known:
         return "undecided"
     return "agrees" if difference.low > 0 else "differs" if difference.high < 0 else "undecided"
 
 
 def verdict(difference: stats.Estimate, margin: float) -> Verdict:
-    """What the interval of a difference says; the margin itself belongs to agreement."""
+    """Return the verdict on a difference; the margin itself counts as agreement."""
     if not difference.known:
         return "undecided"
     if max(-difference.low, difference.high) <= margin:

@@ -1,4 +1,4 @@
-"""Picard 2021: how much of an accuracy is the random seed."""
+"""Picard 2021: influence of the random seed on accuracy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from cnn_jax.papers.paper import OfAll, Paper, Published, Row
 
 
 def _sd(folder: Path, records: Sequence[stats.Record], level: float) -> stats.Estimate:
-    """Standard deviation of test accuracy between seeds."""
+    """Estimate the standard deviation of test accuracy between seeds."""
     found = spread.noise(records)
     if found is None:
         return spread.UNKNOWN
@@ -19,18 +19,19 @@ def _sd(folder: Path, records: Sequence[stats.Record], level: float) -> stats.Es
 
 
 def _range(folder: Path, records: Sequence[stats.Record], level: float) -> stats.Estimate:
-    """Range of test accuracies, in ranges of as many normal ones."""
+    """Estimate the range of test accuracies relative to that of the same number of normal values."""
     return spread.range_of_normal(np.array([record["test_accuracy"] for record in records]), level)
 
 
-# Of 10,000 seeds of a short training: 90.02 +- 0.23, from 89.01 to 90.83; as many normal values range over 7.7 of their sd.
+# Of 10,000 seeds of a short training: 90.02 +- 0.23, from 89.01 to 90.83; the range of as many normal values is 7.7 standard
+# deviations.
 PICARD2021 = Paper(
     "Torch.manual_seed(3407) is all you need (Picard 2021)",
     "arXiv 2109.08203",
     "picard2021",
     (
         Row("standard deviation between seeds", {}, OfAll(_sd), Published(0.0023)),
-        Row("range, in ranges of normal seeds", {}, OfAll(_range), Published(7.91 / 7.70), margin=0.25, share=False),
+        Row("range, relative to normal seeds", {}, OfAll(_range), Published(7.91 / 7.70), margin=0.25, share=False),
     ),
     margin=0.001,
     seeds=500,

@@ -1,4 +1,4 @@
-"""Spreads over seeds and their intervals, for rows of papers about seeds. n seeds, N test images."""
+"""Variation over seeds and its intervals, for rows of papers about seeds. n seeds, N test images."""
 
 import functools
 import math
@@ -14,26 +14,26 @@ _DRAWS = 4000
 
 
 def noise(records: Sequence[stats.Record]) -> stats.Noise | None:
-    """What the seed does to the test accuracy, over the cells of the records; None with fewer than two seeds."""
+    """Estimate the effect of the seed on test accuracy over the cells of the records; None with fewer than two seeds."""
     return stats.noise(stats.design(records).cells) if records else None
 
 
 def freedom(found: stats.Noise, records: Sequence[stats.Record]) -> int:
-    """Degrees of freedom of a pooled variance: runs less cells."""
+    """Return the degrees of freedom of a pooled variance: runs minus cells."""
     return found.runs - sum(len(cell.done) > 1 for cell in stats.design(records).cells)
 
 
 def interval_of_sd(sd: float, df: int, n: int, level: float) -> stats.Estimate:
-    """A standard deviation with its chi-squared interval, exact for accuracies that are normal between seeds."""
+    """Estimate a standard deviation with its chi-squared interval, exact for normal accuracies."""
     low, high = (sd * math.sqrt(df / float(special.chdtri(df, p))) for p in ((1 - level) / 2, (1 + level) / 2))
     return stats.Estimate(sd, low, high, n)
 
 
 def range_of_normal(values: np.ndarray, level: float) -> stats.Estimate:
-    """Range of the values over their standard deviation, in units of what this is for as many normal values.
+    """Estimate the range of values in standard deviations, relative to that of the same number of normal values.
 
-    1 says that the best and the worst are what a normal spread of n seeds has, above 1 that there are outliers. The interval
-    holds the factors by which the range of normal values would have to be stretched for the observed one not to be rare.
+    1 means that best and worst are as expected for n normal values; above 1, there are outliers. The interval has the factors
+    of the normal range for which the observed range is not rare.
     """
     n = len(values)
     if n < 3 or np.ptp(values) == 0:
@@ -46,7 +46,7 @@ def range_of_normal(values: np.ndarray, level: float) -> stats.Estimate:
 
 @functools.lru_cache(maxsize=8)
 def _normal_ranges(n: int) -> np.ndarray:
-    """Range over standard deviation of n normal values, drawn many times."""
+    """Sample the range of n normal values divided by their standard deviation."""
     rng = np.random.default_rng(0)
-    pieces = (rng.standard_normal((_DRAWS // 20, n)) for _ in range(20))  # of 10,000 seeds, all draws would not fit in memory
+    pieces = (rng.standard_normal((_DRAWS // 20, n)) for _ in range(20))  # for 10,000 seeds, all draws would not fit in memory
     return np.concatenate([np.ptp(values, axis=1) / values.std(axis=1, ddof=1) for values in pieces])

@@ -1,1 +1,1 @@
-"""How networks are trained, as data: names of training components, and published recipes. No JAX."""
+"""Training recipes as data: names of training components, and published recipes. No JAX."""

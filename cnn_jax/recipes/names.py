@@ -11,7 +11,7 @@ from cnn_jax.trial import OPTIMIZERS, TrainConfig
 
 SCHEDULES = ("constant", "cosine", "linear", "exponential", "step", "one_cycle")
 LOSSES = ("cross_entropy", "mse", "focal")
-# Amount of an augmentation where none is given, as in 'crop'; None: it takes no amount.
+# Default amounts of augmentations; None: no amount.
 AUGMENTATIONS: dict[str, float | None] = {
     "flip": None,
     "crop": 4,
@@ -23,26 +23,26 @@ AUGMENTATIONS: dict[str, float | None] = {
 }
 _PIXELS = ("crop", "shift", "cutout")  # amounts that are whole numbers of pixels
 _LIMITS = {"rotate": 180.0, "brightness": 1.0, "mixup": 100.0}
-KINDS = ("optimizer", "schedule", "augment", "loss")  # of components that --option=KIND.NAME=VALUE sets
+KINDS = ("optimizer", "schedule", "augment", "loss")  # kinds of components set by --option=KIND.NAME=VALUE
 _ATTRIBUTE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def is_attribute(name: str) -> bool:
-    """Whether `name` is package.module:attribute, code of a fork."""
+    """Whether `name` is package.module:attribute, defined in a fork."""
     return _ATTRIBUTE.fullmatch(name) is not None
 
 
 def check_name(flag: str, name: str, legal: Sequence[str]) -> None:
     """Raise UsageError unless `name` is one of `legal` or package.module:attribute."""
     if name not in legal and not is_attribute(name):
-        raise UsageError(f"--{flag}: unknown {flag} {name!r}: one of {', '.join(legal)}, or package.module:attribute")
+        raise UsageError(f"--{flag}: unknown {flag} {name!r}: must be one of {', '.join(legal)}, or package.module:attribute")
 
 
 def parse_augment(text: str) -> tuple[tuple[str, float | None], ...]:
-    """'flip+crop:4' -> (('flip', None), ('crop', 4)); 'none' -> (). An amount that is not given is the default.
+    """Parse --augment: 'flip+crop:4' -> (('flip', None), ('crop', 4)); 'none' -> (). None: the default amount.
 
     Raises:
-      UsageError: for an unknown augmentation or an illegal amount.
+      UsageError: unknown augmentation or illegal amount.
     """
     if text == "none":
         return ()
@@ -84,16 +84,16 @@ def _amount(name: str, text: str) -> float:
 
 
 def check(train: TrainConfig, input_shape: Sequence[int], train_examples: int, validation_examples: int) -> None:
-    """Check a training configuration as far as names, images and their numbers tell.
+    """Check a training configuration against names, image shape and numbers of images.
 
     Args:
       train: the configuration.
       input_shape: (*S, C) of the images.
-      train_examples: to train on.
-      validation_examples: held out.
+      train_examples: number of training images.
+      validation_examples: number of validation images.
 
     Raises:
-      UsageError: naming the flag and what it may be.
+      UsageError: names the flag and its legal values.
     """
     check_name("schedule", train.schedule, SCHEDULES)
     check_name("loss", train.loss, LOSSES)
@@ -108,7 +108,7 @@ def check(train: TrainConfig, input_shape: Sequence[int], train_examples: int, v
 
 
 def needs_trace(train: TrainConfig) -> bool:
-    """Whether a configuration has parts that only JAX can check: code of a fork, options, an optimizer by its name in optax."""
+    """Whether a configuration has parts that only JAX can check: a fork's code, options, an optimizer of optax."""
     names = (train.optimizer, train.schedule, train.loss, *(name for name, _ in parse_augment(train.augment)))
     return (
         train.optimizer not in OPTIMIZERS
@@ -119,7 +119,7 @@ def needs_trace(train: TrainConfig) -> bool:
 
 
 def is_training_option(name: str) -> bool:
-    """Whether an option is of a training component, KIND.NAME, and not of the model."""
+    """Whether an option belongs to a training component, KIND.NAME, not to the model."""
     return "." in name
 
 

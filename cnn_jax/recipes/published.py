@@ -1,4 +1,4 @@
-"""Recipes as data: several flags at once, with their source.
+"""Recipes as data: sets of flags, with their source.
 
 A fork's recipe is a dict of flags, or a `Recipe`, by package.module:attribute.
 """
@@ -14,12 +14,12 @@ from cnn_jax.recipes.names import is_attribute
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Flags of a training.
+    """Flags of a training configuration.
 
     Attributes:
       source: publication.
-      flags: values by flag, in the form of an experiment's DEFAULTS.
-      differs: what differs from the publication.
+      flags: values by flag, in the format of an experiment's DEFAULTS.
+      differs: differences from the publication.
     """
 
     source: str
@@ -42,7 +42,7 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "mnist_one_cycle": Recipe(
-        "of this project: 99.4 % in minutes on CPU",
+        "this project: 99.4 % in minutes on CPU",
         {
             "model": "simple_convnet",
             "dataset": "mnist",
@@ -73,7 +73,7 @@ RECIPES: dict[str, Recipe] = {
             # 0.98 per epoch over 150 epochs.
             "option": {"schedule.end": 0.0483},
         },
-        "the best epoch is chosen on validation images, not on the test set; the rate falls at every step, not every epoch",
+        "the best epoch is selected on validation images, not on the test set; the rate decays every step, not every epoch",
     ),
     "kayhan2020": Recipe(
         "Kayhan and van Gemert, CVPR 2020, section 3, arXiv 2003.07064",
@@ -90,7 +90,7 @@ RECIPES: dict[str, Recipe] = {
             "patience": 9,
             "validation_fraction": 1 / 3,
         },
-        "batches are shuffled; the published program takes the images in one order",
+        "batches are shuffled; the published program uses a fixed order",
     ),
     "lenet1998": Recipe(
         "LeCun, Bottou, Bengio and Haffner 1998, section III",
@@ -106,7 +106,7 @@ RECIPES: dict[str, Recipe] = {
             # From 5e-4 to 1e-5, the paper's global rates.
             "option": {"schedule.end": 0.02},
         },
-        "plain SGD in place of the stochastic diagonal Levenberg-Marquardt method, with a rate of its own, and cross-entropy "
+        "plain SGD instead of the stochastic diagonal Levenberg-Marquardt method, with a different rate, and cross-entropy "
         "over the distances",
     ),
     "luo2016": Recipe(
@@ -121,7 +121,7 @@ RECIPES: dict[str, Recipe] = {
             "epochs": 2,
             "option": {"pool": "none", "head": "gap"},
         },
-        "MNIST in place of CIFAR-10 and CamVid, and the layers of one network in place of networks of several depths",
+        "MNIST instead of CIFAR-10 and CamVid, and the layers of one network instead of networks of several depths",
     ),
     "alain2016": Recipe(
         "Alain and Bengio 2016, section 3.5, arXiv 1610.01644",
@@ -135,7 +135,7 @@ RECIPES: dict[str, Recipe] = {
             "epochs": 10,
             "validation_fraction": 1 / 6,
         },
-        "no layer of 512 units before the last one, Adam in place of SGD with momentum",
+        "no layer of 512 units before the last one, Adam instead of SGD with momentum",
     ),
     "gavrikov2023": Recipe(
         "Gavrikov and Keuper 2023, section 4.3, arXiv 2301.11360",
@@ -147,17 +147,17 @@ RECIPES: dict[str, Recipe] = {
             "epochs": 5,
             "option": {"optimizer.freeze": "none,spatial"},
         },
-        "MNIST in place of CIFAR-10, and two convolutions in place of ResNet-20",
+        "MNIST instead of CIFAR-10, and two convolutions instead of ResNet-20",
     ),
     "jordan2023": Recipe(
         "Jordan 2023, arXiv 2304.01910",
         {"model": "chapter", "dataset": "mnist", "batch_size": 128, "epochs": "1,16"},
-        "the chapter's network on MNIST, 1 and 16 epochs, in place of a ResNet on CIFAR-10, 4 and 64 epochs",
+        "the chapter's network on MNIST, 1 and 16 epochs, instead of a ResNet on CIFAR-10, 4 and 64 epochs",
     ),
     "picard2021": Recipe(
         "Picard 2021, arXiv 2109.08203",
         {"model": "chapter", "dataset": "mnist", "batch_size": 128, "epochs": 1},
-        "the chapter's network on MNIST in place of a ResNet of 9 layers on CIFAR-10",
+        "the chapter's network on MNIST instead of a ResNet of 9 layers on CIFAR-10",
     ),
     "airbench94": Recipe(
         "Jordan 2024, arXiv 2404.00498, airbench94: SGD, triangular rate, label smoothing, flips and crops",
@@ -187,22 +187,22 @@ RECIPES: dict[str, Recipe] = {
                 "schedule.final_factor": 0.07,
             },
         },
-        "no whitening layer, Lookahead, alternating flips or mirrored test images; cosines in place of the triangle and a "
-        "rate of 0.2 in place of 1.5, since norm biases do not learn faster",
+        "no whitening layer, Lookahead, alternating flips or mirrored test images; cosine instead of triangular rate and a "
+        "rate of 0.2 instead of 1.5, because norm biases have no higher rate",
     ),
 }
 
 
 def load(name: str) -> Recipe:
-    """Return a recipe by name, or a fork's.
+    """Return a recipe by name, or a fork's recipe.
 
     Raises:
-      UsageError: for an unknown name, and for an attribute that is not a recipe.
+      UsageError: unknown name, or an attribute that is not a recipe.
     """
     if name in RECIPES:
         return RECIPES[name]
     if not is_attribute(name):
-        raise UsageError(f"--recipe: unknown recipe {name!r}: one of {', '.join(RECIPES)}, or package.module:attribute")
+        raise UsageError(f"--recipe: unknown recipe {name!r}: must be one of {', '.join(RECIPES)}, or package.module:attribute")
     found = plugins.load_attribute(name, f"--recipe: {name}")
     if isinstance(found, Mapping):
         return Recipe(name, found)
@@ -212,13 +212,13 @@ def load(name: str) -> Recipe:
 
 
 def merged(recipe: Mapping[str, Value], defaults: Mapping[str, Value]) -> dict[str, Value]:
-    """Flags of a recipe with the DEFAULTS of an experiment in their place; options are joined."""
+    """Return the flags of a recipe, overridden by the DEFAULTS of an experiment; options are merged."""
     options = {**_as_dict(recipe.get("option", {})), **_as_dict(defaults.get("option", {}))}
     return {**recipe, **defaults} | ({"option": options} if options else {})
 
 
 def _as_dict(options: Value) -> dict[str, Value]:
-    """`option` of DEFAULTS, text, a list of texts or a dict, as a dict."""
+    """Convert `option` of DEFAULTS (a string, a list of strings or a dict) to a dict."""
     if isinstance(options, Mapping):
         return dict(options)
     texts = [options] if isinstance(options, str) else list(options)

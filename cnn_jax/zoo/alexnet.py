@@ -7,7 +7,7 @@ from cnn_jax.zoo.shapes import Shape
 def alexnet(input_shape: Shape, num_classes: int, *, activation: str = "relu") -> Spec:
     """AlexNet in one tower (Krizhevsky 2014, arXiv 1404.5997), with the sizes of torchvision.
 
-    torchvision averages to 6x6 before the dense layers; at 224x224 that does nothing, and here it is left out.
+    torchvision averages to 6x6 before the dense layers; this has no effect at 224x224 and is omitted.
     """
 
     def conv(filters: int, kernel_size: int, padding: int, strides: int = 1) -> Conv:

@@ -1,4 +1,4 @@
-"""From a ModelConfig to its linen module."""
+"""Construction of the linen module of a ModelConfig."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ from cnn_jax.trial import ModelConfig
 
 
 def build(model: ModelConfig, input_shape: Sequence[int], num_classes: int, precision: str = "float32") -> nn.Module:
-    """The linen module of a model by name: a CNN, or what a fork's own `package.module:attribute` returns.
+    """Build the linen module of a model: a CNN, or the module returned by a fork's `package.module:attribute`.
 
     Args:
       model: the model and its settings.
       input_shape: (*S, C).
       num_classes: logits per image.
-      precision: one of `trial.PRECISIONS`, to compute in; parameters and batch statistics are float32.
+      precision: precision of the computation, one of `trial.PRECISIONS`; parameters and batch statistics are float32.
 
     Raises:
-      UsageError: if the name or one of its settings is unknown, and if the network breaks the contract of a model, as far as
-        types and shapes tell (see `check_outputs`).
+      UsageError: the name or a setting is unknown, or types and shapes of the network violate the contract of a model (see
+        `check_outputs`).
     """
     made = zoo.spec(model, tuple(input_shape), num_classes)
     dtype = None if precision == "float32" else jnp.dtype(precision)

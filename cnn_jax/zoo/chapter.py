@@ -1,4 +1,4 @@
-"""The network of the chapter "Convolution Layers & CNNs", with and without parameters, and what it is compared with."""
+"""The network of the chapter "Convolution Layers & CNNs", with and without options, and its dense baseline."""
 
 import math
 from collections.abc import Callable
@@ -49,26 +49,23 @@ def cnn(
     head: Annotated[Literal["flatten", "gap", "gmp"], ADDED] = "flatten",
     blocks_per_pool: Annotated[int, ADDED] = 1,
 ) -> Spec:
-    """The chapter's network with its knobs: per entry of `filters` a convolution and a 2x2 max-pool, then a dense layer.
+    """Build the chapter's network with options: a convolution and a 2x2 max-pool per entry of `filters`, then a dense layer.
 
     Args:
       input_shape: (*S, C).
       num_classes: logits per image.
-      filters: of each convolution; their number is the depth.
-      kernel_size: of all convolutions, or of each.
-      strides: likewise.
-      padding: a name of `PADDINGS`.
-      activation: of the convolutions.
-      pool: 2x2 pooling behind a group of convolutions; 'stride' doubles the strides of the group's last one instead.
-      norm: normalization between convolution and activation, in place of the bias; 'group' has 8 groups, or fewer where 8 does
+      filters: filters of each convolution; the number of entries is the depth. kernel_size: one for all convolutions, or one
+      for each. strides: likewise. padding: a name of `PADDINGS`. activation: activation of the convolutions. pool: 2x2 pooling
+      after a group of convolutions; 'stride' doubles the strides of the group's last one instead. norm: normalization between
+      convolution and activation, instead of the bias; 'group' has 8 groups, or fewer where 8 does
         not divide the filters.
       dropout: rate before the last dense layer.
-      dilation: of the kernels.
+      dilation: dilation of the kernels.
       groups: groups of channels, from the second convolution on.
       separable: depthwise separable convolutions, from the second on.
-      use_bias: of the convolutions.
+      use_bias: whether convolutions have a bias.
       kernel_init: initializer of the convolutions' kernels.
-      head: what comes before the last dense layer: flatten, global average pooling or global max pooling.
+      head: reduction before the last dense layer: flatten, global average pooling or global max pooling.
       blocks_per_pool: convolutions per group.
     """
     for name, value in (("dilation", dilation), ("groups", groups), ("blocks_per_pool", blocks_per_pool)):
@@ -112,7 +109,7 @@ _HEADS: dict[str, Callable[[], Layer]] = {"flatten": Flatten, "gap": GlobalAvgPo
 
 
 def chapter(input_shape: Shape, num_classes: int) -> Spec:
-    """The network of the chapter "Convolution Layers & CNNs" as printed there: `cnn` with nothing to set."""
+    """The network of the chapter "Convolution Layers & CNNs" as printed: `cnn` without options."""
     return cnn(input_shape, num_classes)
 
 
@@ -126,9 +123,9 @@ def mlp(
     padding: str = "valid",
     activation: str = "relu",
 ) -> Spec:
-    """A dense network with one hidden layer, as wide as makes its parameters nearest to those of `cnn` with the same options.
+    """Build a dense network with one hidden layer, with about the same parameters as `cnn` with the same options.
 
-    So --model=cnn,mlp tests the chapter's claim that convolution does more with the same number of parameters.
+    --model=cnn,mlp tests the chapter's claim that convolution is more accurate with the same number of parameters.
     """
     matched = cnn(
         input_shape,

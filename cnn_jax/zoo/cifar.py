@@ -30,7 +30,7 @@ def all_cnn_c(
 ) -> Spec:
     """All-CNN-C (Springenberg et al. 2015, arXiv 1412.6806, tables 1 and 2): strides instead of pooling.
 
-    The last 3x3 convolution is unpadded, as in the paper, whatever `padding` says of the others.
+    The last 3x3 convolution is unpadded, as in the paper, whatever the `padding` of the others.
     """
     amount, mode = PADDINGS[padding]
     narrow, wide = filters

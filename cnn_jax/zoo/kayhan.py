@@ -1,4 +1,4 @@
-"""The network that Kayhan and van Gemert let look for absolute location."""
+"""Network of Kayhan and van Gemert's test for absolute location."""
 
 from cnn_jax.nn import PADDINGS, Conv, Dense, GlobalMaxPool, Spec
 from cnn_jax.zoo.shapes import Shape
@@ -17,10 +17,10 @@ def kayhan(
 ) -> Spec:
     """Network of Kayhan and van Gemert 2020 (CVPR, section 3, arXiv 2003.07064).
 
-    No biases, global max pooling, kernels that begin as PyTorch's.
+    No biases, global max pooling, PyTorch's default initialization of kernels.
 
-    What TensorFlow's 'same' would pad is padded by (k - 1) / 2 on both sides at any stride, as their program does. At stride 2
-    TensorFlow pads even sizes at the far side alone, and a network then reads the location less (see docs/papers.md).
+    'same' padding is (k - 1) / 2 on both sides at any stride, as in their program. At stride 2, TensorFlow pads even sizes only
+    at the end, and a network then encodes location less (see docs/papers.md).
     """
     amount, mode = PADDINGS[padding]
     size = kernel_size[0]

@@ -4,13 +4,13 @@ from cnn_jax.errors import UsageError
 from cnn_jax.nn import RBF, AvgPool, Conv, Dense, Flatten, Spec, Subsample
 from cnn_jax.zoo.shapes import Shape
 
-# Which maps of S2 each map of C3 sees: table I of LeCun et al. 1998, by column.
+# Maps of S2 connected to each map of C3: table I of LeCun et al. 1998, by column.
 _C3 = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5), (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5),
     (0, 1, 4, 5), (0, 1, 2, 5), (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# The classes' codes, 0 to 9, on 12 rows of 7. The paper's figure 3 has other drawings of the same size.
+# Codes of the classes 0 to 9, 12 rows of 7. The drawings in figure 3 of the paper differ, but have the same size.
 _DIGITS = """
     ..###.. ...#... .#####. .#####. .....#. ####### ..####. ####### .#####. .#####.
     .#...#. ..##... #.....# #.....# ....##. #...... .#..... ......# #.....# #.....#
@@ -34,9 +34,9 @@ _CODES = tuple(
 def lenet5(input_shape: Shape, num_classes: int) -> Spec:
     """LeNet-5 as published (LeCun, Bottou, Bengio and Haffner 1998, section II.B): exactly 60,000 trained parameters.
 
-    C3 sees S2 by the paper's sparse table, subsampling is trained, and the outputs are distances to fixed 7x12 drawings of
-    the digits, so there can be at most 10 classes. Images smaller than 32x32 are centred on zeros, as the paper does with
-    28x28. Its layers keep their names.
+    C3 is connected to S2 by the paper's sparse table, subsampling is trained, and the outputs are distances to fixed 7x12
+    drawings of the digits, so there are at most 10 classes. Images smaller than 32x32 are padded with zeros on all sides, as in
+    the paper for 28x28. Layers have the paper's names.
     """
     if num_classes > len(_CODES):
         raise UsageError(
@@ -56,7 +56,7 @@ def lenet5(input_shape: Shape, num_classes: int) -> Spec:
 
 
 def lenet5_dense(input_shape: Shape, num_classes: int, *, activation: str = "tanh") -> Spec:
-    """LeNet-5 as it is mostly taught (Zhang et al., Dive into Deep Learning, section 7.6): C3 sees all, average pooling."""
+    """LeNet-5 as commonly taught (Zhang et al., Dive into Deep Learning, section 7.6): dense C3, average pooling."""
     return (
         Conv(6, 5, padding=_centred(input_shape), activation=activation),
         AvgPool(2),

@@ -15,8 +15,8 @@ def mnist_m(
 ) -> Spec:
     """M3, M5 and M7 of An, Lee, Park, Yang and So 2020 (arXiv 2008.10400, code github.com/ansh941/MnistSimpleCNN).
 
-    Convolutions without pooling, each with batch normalisation, and a dense layer with one too. The authors' own scaling of
-    the images to [-1, 1] is left to the data.
+    Convolutions without pooling and a dense layer, each with batch normalisation. The authors' scaling of the images to [-1, 1]
+    is not part of the model.
     """
     amount, mode = PADDINGS[padding]
     layers: list[Layer] = []

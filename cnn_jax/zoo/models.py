@@ -1,9 +1,9 @@
-"""Named models, and the images they were published for.
+"""Named models, and the input shapes they were published for.
 
 A model is a function (input_shape, num_classes, *, options) -> spec. Options named `filters`, `kernel_size`, `strides`,
-`padding` or `activation` are the flags of a sweep, the others are the model's own. Annotations say what is legal:
-`tuple[int, ...]` is a stack of any length, `tuple[int, int]` one of two values, a `Literal` lists all. `tests/test_zoo.py`
-holds the right value of every number.
+`padding` or `activation` are the flags of a sweep, the others are the model's own. Annotations define the legal values:
+`tuple[int, ...]` is a stack of any length, `tuple[int, int]` one of two values, a `Literal` lists all. `tests/test_zoo.py` has
+the expected value of every number.
 """
 
 import functools
@@ -42,7 +42,7 @@ MODELS: dict[str, Callable[..., Spec]] = {
 }
 
 _MNIST, _CIFAR, _IMAGENET = ((28, 28, 1), 10), ((32, 32, 3), 10), ((224, 224, 3), 1000)
-# The input shape and the number of classes that each model was published for.
+# Published input shape and number of classes of each model.
 PUBLISHED_FOR: dict[str, tuple[Shape, int]] = {
     **dict.fromkeys(MODELS, _MNIST),
     "kayhan": ((32, 32, 3), 2),

@@ -9,7 +9,7 @@ from cnn_jax.zoo.shapes import SamePadding, Shape
 
 
 def _conv_norm(filters: int, kernel_size: int, padding: str, strides: int = 1) -> Spec:
-    """Padded by (k - 1) / 2 on both sides at any stride: TensorFlow's 'same' would shift a strided path off its shortcut."""
+    """Pad by (k - 1) / 2 on both sides at any stride: TensorFlow's 'same' would misalign a strided path and its shortcut."""
     mode = PADDINGS[padding][1]
     half = kernel_size // 2
     conv = Conv(filters, kernel_size, strides, padding=half, padding_mode=mode, use_bias=False, kernel_init="he_normal")
@@ -17,7 +17,7 @@ def _conv_norm(filters: int, kernel_size: int, padding: str, strides: int = 1) -
 
 
 def _stages(filters: Stack, blocks: Stack, kernel_size: int, padding: str, activation: str, shortcut: str) -> Spec:
-    """Basic residual blocks: all stages but the first start at stride 2, and a block that changes the shape has a shortcut."""
+    """Build basic residual blocks: stages after the first start with stride 2; blocks that change the shape have a shortcut."""
     layers: list[Layer] = []
     before = filters[0]
     for stage, (f, repeats) in enumerate(zip(filters, blocks, strict=True)):

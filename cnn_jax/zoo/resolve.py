@@ -1,8 +1,7 @@
-"""From a ModelConfig to its network: options resolved and checked, the model function called. No JAX.
+"""Construction of a network from a ModelConfig: resolve and check options, call the model function. No JAX.
 
-A fork names its own model as package.module:attribute. The attribute is a function like those of the zoo that returns a spec
-or a linen module, a linen module class (its fields are the options; those called input_shape and num_classes are filled), or a
-finished spec or module.
+A fork's model is named package.module:attribute. The attribute is a function, as in the zoo, that returns a spec or a linen
+module; a linen module class (its fields are the options; input_shape and num_classes are filled in); or a spec or module.
 """
 
 import contextlib
@@ -30,10 +29,10 @@ _LEGAL = {"padding": tuple(PADDINGS), "activation": ACTIVATIONS}
 
 @functools.lru_cache(maxsize=4096)
 def resolve(config: ModelConfig) -> ModelConfig:
-    """The same model with every option that it has and `config` leaves open filled in by the model's default.
+    """Return the config with every unset option filled in with the model's default.
 
     A stack of equal kernel sizes or strides becomes one value, so equal networks have equal configs. Raises UsageError for an
-    unknown model, an option that the model does not have, an illegal value, and stacks whose lengths disagree.
+    unknown model, an unknown option, an illegal value, and stacks of different lengths.
     """
     parameters = _parameters(config.name)
     flags = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None}
@@ -64,10 +63,10 @@ def resolve(config: ModelConfig) -> ModelConfig:
 
 @functools.lru_cache(maxsize=4096)
 def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
-    """The network that `config` means for images of shape `input_shape` (*S, C): a spec, or a fork's linen module.
+    """Build the network of `config` for images of shape `input_shape` (*S, C): a spec, or a fork's linen module.
 
-    Raises UsageError as `resolve` does, where a model refuses this input or raises, and for a spec that does not end in a
-    logit per class. What a linen module returns is checked by `zoo.build.build`, which traces it.
+    Raises UsageError as in `resolve`, if the model rejects the input or raises, and for a spec that does not end in one logit
+    per class. The outputs of a linen module are checked by `zoo.build.build`, which traces it.
     """
     model, config = _load(config.name), resolve(config)
     what = f"--model: {config.name}"
@@ -89,7 +88,7 @@ def spec(config: ModelConfig, input_shape: Shape, num_classes: int) -> Any:
 
 
 def _make(model: Callable[..., object], config: ModelConfig, input_shape: Shape, num_classes: int) -> object:
-    """Calls a function or a linen class with the settings of a resolved config."""
+    """Call a function or a linen class with the settings of a resolved config."""
     arguments = {flag: value for flag in FLAGS if (value := getattr(config, flag)) is not None} | dict(config.options)
     for name, parameter in _parameters(config.name).items():
         if name in _STACKS and name in arguments and parameter.annotation is int:
@@ -102,7 +101,7 @@ def _make(model: Callable[..., object], config: ModelConfig, input_shape: Shape,
 
 
 def _reporting(name: str, what: str, model: object) -> contextlib.AbstractContextManager[None]:
-    """Reports exceptions of a fork's model in one line; an exception of ours is a fault of ours, with its traceback."""
+    """Report exceptions of a fork's model in one line; those of a built-in model are bugs and keep their traceback."""
     function = model if callable(model) else None
     return plugins.reporting(f"--model: {name} {what}", function) if ":" in name else contextlib.nullcontext()
 
@@ -112,12 +111,12 @@ def _load(name: str) -> object:
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
-        raise UsageError(f"--model: unknown model {name!r}: one of {', '.join(MODELS)}, or package.module:attribute")
+        raise UsageError(f"--model: unknown model {name!r}: must be one of {', '.join(MODELS)}, or package.module:attribute")
     return plugins.load_attribute(name, f"--model: {name}")
 
 
 def _is_network(model: object) -> TypeGuard["Spec | flax.linen.Module"]:
-    """A finished spec or linen module, as opposed to something that makes one."""
+    """Whether `model` is a spec or linen module, not a function that returns one."""
     return isinstance(model, tuple) or (hasattr(model, "apply") and not inspect.isclass(model))
 
 
@@ -127,27 +126,27 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     if _is_network(model):
         return {}
     if not callable(model):
-        raise UsageError(f"--model: {name} is neither a network nor a function that makes one")
+        raise UsageError(f"--model: {name} is neither a network nor a function that returns one")
     try:
         hints = get_type_hints(getattr(model, "func", model), include_extras=True)
-    except (NameError, TypeError):  # a fork's annotations may name what is imported for type checkers only, or be none
+    except (NameError, TypeError):  # a fork's annotations may be missing, or name types imported under TYPE_CHECKING
         hints = {}
     with _reporting(name, "cannot be called", model):  # a builtin may have no signature
         parameters = inspect.signature(model).parameters
-    # A linen module's fields; or what follows input_shape and num_classes.
+    # Fields of a linen module, or parameters after input_shape and num_classes.
     skipped = ("input_shape", "num_classes", "parent", "name") if inspect.isclass(model) else tuple(parameters)[:2]
     return {n: p.replace(annotation=hints.get(n, p.empty)) for n, p in parameters.items() if n not in skipped}
 
 
 def options(name: str) -> dict[str, Value]:
-    """What can be set of a model, with the defaults, flags and own options alike. Raises UsageError for an unknown model."""
-    # A fork's fields may default to anything (a dtype, a function): those are for its own code to set.
+    """Return all settings of a model, flags and options, with defaults. Raises UsageError for an unknown model."""
+    # A fork's fields may have any default (a dtype, a function): such fields cannot be set by flags.
     return {name: p.default for name, p in _parameters(name).items() if isinstance(p.default, str | int | float | tuple)}
 
 
 @functools.cache
 def _added(name: str) -> dict[str, Value]:
-    """Options of a model that are marked as added, with their defaults."""
+    """Return the options of a model marked as added, with their defaults."""
     return {
         option: parameter.default
         for option, parameter in _parameters(name).items()
@@ -156,7 +155,7 @@ def _added(name: str) -> dict[str, Value]:
 
 
 def omitted_options(config: ModelConfig) -> dict[str, Value]:
-    """Options that a resolved configuration leaves out because they are at their defaults, with these."""
+    """Return the options omitted from a resolved configuration because they are at their defaults, with these values."""
     given = dict(config.options)
     return {name: default for name, default in _added(config.name).items() if name not in given}
 
@@ -166,7 +165,7 @@ def _flag(name: str) -> str:
 
 
 def _checked(model: str, name: str, annotation: object, value: Value) -> Value:
-    """`value` in the form that a ModelConfig holds. Raises UsageError if it is not what the option's annotation says."""
+    """Convert `value` to its form in a ModelConfig. Raises UsageError if it does not match the option's annotation."""
 
     def refuse(legal: str) -> UsageError:
         return UsageError(f"{_flag(name)}: {value!r} is not legal for model {model}: use {legal}")

@@ -1,9 +1,9 @@
-"""Types of the arguments of model functions, and their mark."""
+"""Types and markers of the arguments of model functions."""
 
 from typing import Literal
 
 Shape = tuple[int, ...]
-# Mark of an option that a model got after sweeps of it were recorded, as in Annotated[int, ADDED]. At its default such an
+# Marker of an option added to a model after sweeps of it were recorded, as in Annotated[int, ADDED]. At its default such an
 # option is not part of a trial's configuration, so that ids of finished trials stay valid.
 ADDED = "added"
 KernelInit = Literal[
@@ -18,5 +18,5 @@ KernelInit = Literal[
     "zeros",
     "ones",
 ]
-# The paddings that keep an image's size, so that a shortcut can be added.
+# Paddings that keep the image size, as shortcuts require.
 SamePadding = Literal["same", "reflect", "symmetric", "replicate", "circular"]

@@ -1,8 +1,8 @@
-"""Measures: what a trained network learned, as one number per layer. No JAX until a measure is loaded.
+"""Measures: properties of a trained network, as one number per layer. Imports no JAX until a measure is loaded.
 
-A measure is a function `(network, dataset) -> {name: {layer: value}}`. One of a fork is named `package.module:attribute`.
+A measure is a function `(network, dataset) -> {name: {layer: value}}`. A fork's measure is named `package.module:attribute`.
 A name that ends in `_untrained` is the same quantity of the network before training, with the trial's own initial values.
-Where a quantity belongs to no layer, the key says what it belongs to, as 'shift 1' or 'window 6'.
+For a quantity that belongs to no layer, the key is another label, such as 'shift 1' or 'window 6'.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from cnn_jax.analysis.network import TrainedNetwork
     from cnn_jax.data import Dataset
 
-UNTRAINED = "_untrained"  # ending of the name of a baseline
+UNTRAINED = "_untrained"  # suffix of the names of baselines
 Values = Mapping[str, float]
 
 
 class Measure(Protocol):
-    """A function of a trained network and the images that it was trained for."""
+    """A function of a trained network and its data set."""
 
     def __call__(self, network: "TrainedNetwork", dataset: "Dataset", /) -> Mapping[str, Values]:
-        """Return values by name, then by layer; nan where a value is not defined."""
+        """Return values by name, then by layer; nan where undefined."""
         ...
 
 
@@ -37,7 +37,7 @@ MEASURES = {
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UsageError for a name that is neither a measure nor package.module:attribute."""
+    """Raise UsageError for a name that is neither a measure nor package.module:attribute."""
     for name in names:
         if name not in MEASURES and ":" not in name:
             raise UsageError(
@@ -46,7 +46,7 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def load(name: str) -> Measure:
-    """Import a measure. Raises UsageError if there is none of that name, or a fork's cannot be imported."""
+    """Import a measure. Raises UsageError for an unknown name, or if a fork's measure cannot be imported."""
     check_names([name])
     found = plugins.load_attribute(MEASURES.get(name, name), f"--measures: {name}")
     if not callable(found):

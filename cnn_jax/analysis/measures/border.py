@@ -8,12 +8,12 @@ IMAGES = 100  # test images at most
 
 
 def border(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Error rate when the content of the same images is moved to a distance of 0, 1, ... pixels from the border.
+    """Measure the error rate with the content of the same images moved to 0, 1, ... pixels from the border.
 
     Definition and source: `shifts.error_by_distance`.
 
     Returns:
-      'border_error' for 'border 0', 'border 1', ...; nothing where contents fill their images.
+      'border_error' for 'border 0', 'border 1', ...; empty where the content fills the images.
     """
     if len(network.input_shape) != 3:
         return {}

@@ -1,4 +1,4 @@
-"""Channels that padding silences at the border, or lets tell the border. N images, *S = (H, W), C channels."""
+"""Channels that padding silences at the border, or that detect the border by it. N images, *S = (H, W), C channels."""
 
 import numpy as np
 from scipy import stats
@@ -8,25 +8,25 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 
 IMAGES = 32
-AWARE = 0.5  # Kolmogorov-Smirnov statistic: one threshold tells border from inside in 75 % of cases, both being as frequent
-BLIND = 0.1  # share of the mean absolute output inside
+AWARE = 0.5  # Kolmogorov-Smirnov statistic: one threshold separates border and interior, equally frequent, in 75 % of cases
+BLIND = 0.1  # share of the mean absolute output in the interior
 _LEAST = 4  # positions along an axis
 
 
 def border_units(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Share of channels of a layer that padding silences at the border, or that tell the border by it.
+    """Measure the share of a layer's channels that padding silences at the border, or that detect the border by it.
 
-    Images are independent uniform noise, the same everywhere but for the border: what a channel does there is due to
-    padding. Compared are the outermost positions of a map and those at least a quarter of its side away from the border.
-    Without padding and with circular padding both have one distribution.
+    Images are independent uniform noise, whose distribution is the same at all positions: any difference at the border is due
+    to padding. The outermost positions of a map are compared with those at least a quarter of its side away from the border.
+    Without padding and with circular padding both have the same distribution.
 
     A channel is padding-aware if the two distributions of its output have a Kolmogorov-Smirnov distance of `AWARE` or more,
     after Garcia-Gasulla, Gimenez-Abalos and Martin-Torres 2023, "Padding aware neurons" (2309.08048). It is border-blind if
-    its mean absolute output at the border is below `BLIND` of that inside: a blind spot of Alsallakh et al. 2021, "Mind the
-    pad: CNNs can develop blind spots" (2010.02178).
+    its mean absolute output at the border is below `BLIND` of that in the interior: a blind spot of Alsallakh et al. 2021,
+    "Mind the pad: CNNs can develop blind spots" (2010.02178).
 
     Returns:
-      'padding_aware' and 'border_blind' by layer; layers with fewer than `_LEAST` positions along an axis have none.
+      'padding_aware' and 'border_blind' by layer; layers with fewer than `_LEAST` positions along an axis are omitted.
     """
     if len(network.input_shape) != 3:
         return {}
@@ -46,7 +46,7 @@ def border_units(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[st
 
 
 def _parts(y_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (M, C) at the outermost positions, and at those a quarter of the side or more away from the border."""
+    """Return the outputs (M, C) at the outermost positions, and at positions a quarter of the side or more from the border."""
     height, width = y_NHWC.shape[1:3]
     rows, columns = np.ogrid[:height, :width]
     away_y, away_x = np.minimum(rows, height - 1 - rows), np.minimum(columns, width - 1 - columns)

@@ -1,4 +1,4 @@
-"""Similarity of representations. N images, D values of an image, L representations."""
+"""Similarity of representations. N images, D values per image, L representations."""
 
 from collections.abc import Mapping
 
@@ -13,14 +13,14 @@ IMAGES = 256  # at most
 
 
 def cka(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Linear CKA of each layer with the pixels, with the last layer, and with the same layer before training.
+    """Compute the linear CKA of each layer with the pixels, with the last layer, and with the same layer before training.
 
     Source: Kornblith et al. 2019, "Similarity of neural network representations revisited"; the unbiased form, see
     `unit_gram`. `analysis.similarity` compares layers of different networks.
 
     Returns:
       'cka_pixels', 'cka_last' and 'cka_before' (training), per layer; no 'cka_last' for a linen module that is not a `CNN`,
-      the order of whose layers is not known.
+      because its layer order is unknown.
     """
     own, before = dict(grams(network, dataset)), grams(untrained(network), dataset)
     pixels = own.pop(PIXELS)
@@ -32,19 +32,19 @@ def cka(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]
 
 @once_per_network
 def grams(network: TrainedNetwork, dataset: Dataset) -> dict[str, np.ndarray]:
-    """`unit_gram` of the pixels and of each layer, on the first `IMAGES` test images."""
+    """Compute `unit_gram` of the pixels and of each layer, on the first `IMAGES` test images."""
     images = np.asarray(network.inputs(test_sample(network, dataset)[0][:IMAGES]))
     features: Mapping[str, np.ndarray] = {PIXELS: images} | sample_features(network, dataset)
     return {name: unit_gram(flattened(x[:IMAGES])) for name, x in features.items()}
 
 
 def unit_gram(x_ND: np.ndarray) -> np.ndarray:
-    """Gram matrix (N, N), U-centred and scaled to unit length; zeros where all images have the same values.
+    """Compute the Gram matrix (N, N), U-centred and scaled to unit norm; zeros if all images have the same values.
 
     U-centring (Szekely and Rizzo 2014, "Partial distance correlation with methods for dissimilarities"): zero
-    diagonal, and off it K_ij - sum_j K_ij / (N - 2) - sum_i K_ij / (N - 2) + sum_ij K_ij / ((N - 1)(N - 2)), of K without its
-    diagonal. The inner product of two such matrices, over N (N - 3), is the unbiased HSIC of Song et al. 2012, so with unit
-    length it is the unbiased linear CKA: 0 on average for independent representations, however wide, where the plain form
+    diagonal, and off it K_ij - sum_j K_ij / (N - 2) - sum_i K_ij / (N - 2) + sum_ij K_ij / ((N - 1)(N - 2)), with the diagonal
+    of K set to zero. The inner product of two such matrices, over N (N - 3), is the unbiased HSIC of Song et al. 2012, so with
+    unit norm it is the unbiased linear CKA: 0 on average for independent representations of any width, whereas the biased form
     of Kornblith et al. grows with D / N.
     """
     x_ND = x_ND.astype(np.float64)
@@ -61,6 +61,6 @@ def unit_gram(x_ND: np.ndarray) -> np.ndarray:
 
 
 def similarity(a_NN: np.ndarray, b_NN: np.ndarray) -> float:
-    """Unbiased linear CKA of two `unit_gram`s of the same images: 1 for equal up to rotation and scale; nan if undefined."""
+    """Compute the unbiased linear CKA of two `unit_gram`s of the same images: 1 if equal up to rotation and scale."""
     defined = a_NN.any() and b_NN.any()
     return float(np.vdot(a_NN, b_NN)) if defined else float("nan")

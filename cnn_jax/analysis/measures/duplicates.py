@@ -1,4 +1,4 @@
-"""Filters that another filter of the layer repeats. *K kernel axes, C channels, F filters."""
+"""Near-duplicate filters of a layer. *K kernel axes, C channels, F filters."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ ALIKE = 0.95  # cosine
 
 
 def duplicates(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Share of a layer's filters that repeat an earlier one: the cosine of their kernels is at least `ALIKE`.
+    """Measure the share of a layer's filters that repeat an earlier one: the cosine of their kernels is at least `ALIKE`.
 
     Source: Ayinde, Inanc and Zurada 2019, "Redundant feature pruning for accelerated inference in deep neural networks", who
-    group filters by their cosine. Scale and bias do not count: of two such filters, one answers as a multiple of the other
-    does, up to the bias.
+    group filters by their cosine. Scale and bias are ignored: the outputs of two such filters are multiples of each other, up
+    to the bias.
 
     Returns:
-      'duplicates' per convolution; 'duplicates_untrained' of the network before training.
+      'duplicates' per convolution; 'duplicates_untrained' for the network before training.
     """
     del dataset
     return {
@@ -27,7 +27,7 @@ def duplicates(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str,
 
 
 def duplicate_share(kernel_KCF: np.ndarray, alike: float = ALIKE) -> float:
-    """Share of filters f with cos(w_f, w_g) >= `alike` for some g < f. Filters of zeros repeat none."""
+    """Compute the share of filters f with cos(w_f, w_g) >= `alike` for some g < f. Zero filters are never duplicates."""
     w_DF = kernel_KCF.reshape(-1, kernel_KCF.shape[-1]).astype(np.float64)
     length_F = np.linalg.norm(w_DF, axis=0)
     unit_DF = w_DF / np.where(length_F > 0, length_F, 1.0)

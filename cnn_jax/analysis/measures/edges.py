@@ -1,4 +1,4 @@
-"""How much like an edge the kernels of the first layer are.
+"""Edge score: similarity of first-layer kernels to oriented edges.
 
 K kernel axes, P = K * K positions, C channels, F filters, T templates.
 """
@@ -16,20 +16,20 @@ from cnn_jax.nn import flat
 
 ANGLES = 24  # orientations in 180 degrees
 SOBEL = math.sqrt(0.5 / math.log(2))  # deviation of the Gaussian whose derivative on a 3x3 grid is the Sobel kernel
-_RANDOM = 512  # kernels of which the untrained baseline is the mean, at least
+_RANDOM = 512  # minimum number of kernels averaged for the untrained baseline
 
 
 def edges(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Edge score of the first layer: the mean over its filters of R squared of the best oriented edge or Gabor.
+    """Compute the edge score of the first layer: the mean over filters of R squared of the best oriented edge or Gabor.
 
     Source: Gabor filters as the first layer of trained networks, Krizhevsky, Sutskever and Hinton 2012, figure 3, and Yosinski
-    et al. 2014, "How transferable are features in deep neural networks?"; `edge_scores` has the formula. Random kernels
-    score well above 0, the more so the smaller they are: read the score beside that of random ones.
+    et al. 2014, "How transferable are features in deep neural networks?"; `edge_scores` has the formula. Random kernels score
+    well above 0, and higher the smaller they are: compare the score with theirs.
 
     Returns:
-      'edges' and 'edges_untrained' of the first convolution, the latter over `_RANDOM` kernels or more, drawn as its initial
-      values are (of a linen module that is not a `CNN`, over its initial values alone); nothing for a network without a
-      convolution over two axes, or with a first kernel of one position.
+      'edges' and 'edges_untrained' of the first convolution, the latter over at least `_RANDOM` kernels from its initializer
+      (for a linen module that is not a `CNN`, over its initial values only); empty for a network without a convolution over two
+      axes, or with a first kernel of one position.
     """
     del dataset
     first = next((kernel for kernel in kernels(network) if kernel.value.ndim == 4), None)
@@ -42,7 +42,7 @@ def edges(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
 
 
 def _random(network: TrainedNetwork, first: Kernel) -> list[np.ndarray]:
-    """Initial kernels (K, K, C, F) of the layer: of this trial, and more by its initializer where that is one of NumPy."""
+    """Return initial kernels (K, K, C, F) of the layer: those of this trial, and more if its initializer is one of NumPy."""
     found = [next(kernel.value for kernel in kernels(untrained(network)) if kernel.path == first.path)]
     layer = next((one for one in flat(network.spec or ()) if one.name == first.layer), None)
     draw = layer.initializer(first.path[-1], 2) if layer else None
@@ -54,11 +54,11 @@ def _random(network: TrainedNetwork, first: Kernel) -> list[np.ndarray]:
 
 
 def edge_scores(kernel_KKCF: np.ndarray) -> np.ndarray:
-    """R squared (F,) of the best template for each filter.
+    """Compute R squared (F,) of the best template for each filter.
 
-    R squared = max over templates t of sum over channels of (t . w_c)^2 / |w_c|^2, where w_c is the filter's slice of channel
-    c less its mean, and t is a template of zero mean and unit length: the share of a filter's variance over positions that
-    one pattern explains, with a weight of its own in every channel. A Sobel kernel scores 1; a constant one scores 0.
+    R squared = max over templates t of sum over channels of (t . w_c)^2 / |w_c|^2, where w_c is the filter's slice of channel c
+    minus its mean, and t is a template of zero mean and unit length: the share of a filter's variance over positions explained
+    by one pattern with a separate weight per channel. A Sobel kernel scores 1; a constant one scores 0.
     """
     size = kernel_KKCF.shape[:2]
     w_PCF = kernel_KKCF.reshape(-1, *kernel_KKCF.shape[2:]).astype(np.float64)
@@ -71,10 +71,10 @@ def edge_scores(kernel_KKCF: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def templates(size: tuple[int, int]) -> np.ndarray:
-    """Oriented edges and Gabors (T, P) on a grid of `size`, each of zero mean and unit length.
+    """Build oriented edges and Gabors (T, P) on a grid of `size`, each with zero mean and unit norm.
 
     With u along and v across the pattern's orientation, in positions from the centre: edges are u exp(-(u^2 + v^2) / 2 s^2)
-    (of which one s gives the Sobel kernel), the ramp u, and the step sign(u); Gabors are exp(-(u^2 + v^2) / 2 s^2)
+    (one of the s gives the Sobel kernel), the ramp u, and the step sign(u); Gabors are exp(-(u^2 + v^2) / 2 s^2)
     cos(2 pi u / l + p) of wavelengths l from 2 positions to twice the kernel, s = l / 2 (one octave of bandwidth is 0.56 l:
     Daugman 1985) or l / 3, and phases p of 0 and 90 degrees: a line and an edge.
     """

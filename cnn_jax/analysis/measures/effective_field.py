@@ -1,4 +1,4 @@
-"""Where the gradient of a unit lies in the image. N images, *S spatial axes, C channels."""
+"""Effective receptive field: distribution of a unit's gradient over the image. N images, *S spatial axes, C channels."""
 
 import functools
 import math
@@ -14,22 +14,22 @@ from cnn_jax.data import Dataset
 from cnn_jax.nn import Field, Signal, flat
 
 IMAGES = 64  # at most; fewer for deep networks, whose gradients are computed layer by layer
-_MACS = 2e10  # of the forward passes of all layers' images
+_MACS = 2e10  # limit on the forward passes over all layers and images
 
 
 def effective_field(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Width of the effective receptive field of each layer, trained and before training.
+    """Measure the width of the effective receptive field of each layer, before and after training.
 
     Source: Luo et al. 2016, "Understanding the effective receptive field in deep convolutional neural networks": the gradient
-    of a centre unit with respect to the image. Here the weight of a pixel is the mean over test images of
+    of a centre unit with respect to the image. The weight of a pixel is the mean over test images of
     |d sum_c s_c y_c / d x|, summed over the channels of the image, with y_c the centre unit of channel c and s_c a random
-    sign; `width` has the formulas. A net of n convolutions of k x k ones has the n-fold box: std sqrt(n (k^2 - 1) / 12) per
-    axis, and its share of the theoretical field falls as 1 / sqrt(n).
+    sign; `width` has the formulas. For n convolutions with k x k kernels of ones, the weights are the n-fold convolution of a
+    box: std sqrt(n (k^2 - 1) / 12) per axis, and its share of the theoretical field falls as 1 / sqrt(n).
 
     Returns:
       Per layer with a receptive field: 'field_std', the standard deviation in pixels, and 'field_share', the share of the
       theoretical field; 'field_std_untrained' and 'field_share_untrained' before training. Empty for a linen module that is not
-      a `CNN`, whose theoretical field is not known.
+      a `CNN`, because its theoretical field is unknown.
     """
     known = signals(network)
     fields = {name: known[name] for name in representations(network) if name in known and _has_field(known[name])}
@@ -55,7 +55,7 @@ def _has_field(signal: Signal) -> bool:
 def gradient_weights(
     network: TrainedNetwork, images: np.ndarray, fields: Mapping[str, Signal], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Weight (*S,) of each pixel for the centre unit of each layer; images as `TrainedNetwork.inputs` takes them."""
+    """Compute the weight (*S,) of each pixel for the centre unit of each layer; images as in `TrainedNetwork.inputs`."""
     rng = np.random.default_rng(seed)
     x_NSC = jnp.asarray(network.inputs(images))
     signs = {name: rng.choice(np.array([-1, 1], np.float32), (len(images), signal.channels)) for name, signal in fields.items()}
@@ -77,7 +77,7 @@ def _weights(
     signs: Mapping[str, jax.Array],
     chosen: Mapping[str, jax.Array],
 ) -> jax.Array:
-    """One program for all layers: the layer is an argument, 1 in `chosen`."""
+    """Compute the weights of one layer, selected by a 1 in `chosen`, so that all layers share a compiled program."""
 
     def units(x: jax.Array) -> jax.Array:
         features = apply(variables, x)[1]
@@ -89,17 +89,17 @@ def _weights(
 
 
 def width(weights_S: np.ndarray, signal: Signal, circular: bool = False) -> tuple[float, float]:
-    """Standard deviation of the weights in pixels, and their share of the theoretical field; nan where all weights are 0.
+    """Compute the standard deviation of the weights in pixels, and their share of the theoretical field; nan for zero weights.
 
-    Per axis, of the normalized weights p(i) summed over the other axes: var = sum p(i) (i - mean)^2. The standard deviation is
-    sqrt(mean over axes of var). The share is the mean over axes of sqrt(12 var + 1) / r: the width of the uniform box of that
-    variance, over the number r of positions of the image that the centre unit sees, borders cut off. It exceeds 1 where the
-    weights lie at the rim.
+    Per axis, with normalized weights p(i) summed over the other axes: var = sum p(i) (i - mean)^2. The standard deviation is
+    sqrt(mean over axes of var). The share is the mean over axes of sqrt(12 var + 1) / r: the width of a uniform box with that
+    variance, divided by the number r of image positions in the field of the centre unit, clipped at the borders. It exceeds 1
+    if the weights are concentrated at the edge of the field.
 
     Args:
       weights_S: weight of each pixel.
       signal: output geometry of the layer.
-      circular: whether some layer pads circularly, so that the field continues on the other side of the image.
+      circular: whether any layer pads circularly, so that the field wraps around the image.
     """
     if not weights_S.sum() > 0:
         return float("nan"), float("nan")
@@ -121,6 +121,6 @@ def width(weights_S: np.ndarray, signal: Signal, circular: bool = False) -> tupl
 
 
 def _seen(field: Field, position: int) -> tuple[int, int]:
-    """First and last input position that an output sees, borders ignored."""
+    """Return the first and last input position of an output's field, borders ignored."""
     first = field.start + position * field.jump
     return first, first + field.size - 1

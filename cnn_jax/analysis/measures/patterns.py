@@ -1,4 +1,4 @@
-"""What the patches have in common that excite a filter. N images, C channels, T patches of a channel, P pixels of a patch."""
+"""Similarity of the top-activating patches of a filter. N images, C channels, T patches per channel, P pixels per patch."""
 
 import numpy as np
 
@@ -10,17 +10,18 @@ from cnn_jax.data import Dataset
 
 
 def patterns(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """How alike the nine patches are that excite a filter most, and how often they are of one class.
+    """Measure the similarity and class purity of the nine top-activating patches of each filter.
 
     Source: patches with the largest outputs, as in Girshick et al. 2014, "Rich feature hierarchies for accurate object
     detection and semantic segmentation", section 3.1; purity as in Manning, Raghavan and Schuetze 2008, "Introduction to
-    information retrieval", section 16.3. `alike` and `purity` have the formulas. Each patch is of another image, and is what
-    the strongest position sees. Filters without a positive output, or with fewer than two patches that vary, are left out.
+    information retrieval", section 16.3. `alike` and `purity` have the formulas. Each patch is from a different image, and is
+    the receptive field of the maximum. Filters without a positive output, or with fewer than two non-constant patches, are
+    omitted.
 
     Returns:
-      Per layer of units with spatial axes: 'alike', the mean correlation between two patches of a filter; 'alike_others',
-      between patches of different filters of the layer; 'purity', the share of the nine images that are of their most
-      frequent class; and 'alike_untrained' and 'purity_untrained' before training.
+      Per layer with units and spatial axes: 'alike', the mean correlation between two patches of a filter; 'alike_others',
+      between patches of different filters of the layer; 'purity', the share of the most frequent class among the nine images;
+      and 'alike_untrained' and 'purity_untrained' before training.
     """
     images, labels = test_sample(network, dataset)
     layers = [name for name in hidden_units(network) if len(network.feature_shapes[name]) == images.ndim - 1]
@@ -38,7 +39,7 @@ def patterns(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, f
 
 
 def patches(network: TrainedNetwork, layer: str, images: np.ndarray, top: Top) -> np.ndarray:
-    """Pixels (C, T, P) that the strongest positions see, 0 outside of the image."""
+    """Return the pixels (C, T, P) in the receptive fields of the maxima, 0 outside the image."""
     field = ReceptiveField.of(network, layer)
     return np.stack(
         [
@@ -49,17 +50,17 @@ def patches(network: TrainedNetwork, layer: str, images: np.ndarray, top: Top) -
 
 
 def alike(patches_CTP: np.ndarray) -> tuple[float, float]:
-    """Mean correlation between two patches of one channel, and between patches of different channels; nan if undefined.
+    """Compute the mean correlation of patches of one channel, and of different channels; nan if undefined.
 
-    Pearson's correlation over pixels. Patches of a single value have none and take no part. Every channel counts the same in
-    the first mean, every pair in the second.
+    Pearson's correlation over pixels. Constant patches are ignored. The first mean weights every channel equally, the second
+    every pair.
     """
     centred_CTP = patches_CTP - patches_CTP.mean(axis=-1, keepdims=True)
     length_CT = np.linalg.norm(centred_CTP, axis=-1)
     varies_CT = length_CT > 1e-9
     unit_CTP = np.where(varies_CT[..., None], centred_CTP / np.where(varies_CT, length_CT, 1.0)[..., None], 0.0)
     sum_CP, count_C = unit_CTP.sum(axis=1), varies_CT.sum(axis=1)
-    # The sum of all pairs' correlations is the squared length of the sum, less that of every patch with itself.
+    # The sum over all pairs is the squared norm of the sum of patches, minus the correlation of each patch with itself.
     own_C = (sum_CP**2).sum(axis=-1)
     pairs_C = count_C * (count_C - 1)
     known_C = pairs_C > 0
@@ -70,6 +71,6 @@ def alike(patches_CTP: np.ndarray) -> tuple[float, float]:
 
 
 def purity(labels_CT: np.ndarray) -> float:
-    """Mean over channels of the share of labels that are their most frequent one; nan without channels."""
+    """Compute the mean over channels of the share of the most frequent label; nan without channels."""
     shares = [np.unique(labels, return_counts=True)[1].max() / len(labels) for labels in labels_CT]
     return float(np.mean(shares)) if shares else float("nan")

@@ -1,4 +1,4 @@
-"""How much a layer knows of where it is. N images, *S spatial axes, C channels, M = N * prod(S) positions, A targets."""
+"""Position information in a layer's outputs. N images, *S spatial axes, C channels, M = N * prod(S) positions, A targets."""
 
 import numpy as np
 
@@ -7,17 +7,17 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 
 IMAGES = 128  # at most; half to fit, half to score
-_VALUES = 2**25  # of a layer's output for all images
+_VALUES = 2**25  # limit on the values of a layer's output over all images
 PENALTY = 1e-6  # of ridge regression, in units of the mean variance of a channel
 
 
 def position(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """R squared of a linear read-out of the position from the channels at that position, per layer.
+    """Measure R squared of a linear read-out of the position from the channels at that position, per layer.
 
     Source: Islam, Jia and Bruce 2020, "How much position information do convolutional neural networks encode?", who read
-    position maps out of frozen features; here by least squares with one weight per channel (their read-out of 1x1), fitted on
-    one half of the images and scored on the other. Test images say something of the position by what they show; images of
-    independent uniform noise say nothing, so there a network without padding scores 0, and padding is what it reads.
+    position maps out of frozen features; here by least squares with one weight per channel (their 1x1 read-out), fitted on one
+    half of the images and scored on the other. The content of test images correlates with position; independent uniform noise
+    does not, so on noise a network without padding scores 0, and any position information is due to padding.
 
     Returns:
       Per layer with spatial axes: 'position', the mean over axes of R squared of the coordinate, on test images;
@@ -39,9 +39,9 @@ def position(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, f
 
 
 def read_out(x_NSC: np.ndarray) -> np.ndarray:
-    """R squared (A,) of each of `targets`: 1 - sum of squared errors / sum of squares, on the second half of the images.
+    """Compute R squared (A,) of each target: 1 - sum of squared errors / sum of squares, on the second half of the images.
 
-    Below 0 where the fit of the first half is worse than a constant there; nan for a target that is the same everywhere.
+    Negative where the fit is worse than a constant; nan for a constant target.
     """
     target_SA = targets(x_NSC.shape[1:-1])
     half = len(x_NSC) // 2
@@ -63,7 +63,7 @@ def read_out(x_NSC: np.ndarray) -> np.ndarray:
 
 
 def targets(spatial: tuple[int, ...]) -> np.ndarray:
-    """Targets (prod(S), A), centred: the coordinate along each axis from -1 to 1, then the distance to the nearest border."""
+    """Build centred targets (prod(S), A): the coordinate along each axis from -1 to 1, then the distance to the border."""
     coordinates = np.meshgrid(*(np.linspace(-1, 1, n) for n in spatial), indexing="ij")
     to_border = np.min([1 - np.abs(axis) for axis in coordinates], axis=0)
     target_SA = np.stack([*coordinates, to_border], axis=-1).reshape(-1, len(spatial) + 1)

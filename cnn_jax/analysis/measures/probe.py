@@ -1,4 +1,4 @@
-"""Accuracy of a linear classifier on the output of each layer. N images, D values of an image, K classes."""
+"""Accuracy of a linear classifier on the output of each layer. N images, D values per image, K classes."""
 
 import itertools
 
@@ -10,29 +10,29 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 
 TRAIN, VALIDATION, TEST = 1000, 1000, 2000  # images at most
-MOST_VALUES = 2**15  # of an image; larger outputs are averaged over blocks of neighbouring positions
+MOST_VALUES = 2**15  # per image; larger outputs are averaged over blocks of neighbouring positions
 STRENGTHS = (1e-3, 1e-2, 1e-1)  # of the penalty, in units of the mean squared norm of a centred image
 PIXELS = "pixels"  # the layer before the first
-_PIECE = 500  # images whose features are held at once
+_PIECE = 500  # images per batch of features
 
 
 def probe(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Test accuracy of a linear probe per layer, and on the raw pixels: how linearly separable the classes are there.
+    """Measure the test accuracy of a linear probe per layer and on the raw pixels: the linear separability of the classes.
 
     Source: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes", who fit a softmax by
-    gradient descent. Here the probe is ridge regression on one-hot labels, which has one solution and no seed: the class
-    of x is argmax_k of (x - mean) W + mean of Y, with W = X' (X X' + s tr(X X') / N I)^-1 (Y - mean) of centred X (N, D).
-    It is fitted on training images, s is the value of `STRENGTHS` with the highest accuracy on validation images (of equal
-    ones the largest), and the accuracy is that on test images.
+    gradient descent. Here the probe is ridge regression on one-hot labels, which has a unique solution and no seed: the class
+    of x is argmax_k of (x - mean) W + mean of Y, with W = X' (X X' + s tr(X X') / N I)^-1 (Y - mean) for centred X (N, D). It
+    is fitted on training images; s is the value of `STRENGTHS` with the highest validation accuracy (the largest one if tied);
+    the reported accuracy is on test images.
 
     Returns:
-      'probe' per layer and for 'pixels'; 'probe_untrained' per layer, of the network before training; 'probe_gain' of the last
-      layer 'over first' layer, 'over pixels' and 'over untrained' last layer, but not of a linen module that is not a `CNN`,
-      the order of whose layers is not known.
+      'probe' per layer and for 'pixels'; 'probe_untrained' per layer, for the network before training; 'probe_gain' of the last
+      layer 'over first' layer, 'over pixels' and 'over untrained' last layer, but not for a linen module that is not a `CNN`,
+      because its layer order is unknown.
     """
     fit_images, fit_labels = dataset.train_images[:TRAIN], dataset.train_labels[:TRAIN]
     held_images, held_labels = dataset.validation_images[:VALIDATION], dataset.validation_labels[:VALIDATION]
-    if not len(held_labels):  # nothing was held out: the last quarter of the training images
+    if not len(held_labels):  # no validation images: use the last quarter of the training images
         cut = max(1, len(fit_labels) * 3 // 4)
         held_images, held_labels = fit_images[cut:], fit_labels[cut:]
         fit_images, fit_labels = fit_images[:cut], fit_labels[:cut]
@@ -62,13 +62,13 @@ def _scores(network: TrainedNetwork, parts: tuple, classes: int, with_pixels: bo
 
 
 def _values(network: TrainedNetwork, images: np.ndarray, with_pixels: bool) -> dict[str, np.ndarray]:
-    """Values (N, D) of each layer."""
+    """Return the values (N, D) of each layer."""
     found = {PIXELS: np.asarray(network.inputs(images))} if with_pixels else {}
     return {name: flattened(x) for name, x in (found | network.features(images, representations(network))).items()}
 
 
 def flattened(x_NSC: np.ndarray, most: int = MOST_VALUES) -> np.ndarray:
-    """Values (N, D) of each image; with more than `most`, means over the smallest blocks of positions that give fewer."""
+    """Flatten images to (N, D); if D exceeds `most`, average over the smallest sufficient blocks of positions."""
     block = next(b for b in itertools.count(1) if b >= max(x_NSC.shape[1:], default=1) or _size(x_NSC.shape, b) <= most)
     for axis in range(1, x_NSC.ndim - 1) if block > 1 else ():
         size = max(1, x_NSC.shape[axis] // block)
@@ -90,7 +90,7 @@ class Probe:
         self.offset_K = offset_K - centre_D @ weight_DK
 
     def __call__(self, x_ND: np.ndarray) -> np.ndarray:
-        """Return the class (N,) of each image."""
+        """Return the predicted class (N,) of each image."""
         return np.argmax(x_ND @ self.weight_DK + self.offset_K, axis=1)
 
 
@@ -98,20 +98,20 @@ def fit(x_ND: np.ndarray, labels_N: np.ndarray, held_MD: np.ndarray, held_labels
     """Fit a probe in closed form.
 
     Args:
-      x_ND: values of the images to fit on.
+      x_ND: values of the images used for the fit.
       labels_N: their classes, 0..classes - 1.
-      held_MD: values of the images that the strength of the penalty is chosen on.
+      held_MD: values of the images used to choose the penalty.
       held_labels_M: their classes.
       classes: K.
     """
     centre_D, onehot_NK = x_ND.mean(axis=0), np.eye(classes, dtype=np.float32)[labels_N]
     centred_ND, offset_K = x_ND - centre_D, onehot_NK.mean(axis=0)
     count, values = x_ND.shape
-    wide = values > count  # then the system of the images is smaller than that of the values: X' (X X' + a)^-1 Y
+    wide = values > count  # the dual system over images is smaller: X' (X X' + a)^-1 Y
     gram = centred_ND @ centred_ND.T if wide else centred_ND.T @ centred_ND
     right = onehot_NK - offset_K if wide else centred_ND.T @ (onehot_NK - offset_K)
     scale = np.trace(gram) / count
-    if scale <= 0:  # the same values for every image
+    if scale <= 0:  # constant over images
         return Probe(centre_D, np.zeros((values, classes), np.float32), offset_K)
     best, chosen = -1.0, None
     # float32 suffices: the penalty keeps the condition number below N / min(STRENGTHS) = 1e6.

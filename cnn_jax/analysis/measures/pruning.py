@@ -1,4 +1,4 @@
-"""What a layer's weakest filters contribute. *K kernel axes, C channels, F filters."""
+"""Accuracy lost by removing a layer's weakest filters. *K kernel axes, C channels, F filters."""
 
 import itertools
 
@@ -10,20 +10,20 @@ from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 from cnn_jax.nn import BatchNorm, GroupNorm, LayerNorm, flat
 
-SHARES = (25, 50)  # per cent of a layer's filters
+SHARES = (25, 50)  # percentages of a layer's filters
 DRAWS = 3  # of random filters
 
 
 def pruning(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Test accuracy lost when a layer's filters of smallest L1 norm are removed, without training again.
+    """Measure the test accuracy lost by removing a layer's filters with the smallest L1 norm, without retraining.
 
-    Source: Li et al. 2017, "Pruning filters for efficient convnets", section 3.1 and figure 2. A filter is removed by setting
-    kernel and bias to zero, in a norm right behind it scale and bias too. One layer at a time; the share is rounded down to
+    Source: Li et al. 2017, "Pruning filters for efficient convnets", section 3.1 and figure 2. A filter is removed by zeroing
+    its kernel and bias, and the scale and bias of a norm directly after it. One layer at a time; the share is rounded down to
     whole filters.
 
     Returns:
-      'pruned_25' and 'pruned_50' per convolution: accuracy of the whole network less that without this per cent of the layer's
-      filters; 'pruned_50_random': the mean loss for as many filters drawn at random, over `DRAWS` draws.
+      'pruned_25' and 'pruned_50' per convolution: accuracy of the whole network minus that without this percentage of the
+      layer's filters; 'pruned_50_random': the mean loss of accuracy for the same number of random filters, over `DRAWS` draws.
     """
     images, labels = test_sample(network, dataset)
     whole = accuracy(network, images, labels)
@@ -44,13 +44,13 @@ def pruning(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, fl
 
 
 def weakest_first(kernel_KCF: np.ndarray) -> np.ndarray:
-    """Filters (F,) in order of the L1 norm of their kernels; of equal ones the first."""
+    """Return filter indices (F,) by ascending L1 norm of their kernels; ties keep the index order."""
     norm_F = np.abs(kernel_KCF).reshape(-1, kernel_KCF.shape[-1]).sum(axis=0)
     return np.argsort(norm_F, kind="stable")
 
 
 def without_filters(network: TrainedNetwork, kernel: Kernel, filters: np.ndarray) -> TrainedNetwork:
-    """The same network with those filters of a layer set to zero."""
+    """Return the network with the given filters of a layer set to zero."""
     params = dict(flatten_dict(network.variables["params"]))
     zeroed = [kernel.path, (*kernel.path[:-1], "bias")]
     if (norm := _norm_behind(network, kernel.layer)) is not None:

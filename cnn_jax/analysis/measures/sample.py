@@ -1,4 +1,4 @@
-"""What measures share: test images and their features, the network before training, kernels, positions seen.
+"""Shared inputs of measures: test images and their features, the untrained network, kernels, receptive fields.
 
 N images, *S spatial axes, C channels, *K kernel axes, F filters.
 """
@@ -18,14 +18,14 @@ from cnn_jax.data import Dataset
 from cnn_jax.nn import Conv, Dense, DepthwiseConv, Dropout, Flatten, Layer, SeparableConv, Signal, flat, layer_table
 
 SAMPLE = 1000  # test images at most
-_BYTES = 2**28  # of the features of a sample
+_BYTES = 2**28  # limit on the features of a sample
 
 
 Found = TypeVar("Found")
 
 
 def once_per_network(function: Callable[..., Found]) -> Callable[..., Found]:
-    """Keep the results of a function of a network and hashable arguments as long as the network exists."""
+    """Cache the results of a function of a network and hashable arguments for the lifetime of the network."""
 
     found: weakref.WeakKeyDictionary[TrainedNetwork, dict[tuple[Hashable, ...], Found]] = weakref.WeakKeyDictionary()
 
@@ -41,12 +41,12 @@ def once_per_network(function: Callable[..., Found]) -> Callable[..., Found]:
 
 @once_per_network
 def untrained(network: TrainedNetwork) -> TrainedNetwork:
-    """The network before training, with the trial's own initial values; seed 0 for a network without a trial."""
+    """Return the network before training, with the trial's initial values; seed 0 for a network without a trial."""
     return network.randomized(network.trial.seed if network.trial else 0)
 
 
 def test_sample(network: TrainedNetwork, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The first test images (N, *S, C) and their labels (N,): `SAMPLE`, or fewer where features are large."""
+    """Return the first test images (N, *S, C) and labels (N,): `SAMPLE`, or fewer if features are large."""
     values = sum(int(np.prod(shape)) for shape in network.feature_shapes.values())
     count = int(np.clip(_BYTES // (4 * max(values, 1)), 16, SAMPLE))
     return dataset.test_images[:count], dataset.test_labels[:count]
@@ -54,12 +54,12 @@ def test_sample(network: TrainedNetwork, dataset: Dataset) -> tuple[np.ndarray, 
 
 @once_per_network
 def sample_features(network: TrainedNetwork, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Outputs of `representations` for the images of `test_sample`."""
+    """Compute the outputs of `representations` for the images of `test_sample`."""
     return network.features(test_sample(network, dataset)[0], representations(network))
 
 
 def representations(network: TrainedNetwork) -> tuple[str, ...]:
-    """Layers whose output has values of its own: all but flatten and dropout, which pass on those before them."""
+    """Return the layers that compute new values: all but flatten and dropout."""
     if network.spec is None:
         return network.layers
     passing = {layer.name for layer in flat(network.spec) if isinstance(layer, Flatten | Dropout)}
@@ -67,10 +67,9 @@ def representations(network: TrainedNetwork) -> tuple[str, ...]:
 
 
 def hidden_units(network: TrainedNetwork) -> tuple[str, ...]:
-    """Layers that compute units: convolutions, dense layers and activations; not the last layer, the logits.
+    """Return the layers with units: convolutions, dense layers and activations, without the logits.
 
-    Of a layer with the activation in a layer of its own behind it, the latter counts. Of a linen module that is not a `CNN`,
-    all layers.
+    If a layer's activation is a separate layer, the latter is returned. For a linen module that is not a `CNN`: all layers.
     """
     if network.spec is None:
         return network.layers
@@ -85,7 +84,7 @@ def _computes(layer: Layer) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """Kernel (*K, C, F) of a convolution; `path` leads to it in the parameters."""
+    """Kernel (*K, C, F) of a convolution, at `path` in the parameters."""
 
     layer: str
     path: tuple[str, ...]
@@ -93,9 +92,9 @@ class Kernel:
 
 
 def kernels(network: TrainedNetwork) -> list[Kernel]:
-    """Kernels whose last axis is filters, in order of computation: of convolutions, without transposed and sparse ones.
+    """Return the kernels of convolutions in order of computation, except transposed and sparse ones; the last axis is filters.
 
-    Of a linen module that is not a `CNN`: the parameters named kernel with three axes or more, in alphabetical order.
+    For a linen module that is not a `CNN`: parameters named kernel with three axes or more, in alphabetical order.
     """
     params = flax.traverse_util.flatten_dict(network.variables["params"])
     if network.spec is None:
@@ -114,11 +113,11 @@ def _kernel_name(layer: Layer) -> str:
 
 
 def signals(network: TrainedNetwork) -> dict[str, Signal]:
-    """Output geometry of every layer, with its receptive field; empty for a linen module that is not a `CNN`."""
+    """Return the output geometry and receptive field of every layer; empty for a linen module that is not a `CNN`."""
     rows = layer_table(network.spec, network.input_shape).layers if network.spec is not None else ()
     return {row.name: Signal(row.output_shape, row.fields) for row in rows}
 
 
 def accuracy(network: TrainedNetwork, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images (N, *S, C) whose largest logit is that of their label."""
+    """Compute the share of images (N, *S, C) whose largest logit is that of their label."""
     return float(np.mean(network.logits(images).argmax(axis=-1) == labels))

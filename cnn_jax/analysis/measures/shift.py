@@ -1,4 +1,4 @@
-"""Whether a network gives a shifted image the same answer. N images, *S spatial axes, C channels."""
+"""Consistency of predictions under shifts. N images, *S spatial axes, C channels."""
 
 import itertools
 
@@ -8,15 +8,15 @@ from cnn_jax.analysis.measures.sample import test_sample
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 
-MOST = 4  # positions, and no more than a quarter of an axis
+MOST = 4  # positions, and at most a quarter of an axis
 
 
 def shift(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Share of test images with the same answer before and after a shift by 1, 2, ... positions, over all directions.
+    """Measure the share of test images with the same prediction before and after a shift by 1, 2, ... positions.
 
-    Source: Zhang 2019, "Making convolutional networks shift-invariant again" (consistency); circular shifts, in
-    which no pixel is lost, as in Chaman and Dokmanic 2021, "Truly shift-invariant convolutional neural networks". The answer
-    need not be right. `analysis.shifts` has every shift, also with blank pixels in place of those that come around.
+    Source: Zhang 2019, "Making convolutional networks shift-invariant again" (consistency); circular shifts, which lose no
+    pixels, as in Chaman and Dokmanic 2021, "Truly shift-invariant convolutional neural networks". The prediction need not be
+    correct. `analysis.shifts` measures every shift, also with blank pixels instead of wrapped ones.
 
     Returns:
       'shift' for 'shift 1', 'shift 2', ...: the mean over both directions of every spatial axis.
@@ -32,5 +32,5 @@ def shift(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, floa
 
 
 def rolled(images: np.ndarray, axis: int, by: int) -> np.ndarray:
-    """Images shifted circularly along an axis of the array."""
+    """Shift images circularly along an axis of the array."""
     return np.roll(images, by, axis=axis)

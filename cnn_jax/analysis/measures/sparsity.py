@@ -1,4 +1,4 @@
-"""How few units answer at once. N images, *S spatial axes, C channels."""
+"""Sparsity of activations. N images, *S spatial axes, C channels."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from cnn_jax.data import Dataset
 
 
 def sparsity(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Share of a layer's outputs that are exactly zero on test images; 0 for activations that are never zero.
+    """Measure the share of a layer's outputs that are exactly zero on test images; 0 for activations that are never zero.
 
     Source: Glorot, Bordes and Bengio 2011, "Deep sparse rectifier neural networks".
 
@@ -20,5 +20,5 @@ def sparsity(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, f
 
 
 def zero_share(x_NSC: np.ndarray) -> float:
-    """Share of values that are zero."""
+    """Compute the share of zeros."""
     return float(np.mean(x_NSC == 0))

@@ -1,4 +1,4 @@
-"""How much of the image a network uses. N images, *S spatial axes, C channels."""
+"""Part of the image that a network uses. N images, *S spatial axes, C channels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,20 +8,20 @@ from cnn_jax.analysis.measures.sample import accuracy, test_sample
 from cnn_jax.analysis.network import TrainedNetwork
 from cnn_jax.data import Dataset
 
-ENOUGH = 0.95  # of the accuracy above that of the most frequent class
-_TRAIN = 5000  # training images of the mean image
+ENOUGH = 0.95  # of the accuracy above chance, the share of the most frequent class
+_TRAIN = 5000  # training images averaged for the mean image
 
 
 def used_field(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Width of the smallest centred window that the network needs: accuracy when everything outside of it is masked.
+    """Measure the smallest sufficient centred window: accuracy with everything outside it masked.
 
-    The masked pixels are those of the mean training image, which says nothing about the class and has no edge of its own.
-    Enough is `ENOUGH` of the accuracy with the whole image, both less the share of the most frequent class, for this window
-    and all larger ones. Source: windows as in Brendel and Bethge 2019, "Approximating CNNs with bag-of-local-features models",
-    where the architecture limits the field; here the trained network is asked how much of it it uses.
+    Masked pixels are replaced by those of the mean training image, which has no information about the class and no sharp edges.
+    A window is sufficient if it and all larger ones reach `ENOUGH` of the accuracy with the whole image, both minus the share
+    of the most frequent class. Source: windows as in Brendel and Bethge 2019, "Approximating CNNs with bag-of-local-features
+    models", where the architecture limits the field; here the part used by the trained network is measured.
 
     Returns:
-      'used_field' for 'image': width in pixels along the shorter axis; 'used_share': the same as a share of that axis;
+      'used_field' for 'image': width in pixels along the shorter axis; 'used_share': its share of that axis;
       'accuracy_in_window' for 'window 2', 'window 4', ...
     """
     images, labels = test_sample(network, dataset)
@@ -37,13 +37,13 @@ def used_field(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[str,
 
 
 def windows(spatial: Sequence[int]) -> list[tuple[int, int]]:
-    """Widths of the centred windows along the shorter axis, increasing, with the margin that each leaves on every side."""
+    """Return the widths of the centred windows along the shorter axis, increasing, each with its margin on every side."""
     side = min(spatial)
     return [(side - 2 * margin, margin) for margin in reversed(range((side + 1) // 2))]
 
 
 def masked(images_NSC: np.ndarray, margin: int, fill_SC: np.ndarray) -> np.ndarray:
-    """Images with the outermost `margin` positions of every spatial axis replaced by those of an image."""
+    """Replace the outermost `margin` positions of every spatial axis by those of the image `fill_SC`."""
     inside = tuple(slice(margin, n - margin) for n in images_NSC.shape[1:-1])
     out = np.broadcast_to(fill_SC, images_NSC.shape).astype(images_NSC.dtype)
     out[:, *inside] = images_NSC[:, *inside]
@@ -51,7 +51,7 @@ def masked(images_NSC: np.ndarray, margin: int, fill_SC: np.ndarray) -> np.ndarr
 
 
 def enough(accuracy_by_width: Mapping[int, float], chance: float) -> float:
-    """Smallest width from which on the accuracy above chance stays at `ENOUGH` of that of the largest; nan if that is none."""
+    """Return the smallest width from which accuracy above chance stays at `ENOUGH` of the largest window's; nan if none."""
     whole = accuracy_by_width[max(accuracy_by_width)] - chance
     if whole <= 0:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Linen modules; a file here holds the modules of the specs in the file of the same name in `nn`."""
+"""Linen modules; each file has the modules for the specs in the file of the same name in `nn`."""
 
 from cnn_jax.nn.modules.activation import ACTIVATIONS
 from cnn_jax.nn.modules.blocks import PadChannels

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Function] = {
 
 
 def activation(name: str | Function) -> Function:
-    """Return the function of that name, or `name` itself if it is a function. Raises UsageError listing the names."""
+    """Return the function with this name, or `name` itself if it is a function. Raises UsageError listing the names."""
     if callable(name):
         return name
     if name not in ACTIVATIONS:

@@ -15,7 +15,7 @@ from cnn_jax.nn.weighted import Weighted as WeightedSpec
 
 
 def initializer(name: str | JaxDraw) -> JaxDraw:
-    """Return the initializer of that name, or `name` itself if it is a function. Raises UsageError listing the names."""
+    """Return the initializer with this name, or `name` itself if it is a function. Raises UsageError listing the names."""
     if callable(name):
         return name
     if name not in INITIALIZERS:
@@ -25,7 +25,7 @@ def initializer(name: str | JaxDraw) -> JaxDraw:
 
 @contextlib.contextmanager
 def errors_named(name: str | None) -> Iterator[None]:
-    """Prefix the message of a UsageError with the layer's name; of nested layers, the innermost."""
+    """Prefix the message of a UsageError with the layer's name; for nested layers, that of the innermost."""
     try:
         yield
     except UsageError as error:
@@ -35,12 +35,12 @@ def errors_named(name: str | None) -> Iterator[None]:
 
 
 def parameter_dtype(dtype: DTypeLike | None) -> DTypeLike:
-    """The type of the parameters of a layer that computes in `dtype`: float64 for float64, otherwise float32."""
+    """Return the parameter type for layers that compute in `dtype`: float64 for float64, otherwise float32."""
     return jnp.promote_types(dtype or jnp.float32, jnp.float32)
 
 
 class Named(nn.Module):
-    """A layer whose refusals name it. Subclasses say what they do in `transform`."""
+    """A layer whose errors include its name. Subclasses define `transform`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,13 +52,13 @@ class Named(nn.Module):
 
 
 class Parametric(Named, kw_only=True):
-    """A layer with parameters, then an activation (a name of `ACTIVATIONS`, or a function).
+    """A layer with parameters, followed by an activation (a name in `ACTIVATIONS`, or a function).
 
-    Subclasses define `affine`, or `outputs` where the activation is done on the way.
+    Subclasses define `affine`, or `outputs` if the activation is fused.
     """
 
     activation: str | Function = WeightedSpec.activation
-    dtype: DTypeLike | None = None  # to compute in; None: what input and parameters promote to
+    dtype: DTypeLike | None = None  # of the computation; None: promoted from input and parameters
 
     def transform(self, x: jax.Array) -> jax.Array:
         return self.outputs(x if self.dtype is None else x.astype(self.dtype))
@@ -78,12 +78,12 @@ class Parametric(Named, kw_only=True):
 
 
 class Weighted(Parametric, kw_only=True):
-    """A layer with a kernel and a bias; the initializers are a name of `INITIALIZERS` or a function."""
+    """A layer with a kernel and a bias; an initializer is a name in `INITIALIZERS` or a function."""
 
     use_bias: bool = WeightedSpec.use_bias
     kernel_init: str | JaxDraw = WeightedSpec.kernel_init
     bias_init: str | JaxDraw = WeightedSpec.bias_init
-    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: as jax_default_matmul_precision says
+    precision: str | None = None  # of products: 'default', 'high', 'highest'; None: jax_default_matmul_precision
 
     def transform(self, x: jax.Array) -> jax.Array:
         with jax.default_matmul_precision(self.precision) if self.precision else contextlib.nullcontext():

@@ -34,7 +34,7 @@ class Padded(Sliding, kw_only=True):
         return Convolution.of(x, kernel, bias, self.strides, self.padding, self.padding_mode, self.dilation, groups)
 
     def activated(self, how: Convolution) -> jax.Array:
-        """The convolution and the activation; relu is done on the way."""
+        """Compute the convolution and the activation; relu is fused."""
         relu = activation(self.activation) is jax.nn.relu
         y = conv_valid(*how.arrays, **how.settings, relu=relu)
         return y if relu else self.activate(y)
@@ -43,7 +43,7 @@ class Padded(Sliding, kw_only=True):
 class Conv(Padded):
     """`conv` with parameters kernel (*K, C // groups, filters) and bias (filters,).
 
-    `connections` lists the input channels that each filter sees; only those entries are parameters, packed as (*K, I).
+    `connections` lists the input channels of each filter; only connected entries are parameters, packed as (*K, I).
     """
 
     filters: int
@@ -55,7 +55,7 @@ class Conv(Padded):
         return self.activated(self.convolution(x, *self.weights(x), self.groups))
 
     def weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """The dense kernel and the bias for the input `x`."""
+        """Return the dense kernel and the bias for the input `x`."""
         sizes = as_tuple(self.kernel_size, array_rank(x), "kernel_size")
         check_groups(self.groups, x.shape[-1], count(self.filters, "filters"))
         if self.connections is None:
@@ -65,7 +65,7 @@ class Conv(Padded):
         return kernel, self.bias(self.filters)
 
     def sparse_kernel(self, sizes: tuple[int, ...], channels: int, connections: Sequence[Sequence[int]]) -> jax.Array:
-        """The dense kernel (*K, C, F): the packed parameters in their places, zeros elsewhere."""
+        """Unpack the parameters into a dense kernel (*K, C, F), with zeros for missing connections."""
         check_connections(connections, channels, self.filters, self.groups)
         channels_I, filters_I = connection_indices(connections)
         init = packed(initializer(self.kernel_init), connections)
@@ -75,10 +75,10 @@ class Conv(Padded):
 
 
 class PooledConv(Conv):
-    """A `Conv` fused with the max-pool of adjacent windows behind it: returns the outputs of both.
+    """A `Conv` fused with the non-overlapping max-pool after it; returns the outputs of both.
 
-    On CPU both are one loop where that is faster (see `ops.conv.conv_max_pool`); the output of the Conv alone is then computed
-    only if it is used. The activation must be one of `MONOTONE`.
+    On CPU, one loop computes both where that is faster (see `ops.conv.conv_max_pool`); the output of the Conv is then computed
+    only if it is used. The activation must be in `MONOTONE`.
     """
 
     window: Size = dataclasses.field(default=specs.MaxPool.window, kw_only=True)
@@ -93,7 +93,7 @@ class PooledConv(Conv):
 
 
 class DepthwiseConv(Padded):
-    """A convolution per channel: kernel (*K, 1, C * multiplier), whose filter i sees channel i // multiplier."""
+    """A convolution per channel: kernel (*K, 1, C * multiplier), where filter i reads channel i // multiplier."""
 
     kernel_size: Size = specs.DepthwiseConv.kernel_size
     multiplier: int = specs.DepthwiseConv.multiplier

@@ -19,7 +19,7 @@ from cnn_jax.ops.conv import sum_dtype
 class Subsample(Parametric):
     """LeNet-5's pooling (LeCun et al. 1998): window sum times `scale` plus `bias`, both trained per channel, then activation.
 
-    `scale` starts at one over the window's size, that is as average pooling.
+    `scale` is initialized to one over the window size, which is average pooling.
     """
 
     window: Size = specs.Subsample.window

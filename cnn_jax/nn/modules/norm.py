@@ -16,15 +16,15 @@ from cnn_jax.ops.linear import Arrays, Rule, canonical, linear
 
 
 def _like(values: jax.Array, x: jax.Array) -> jax.Array:
-    """Return values (C,) with as many axes as x (..., C)."""
+    """Reshape values (C,) to the rank of x (..., C)."""
     return lax.broadcast_to_rank(values, x.ndim)
 
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the mean and the (biased) variance of x (..., C) per channel.
 
-    The mean of squares less the square of the mean takes one pass, but loses as many digits as the mean is larger than the
-    deviation: then a second pass sums the squared differences from the mean.
+    The mean of squares minus the squared mean takes one pass, but cancels if the mean is much larger than the deviation: then a
+    second pass sums the squared differences from the mean.
     """
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)
@@ -34,10 +34,10 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x (..., C) with mean 0 and variance 1 per channel, times scale plus bias; mean and (biased) variance of x.
+    """Normalize x (..., C) per channel, times scale plus bias; also return mean and (biased) variance of x.
 
-    Its gradient is the closed form (Ioffe and Szegedy 2015, section 3): two sums and one pass over x and the gradient, where
-    differentiating the steps takes twice as many, and twice as long to compile.
+    The gradient is in closed form (Ioffe and Szegedy 2015, section 3): two sums and one pass over x and the gradient. Automatic
+    differentiation takes twice as many passes and twice the compile time.
     """
     mean, var = _moments(x)
     slope = scale * jax.lax.rsqrt(var + epsilon)
@@ -61,7 +61,7 @@ def _normalized_transpose(epsilon: float, residuals: Arrays, cotangents: Arrays)
     inverse = jax.lax.rsqrt(var + epsilon)
     bias = y.sum(axes)
     scale_gradient = ((y * x).sum(axes) - mean * bias) * inverse
-    # slope * (y - (bias + normalized * scale_gradient) / count), and what comes through the statistics; linear in y and x.
+    # slope * (y - (bias + normalized * scale_gradient) / count), plus the gradient through the statistics; linear in y and x.
     slope = scale * inverse
     of_x = (2 * y_var - slope * inverse * scale_gradient) / count
     constant = (y_mean - slope * bias) / count - of_x * mean
@@ -79,10 +79,10 @@ def _normalized_jvp(epsilon: float, primals: Arrays, tangents: Arrays) -> tuple[
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization over all axes but channels, with the variables of `flax.linen.BatchNorm` and its numbers.
+    """Batch normalization over all axes but channels, with the variables and results of `flax.linen.BatchNorm`.
 
-    Statistics are in float32 at least. They are taken over a batch with `train`, which also moves the running ones, by
-    1 - momentum; without it the running ones are used.
+    Statistics are computed in float32 or wider. With `train`, they are those of the batch, and the running statistics are
+    updated with weight 1 - momentum; otherwise the running statistics are used.
     """
 
     momentum: float = specs.BatchNorm.momentum
