@@ -1,4 +1,4 @@
-"""Tests of the chapter experiment: verdicts, the arithmetic of the chapter, which networks decide what, and the whole experiment."""
+"""Tests of the chapter experiment: verdicts, arithmetic, which networks decide what, and the whole experiment."""
 
 import csv
 import dataclasses
