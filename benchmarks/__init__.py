@@ -1,1 +1,1 @@
-"""Ours against others, measured as whole processes: see README.md."""
+"""Benchmarks against other libraries, as whole processes: see README.md."""

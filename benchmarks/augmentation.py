@@ -1,8 +1,8 @@
-"""Time per image of every augmentation, and of other ways to move an image, inside a loop on the device.
+"""Time per image of every augmentation, and of alternative implementations of shifts, in a loop on the device.
 
     taskset -c 0 python -m benchmarks.augmentation [--size=28] [--channels=1]
 
-B images of a batch, H, W, C height, width, channels.
+B batch size, H, W, C height, width, channels.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from cnn_jax.recipes.names import AUGMENTATIONS
 from cnn_jax.training import augment
 
 BATCH, STEPS, ROUNDS = 128, 200, 3
-PIXELS = 2  # of a shift
+PIXELS = 2  # maximum shift
 
 Way = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -31,7 +31,7 @@ def padded(x_BHWC: jax.Array) -> jax.Array:
 
 
 def by_selects(key: jax.Array, x_BHWC: jax.Array) -> jax.Array:
-    """A choice between all shifts, per axis."""
+    """Shift by selecting among all shifts, per axis."""
     corner_B2, x = corners(key), padded(x_BHWC)
     for axis, size in ((1, x_BHWC.shape[1]), (2, x_BHWC.shape[2])):
         at = corner_B2[:, axis - 1, None, None, None]
@@ -41,7 +41,7 @@ def by_selects(key: jax.Array, x_BHWC: jax.Array) -> jax.Array:
 
 
 def by_products(key: jax.Array, x_BHWC: jax.Array) -> jax.Array:
-    """Products with shifted unit matrices."""
+    """Shift by products with shifted unit matrices."""
     corner_B2 = corners(key) - PIXELS
 
     def moved(size: int, axis: int) -> jax.Array:
@@ -53,7 +53,7 @@ def by_products(key: jax.Array, x_BHWC: jax.Array) -> jax.Array:
 
 
 def by_gather(key: jax.Array, x_BHWC: jax.Array) -> jax.Array:
-    """One gather of single pixels."""
+    """Shift by one gather of single pixels."""
     (batch, height, width, channels), corner_B2 = x_BHWC.shape, corners(key)
     rows = jnp.arange(height) + corner_B2[:, :1]
     columns = jnp.arange(width) + corner_B2[:, 1:]
@@ -70,7 +70,7 @@ def built_in(name: str, amount: float | None) -> Way:
 
 
 def measure(way: Way, x_BHWC: jax.Array) -> tuple[float, float]:
-    """Seconds to compile, and microseconds per image of the best round."""
+    """Measure compile time in seconds, and microseconds per image of the best round."""
 
     def loop(x_BHWC: jax.Array) -> jax.Array:
         def step(i: jax.Array, total: jax.Array) -> jax.Array:

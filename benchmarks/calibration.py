@@ -1,10 +1,10 @@
-"""Does the report keep its promises? Simulated sweeps with known truth: false claims, coverage of intervals, power.
+"""Calibration of reports on simulated sweeps with known truth: false claims, coverage of intervals, power.
 
     python -m benchmarks.calibration [--repeats=2000] [--only=WORDS]
 
-The generators draw what real sweeps look like and normal theory does not assume: images of unlike difficulty that all cells
-share, binomial answers, cells of unlike spread, accuracies near 100 %, factors that act only together, missing runs and cells.
-Prints a table in Markdown, which docs/statistics.md quotes.
+The generators violate normal theory in the same ways as real sweeps: images of different difficulty shared by all cells,
+binomial predictions, cells with different variances, accuracies near 100 %, factors that only interact, missing runs and cells.
+Prints the Markdown table of docs/statistics.md.
 """
 
 import base64
@@ -33,18 +33,18 @@ class Generator:
     """A kind of sweep.
 
     Attributes:
-        name: A few words.
+        name: Short description.
         cells: Levels of each cell.
         seeds: Runs of each cell, or a function of the generator's state that draws them.
         logit: Each cell's logit of accuracy on an image of difficulty 0.
         images: Images of the validation set.
-        difficulty: Standard deviation of the images' difficulty, in logits; all cells share it.
-        quirk: Standard deviation of the difficulty of an image for one cell alone.
-        run: Standard deviation of a run's own skill, in logits, per cell.
+        difficulty: Standard deviation of the images' difficulty, in logits, shared by all cells.
+        quirk: Standard deviation of the difficulty of an image for one cell.
+        run: Standard deviation between runs, in logits, per cell.
         lost: Probability that a run diverged.
-        lost_cells: Cells without any finished run, drawn anew for each sweep.
+        lost_cells: Cells without any finished run, drawn for each sweep.
         null: Factors without effect.
-        answers: Whether records hold the answers image by image.
+        answers: Whether records contain predictions per image.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Generator:
 
 
 def grid(filters: Sequence[int], kernels: Sequence[int], paddings: Sequence[str]) -> tuple[Levels, ...]:
-    """A complete crossing."""
+    """Return a complete crossing."""
     return tuple(itertools.product(filters, kernels, paddings))
 
 
@@ -75,17 +75,17 @@ PADDINGS = ("valid", "same", "full", "reflect", "symmetric", "replicate", "circu
 
 
 def crossover(cells: Sequence[Levels]) -> tuple[float, ...]:
-    """Filters and kernel size act only together; padding does nothing."""
+    """Return logits with an interaction of filters and kernel size, without main effects or an effect of padding."""
     return tuple(3 + (0.8 if (f >= 16) == (k == 3) else -0.8) for f, k, _ in cells)
 
 
 def peak(cells: Sequence[Levels]) -> tuple[float, ...]:
-    """Kernel size acts, with its best level inside, and more so with many filters; padding does nothing."""
+    """Return logits with an interior optimum of kernel size, stronger with many filters, without an effect of padding."""
     return tuple(3 - 0.3 * abs(k - 5) * math.log2(f) / 3 for f, k, _ in cells)
 
 
 def generators() -> Iterator[Generator]:
-    """Every row of the table."""
+    """Yield every row of the table."""
     for n in (1, 2, 3, 5, 10, 24):
         yield Generator(f"12 cells, {n} seeds", G12, n, quirk=0.7)
     for cells, seeds in ((G4, 3), (G4, 10), (G60, 2), (G60, 3)):
@@ -127,7 +127,7 @@ def generators() -> Iterator[Generator]:
 
 @functools.cache
 def template(levels: tuple, seed: int, images: int) -> dict:
-    """A record without results."""
+    """Create a record without results."""
     if len(levels) == 3:
         filters, kernel, padding = levels
         trial = Trial(ModelConfig("cnn", (filters,), (kernel,), (1,), padding, "relu"), DataConfig(), TrainConfig(), seed)
@@ -143,7 +143,7 @@ def template(levels: tuple, seed: int, images: int) -> dict:
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """A simulated sweep: records, and each cell's true accuracy on these images and on all images."""
+    """A simulated sweep: records, and the true accuracy of each cell on these images and on all images."""
 
     records: list[dict]
     here: dict[tuple, float]
@@ -151,7 +151,7 @@ class Drawn:
 
 
 def draw(g: Generator, rng: np.random.Generator) -> Drawn:
-    """One sweep."""
+    """Draw a sweep."""
     cells: tuple[tuple, ...] = g.cells
     logit = np.broadcast_to(g.logit, len(cells))
     if g.random_rates:
@@ -191,13 +191,13 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 
 @functools.cache
 def expected(logit: float, sd: float) -> float:
-    """Mean of the logistic function over a normal distribution."""
+    """Compute the mean of the logistic function over a normal distribution."""
     return float(_sigmoid(logit + sd * _NODES) @ _WEIGHTS / _WEIGHTS.sum())
 
 
 @functools.cache
 def equal(logit: float, sd: float, other: float) -> float:
-    """The logit with which a spread of `other` has the expectation of `logit` with `sd`: unstable runs are not worse ones."""
+    """Return the logit for deviation `other` with the expectation of `logit` with `sd`, so that instability keeps the mean."""
     target = expected(logit, sd)
     return float(optimize.brentq(lambda x: expected(x, other) - target, logit - 9, logit + 9)) if other != sd else logit
 
@@ -207,11 +207,11 @@ def _over_runs(shift_N: np.ndarray, sd: float) -> np.ndarray:
     return _sigmoid(shift_N[:, None] + sd * nodes) @ weights / weights.sum()
 
 
-# ------------------------------------------------------------------------------------------------------------- judgement
+# ------------------------------------------------------------------------------------------------------------ evaluation
 
 
 def levels_of(cell: stats.Cell) -> tuple:
-    """A cell's levels as a generator names them."""
+    """Return the levels of a cell as in its generator."""
     c = cell.config
     if c["train"]["optimizer"] == "sgd":
         return c["train"]["learning_rate"], c["train"]["momentum"]
@@ -219,7 +219,7 @@ def levels_of(cell: stats.Cell) -> tuple:
 
 
 def measure(g: Generator, drawn: Drawn, rng: np.random.Generator) -> dict[str, float]:
-    """What one report got right, as shares; nan where it says nothing."""
+    """Evaluate one report: shares of correct statements; nan if there are none."""
     a = stats.analyse(drawn.records)
     truth = drawn.everywhere if g.answers else drawn.here
     wrong = any(t.claimed for t in a.effects.terms if set(t.factors) & set(g.null))
@@ -268,7 +268,7 @@ COLUMNS = ("false", "cells", "pairs", "effects", "joint", "cells here", "pairs h
 
 
 def row(g: Generator, repeats: int) -> dict[str, float]:
-    """Means over many sweeps."""
+    """Average over many sweeps."""
     rng = np.random.default_rng(len(g.name))
     results = [measure(g, draw(g, rng), rng) for _ in range(repeats)]
     with np.errstate(all="ignore"):
@@ -280,9 +280,9 @@ def row(g: Generator, repeats: int) -> dict[str, float]:
 
 
 def power(repeats: int, seeds: int, unstable: float, spread: float = 0.004) -> dict[str, float]:
-    """How often a pair of stable cells is told apart: by a t test alone, beside two equal cells, and if one is unstable.
+    """Estimate the power to distinguish two stable cells: in a t test, with two further equal cells, and with an unstable one.
 
-    The two differ by what a t test at 5 % finds in 99 % of cases. `unstable` is the standard deviation of an unstable cell.
+    Their difference is detected in 99 % of cases by a t test at 5 %. `unstable` is the standard deviation of an unstable cell.
     """
     critical = theory.t.ppf(0.975, 2 * seeds - 2)
     shift = optimize.brentq(lambda d: theory.nct.sf(critical, 2 * seeds - 2, d) - 0.99, 0, 50)

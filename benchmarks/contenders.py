@@ -1,4 +1,4 @@
-"""Who is raced in a sweep, ours and the peers, as commands; the networks, and the images that all of them get."""
+"""Contenders of a sweep benchmark, cnn_jax and the peers, as commands; networks and images used by all."""
 
 import dataclasses
 import json
@@ -20,13 +20,13 @@ from cnn_jax.sweep import parse_values, product
 from cnn_jax.trial import DataConfig, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PEERS = {"pytorch": "torch", "keras": "tensorflow", "flax": "flax"}  # peers/NAME_loop.py, and the package that it needs
+PEERS = {"pytorch": "torch", "keras": "tensorflow", "flax": "flax"}  # peers/NAME_loop.py, and the required package
 CPU = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclasses.dataclass(frozen=True)
 class Net:
-    """A network to be swept: its name for `launch.py`, the axes that both sides sweep, those only ours must be told."""
+    """A network: its name for `launch.py`, the swept axes, and flags only for cnn_jax."""
 
     model: str
     dataset: str
@@ -53,35 +53,37 @@ NETS = {
 
 
 def models(net: Net, axes: Mapping[str, str], seeds: int) -> list[ModelConfig]:
-    """What is trained, one per trial."""
+    """Return the trained models, one per trial."""
     texts = {**axes, **net.fixed, "model": net.model}
     return [trial.model for trial in product({name: parse_values(name, text) for name, text in texts.items()}, seeds)]
 
 
 def training_flops(shape: Description) -> int:
-    """Floating-point operations to train on one image: two per MAC, for the outputs, the gradients of the weights and, but for
-    the first layer, the gradients of the inputs."""
+    """Count floating-point operations for training on one image: two per MAC.
+
+    They include outputs, gradients of weights and, except for the first layer, gradients of inputs.
+    """
     first = next(layer.macs for layer in shape.layers if layer.macs)
     return 2 * (3 * shape.macs - first)
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a contender tells of itself.
+    """Measurements reported by a contender.
 
-    `compile_seconds` (of the peers: until a trial's first step has ended) and `train_seconds` are summed over its workers.
+    `compile_seconds` (for peers: until the end of a trial's first step) and `train_seconds` are summed over its workers.
     """
 
     compile_seconds: float
     train_seconds: float
     test_accuracy: tuple[float, ...]  # of each trial
-    device_memory: int | None = None  # bytes of an accelerator's memory, at most
-    products: str | None = None  # what an accelerator multiplies in, as read back from the library
+    device_memory: int | None = None  # peak bytes of an accelerator's memory
+    products: str | None = None  # precision of products on an accelerator, as reported by the library
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A command to be timed: `ready` is called before the clock starts, `read` gets its output."""
+    """A command to time: `ready` is called before the clock starts, `read` parses its output."""
 
     name: str
     command: Sequence[str]
@@ -91,7 +93,7 @@ class Contender:
 
 
 def interpreter(peer: str) -> str | None:
-    """The Python that has a peer's package: this one, or that of .venv-bench; None if there is none."""
+    """Return the Python with a peer's package: this one, or that of .venv-bench; None if not installed."""
     for python in (sys.executable, str(ROOT / ".venv-bench" / "bin" / "python")):
         code = f"import importlib.util as u, sys; sys.exit(u.find_spec({PEERS[peer]!r}) is None)"
         if Path(python).exists() and subprocess.run([python, "-c", code]).returncode == 0:
@@ -100,12 +102,12 @@ def interpreter(peer: str) -> str | None:
 
 
 def flags(values: Mapping[str, Any]) -> list[str]:
-    """{'seeds': 3, 'compile': True} -> ['--seeds=3', '--compile']."""
+    """Format flags: {'seeds': 3, 'compile': True} -> ['--seeds=3', '--compile']."""
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items()]
 
 
 def peer(name: str, file: Path, sweep: Mapping[str, Any], environment: Mapping[str, str]) -> Contender:
-    """One of `peers/`, on the images in `file`. Raises UsageError if its package is not installed."""
+    """Return a contender from `peers/`, for the images in `file`. Raises UsageError if its package is not installed."""
     python = interpreter(name)
     if python is None:
         raise UsageError(f"--peers: {name} needs the package {PEERS[name]}: `make bench` installs requirements-bench.txt")
@@ -119,7 +121,7 @@ def peer(name: str, file: Path, sweep: Mapping[str, Any], environment: Mapping[s
 
 
 def ours(folder: Path, sweep: Mapping[str, Any], environment: Mapping[str, str]) -> Contender:
-    """`launch.py grid`, its cache a fresh copy of `folder`/prepared in every run: images, but no program."""
+    """Return `launch.py grid` as a contender; every run starts with a copy of `folder`/prepared: images, but no programs."""
     cache, out = folder / "cache", folder / "out"
 
     def ready() -> None:
@@ -130,7 +132,7 @@ def ours(folder: Path, sweep: Mapping[str, Any], environment: Mapping[str, str])
     def read(_: str) -> Found:
         records = store.read(out)
         compiling = math.fsum(r["compile_seconds"] for r in records)
-        training = math.fsum({r["train_seconds"] for r in records})  # trials that trained side by side share a number
+        training = math.fsum({r["train_seconds"] for r in records})  # trials trained as lanes share a number
         return Found(compiling, training, tuple(r["test_accuracy"] for r in records), products=records[0]["precision"])
 
     command = [sys.executable, "launch.py", "grid", *flags(sweep), f"--out={out}"]
@@ -138,7 +140,7 @@ def ours(folder: Path, sweep: Mapping[str, Any], environment: Mapping[str, str])
 
 
 def export(config: DataConfig, cache: Path, file: Path) -> data.Dataset:
-    """Prepares the images in `cache` and writes them to `file` as in keras.datasets, the validation images last."""
+    """Prepare the images in `cache` and write them to `file` as in keras.datasets, validation images last."""
     data.prepare(config, cache_dir=cache)
     images = data.load(config, cache_dir=cache)
     x, y = ((getattr(images, f"train_{what}"), getattr(images, f"validation_{what}")) for what in ("images", "labels"))
@@ -148,7 +150,7 @@ def export(config: DataConfig, cache: Path, file: Path) -> data.Dataset:
 
 
 def settings(net: Net, config: DataConfig, info: data.DatasetInfo, swept: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Flags of one sweep, an epoch in batches of 128 unless `swept` says otherwise: for ours, and for the peers."""
+    """Return the flags of a sweep for cnn_jax and for the peers; by default one epoch with batches of 128."""
     swept = {"epochs": 1, "batch_size": 128, **swept}
     told = {"model": net.model, "dataset": config.dataset, "validation_fraction": config.validation_fraction, **net.fixed}
     if config.train_examples:

@@ -1,10 +1,10 @@
-"""Training steps per second of small convnets by how convolution and max-pool are written, on one core.
+"""Training steps per second of small convnets on one core, by implementation of convolution and max-pool.
 
     python -m benchmarks.convolution [NET ...] [IMPLEMENTATION ...]        names of `NETS` and `IMPLEMENTATIONS`; none: all
 
-Every implementation is compiled first; then they take turns, and the best of each is printed, with its ratio to the first.
-Seconds are those of the processor, not of the clock, so that other work on the machine disturbs little. XLA_FLAGS are
-taken from the environment, and the core from the affinity; unset, they are those of a worker.
+All implementations are compiled first; then they run in turns, and the best time of each is printed, with its ratio to the
+first. Processor time is measured, which is less sensitive to other load. XLA_FLAGS are taken from the environment, and the core
+from the affinity; the defaults are those of a worker.
 """
 
 import os
@@ -13,7 +13,7 @@ import time
 
 if __name__ == "__main__":
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_prefer_vector_width=512")
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # XLA sizes its thread pool by it: before JAX is imported
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # determines XLA's thread pool: before JAX is imported
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ def at_once(x, kernel, bias, strides, zeros, pooled):
     return maximum_of_slices(y) if pooled else y
 
 
-# Computation of a layer, the implementation of `ops.conv` that it falls back on, and the dense layer.
+# Function of a layer, fallback implementation of `ops.conv`, and the dense layer.
 IMPLEMENTATIONS = {
     "lax": (one_by_one(lax_conv, reduce_window), "lax", lambda x, k, b: x @ k + b),
     "lax, slices": (one_by_one(lax_conv, maximum_of_slices), "lax", lambda x, k, b: x @ k + b),
@@ -114,7 +114,7 @@ def initial(shape, layers, rng):
 
 
 def compiled(net, implementation):
-    """A program of STEPS training steps, its arguments, and the seconds it took to trace and compile."""
+    """Return a program of STEPS training steps, its arguments, and the seconds of tracing and compilation."""
     shape, layers = net
     rng = np.random.default_rng(0)
     optimizer = optax.flatten(optax.adam(1e-3))

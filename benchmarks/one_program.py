@@ -1,12 +1,12 @@
-"""Whether one compiled program should serve cells of different shape: what it saves in compiling, what it costs in running.
+"""One compiled program for cells of different shape: savings in compilation and cost in running.
 
     python -m benchmarks.one_program [--images=12800] [--seeds=3] [--lanes]
 
-The cells are the chapter's sweep: filters 8,16,32 x kernel 3,5 x same,valid on 28x28x1. `own` is a program for each of them.
-`one` is a program of the largest, in which a cell is data: its kernel lies in a corner of a larger one and the rest is masked,
-its padding is a table of which pixel stands where (any mode is such a table), and of the pooled image only the part that the
-cell has counts. With --lanes all trials are trained side by side in that one program, by vmap, for accelerators. Both begin
-with the same values; the last column says how far apart their losses are after the same steps.
+The cells are the chapter's sweep: filters 8,16,32 x kernel 3,5 x same,valid on 28x28x1. `own` is a separate program for each.
+`one` is a program for the largest, with the cell as data: the kernel is embedded in a larger one and masked, padding is a table
+of pixel indices (for any mode), and the pooled image is masked to the size of the cell. With --lanes, vmap trains all trials
+together in this program, for accelerators. Both start from the same values; the last column is the difference of their losses
+after the same steps.
 """
 
 import argparse
@@ -32,7 +32,7 @@ HYPER = {"learning_rate": 1e-3, "weight_decay": 0.0, "momentum": 0.0}
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of the sweep: the chapter's net of one shape."""
+    """A cell of the sweep: one shape of the chapter's net."""
 
     filters: int
     kernel_size: int
@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def pooled(self) -> int:
-        """Rows and columns behind the pool."""
+        """Rows and columns after the pool."""
         return (SIZE + sum(self.pads) - self.kernel_size + 1) // 2
 
 
@@ -54,7 +54,7 @@ LARGEST = Cell(32, 5, "same")
 
 
 def initial(cell: Cell, seed: int) -> dict[str, np.ndarray]:
-    """He's values for the convolution, Glorot's for the dense layer: kernel (K, K, 1, F), weights (P, P, F, classes)."""
+    """Draw He's values for the convolution, Glorot's for the dense layer: kernel (K, K, 1, F), weights (P, P, F, classes)."""
     rng = np.random.default_rng(seed)
     k, p, f = cell.kernel_size, cell.pooled, cell.filters
     wide, narrow = np.sqrt(6 / k**2), np.sqrt(6 / (p * p * f + CLASSES))
@@ -67,7 +67,7 @@ def initial(cell: Cell, seed: int) -> dict[str, np.ndarray]:
 
 
 def embedded(cell: Cell, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A cell's parameters in a corner of the largest's, zeros elsewhere."""
+    """Embed a cell's parameters in a corner of those of the largest cell, with zeros elsewhere."""
     shapes = {name: value.shape for name, value in initial(LARGEST, 0).items()}
     return {
         name: np.pad(value, [(0, whole - part) for whole, part in zip(shapes[name], value.shape, strict=True)])
@@ -76,19 +76,19 @@ def embedded(cell: Cell, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def as_data(cell: Cell) -> dict[str, np.ndarray]:
-    """What makes the one program this cell: masks, and for each position of the padded image the pixel that stands there."""
+    """Return the data that select a cell in the shared program: masks, and the pixel index of each padded position."""
     positions = np.arange(SIZE + LARGEST.kernel_size - 1) - cell.pads[0]
     kernel = np.zeros(initial(LARGEST, 0)["kernel"].shape, np.float32)
     kernel[: cell.kernel_size, : cell.kernel_size, :, : cell.filters] = 1
     pooled = np.zeros((LARGEST.pooled, LARGEST.pooled, 1), np.float32)
     pooled[: cell.pooled, : cell.pooled] = 1
-    # SIZE is the zero that stands behind the pixels.
+    # SIZE is the index of the zero appended to the pixels.
     table = np.where((positions >= 0) & (positions < SIZE), positions, SIZE).astype(np.int32)
     return {"kernel": kernel, "pooled": pooled, "table": table}
 
 
 def logits(params: Any, x: jax.Array, pads: tuple[int, int], data: dict[str, jax.Array] | None) -> jax.Array:
-    """The chapter's net; with `data` the one that it describes."""
+    """Compute the chapter's net; with `data`, the cell that it selects."""
     kernel = params["kernel"]
     if data is not None:
         kernel, pads = kernel * data["kernel"], (0, 0)
@@ -106,7 +106,7 @@ def logits(params: Any, x: jax.Array, pads: tuple[int, int], data: dict[str, jax
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a program of training steps took, seconds to trace and compile it and to run it, and the last loss of each trial."""
+    """Seconds to trace and compile and to run a program of training steps, and the last loss of each trial."""
 
     compile_seconds: float
     seconds: float
@@ -114,7 +114,7 @@ class Run:
 
 
 def measure(cell: Cell, params: Any, data: Any, images: np.ndarray, labels: np.ndarray, *, lanes: bool) -> Run:
-    """Compiles and times one pass over the images; with `lanes` params and data have a leading trial axis."""
+    """Compile and time one pass over the images; with `lanes`, params and data have a leading trial axis."""
     rule = optimizer("adam", HYPER)
 
     def run(params, state, data, images, labels):  # type: ignore[no-untyped-def]
@@ -148,9 +148,9 @@ def measure(cell: Cell, params: Any, data: Any, images: np.ndarray, labels: np.n
 
 
 def both_ways(count: int, seeds: int, *, lanes: bool) -> tuple[list[Run], list[Run]]:
-    """A run of every cell by its own program, and by the one; of the latter the first alone has seconds to compile.
+    """Run every cell with its own program, and with the shared one, which has compile seconds only in its first run.
 
-    count: images a trial is trained on. With `lanes` the seconds to run are a trial's share.
+    count: training images per trial. With `lanes`, seconds are divided by the number of trials.
     """
     rng, steps = np.random.default_rng(0), count // BATCH
     images = rng.integers(0, 256, (steps, BATCH, SIZE, SIZE, 1), np.uint8)
@@ -170,15 +170,15 @@ def both_ways(count: int, seeds: int, *, lanes: bool) -> tuple[list[Run], list[R
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints a row per cell, and what both ways take for a sweep."""
+    """Print a row per cell, and the total times of a sweep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=12_800, help="that a trial is trained on while it is timed")
-    parser.add_argument("--seeds", type=int, default=3, help="trials per cell, which share its program")
-    parser.add_argument("--lanes", action="store_true", help="all trials of the one program side by side")
+    parser.add_argument("--images", type=int, default=12_800, help="training images per timed trial")
+    parser.add_argument("--seeds", type=int, default=3, help="trials per cell, with the same program")
+    parser.add_argument("--lanes", action="store_true", help="train all trials of the shared program together")
     args = parser.parse_args(argv)
     if args.images < BATCH or args.seeds < 1:
         parser.error(f"--images must be at least {BATCH}, --seeds at least 1")
-    implementation()  # compiles the C of convolutions, if there is none yet: once per machine, not per program
+    implementation()  # compile the C of convolutions if necessary: once per machine, not per program
     count = args.images // BATCH * BATCH
     own, one = both_ways(count, args.seeds, lanes=args.lanes)
 

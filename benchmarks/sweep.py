@@ -1,11 +1,11 @@
-"""Ours against PyTorch, Keras and a plain Flax loop: the same sweep on the same images. `make bench`, or
+"""cnn_jax compared with PyTorch, Keras and a plain Flax loop: the same sweep on the same images. `make bench`, or
 
     python -m benchmarks.sweep [--net=chapter|lenet5|vgg|resnet20] [--images=12000] [--rounds=3] [--peers=pytorch,keras,flax]
 
-Everyone trains on the same split, and judges each trial once on the validation and once on the test images. A time is that of
-a whole process, from its start to its end, imports and compiling included: ours is `launch.py` as a user calls it, with the
-images prepared and the compilation cache empty; the peers are the scripts in `peers/`. They run in turns, A B C D A B C D, so
-that a machine that slows down slows all of them, and ratios are taken within a turn. Everyone has all cores.
+All contenders train on the same split, and evaluate each trial once on the validation and once on the test images. Times are
+those of whole processes, from start to end, including imports and compilation: cnn_jax is `launch.py` as called by a user, with
+prepared images and an empty compilation cache; the peers are the scripts in `peers/`. They run in turns, A B C D A B C D, so
+that load on the machine affects all of them, and ratios are taken within a turn. All use all cores.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from cnn_jax.trial import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is raced: a net of `NETS`, images, the axes and seeds of the sweep, which peers, and everyone's environment."""
+    """Configuration of a benchmark: a net of `NETS`, images, axes and seeds of the sweep, peers, and environment."""
 
     net: str
     config: DataConfig
@@ -43,7 +43,7 @@ class Entry:
 
 
 def line_up(folder: Path, entry: Entry) -> tuple[list[Contender], data.DatasetInfo]:
-    """The contenders, ours first, with their images in `folder`, and what is known of the images. Raises UsageError."""
+    """Prepare the contenders, cnn_jax first, with images in `folder`; also return their description. Raises UsageError."""
     net, config, file = NETS[entry.net], entry.config, folder / "images.npz"
     info = export(config, folder / "prepared", file).info
     own, others = settings(net, config, info, {**entry.axes, "seeds": entry.seeds})
@@ -52,7 +52,7 @@ def line_up(folder: Path, entry: Entry) -> tuple[list[Contender], data.DatasetIn
 
 
 def compare(contenders: Sequence[Contender], rounds: int) -> dict[str, list[Run]]:
-    """Runs all of them `rounds` times, in turns; a line to stderr for each run."""
+    """Run all contenders `rounds` times, in turns; print a line to stderr per run."""
     runs: dict[str, list[Run]] = {contender.name: [] for contender in contenders}
     for turn in range(1, rounds + 1):
         for contender in contenders:
@@ -69,7 +69,7 @@ _barrier: Any = None  # in the processes of `core_limit`
 
 
 def core_limit(size: int = 2048, seconds: float = 2.0) -> tuple[float, int]:
-    """FLOP/s of float32 matrix products on a core, all of them at work at once, a pinned JAX process each; how many cores."""
+    """Measure FLOP/s per core of float32 matrix products, with a pinned JAX process on every core; also return their number."""
     cores: list[Any] = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None] * (os.cpu_count() or 1)
     context = multiprocessing.get_context("spawn")
     with context.Pool(len(cores), initializer=_meet, initargs=(context.Barrier(len(cores)),)) as pool:
@@ -83,7 +83,7 @@ def _meet(barrier: Any) -> None:
 
 def _products(core: int | None, size: int, seconds: float) -> float:
     if core is not None:
-        os.sched_setaffinity(0, {core})  # before JAX counts the cores that it may use
+        os.sched_setaffinity(0, {core})  # before JAX counts the available cores
     os.environ["JAX_PLATFORMS"] = "cpu"
     import jax
     import jax.numpy as jnp
@@ -103,10 +103,11 @@ def _products(core: int | None, size: int, seconds: float) -> float:
 
 
 def table(runs: Mapping[str, Sequence[Run]], images: int, flops: float | None = None, limit: float | None = None) -> str:
-    """Markdown: a row per contender, ours first, medians over the rounds.
+    """Format a Markdown table: a row per contender, cnn_jax first, with medians over the rounds.
 
-    images: trained by all trials together; flops: of all trials together; limit: FLOP/s of the machine, and a column then says
-    which share of it was reached. The ratio is the median over rounds of a time divided by the first one's in the same round.
+    images: training images over all trials; flops: operations over all trials; limit: FLOP/s of the machine, which adds a
+    column with its utilization. The ratio is the median over rounds of a time divided by that of the first contender in the
+    same round.
     """
     header = ["", "trials", "seconds", "images/s", "compile s", "training s", "memory MB", "test accuracy", "sd", "time / ours"]
     rows = [header + ["of the limit"] * bool(limit)]
@@ -138,19 +139,19 @@ def table(runs: Mapping[str, Sequence[Run]], images: int, flops: float | None = 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the race and prints its table; bad input ends it in one line."""
+    """Run the benchmark and print its table; invalid input is reported in one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=NETS, default="chapter")
-    parser.add_argument("--dataset", help="as for launch.py; default: mnist or cifar10 of TFDS, by the net")
-    parser.add_argument("--images", type=int, help="training images, validation included; default: all")
-    parser.add_argument("--validation_fraction", type=float, default=0.1, help="share of them that is held out")
-    parser.add_argument("--filters", help="an axis of the chapter's net; so are the next two")
+    parser.add_argument("--dataset", help="as in launch.py; default: mnist or cifar10 of TFDS, by the net")
+    parser.add_argument("--images", type=int, help="training images, including validation; default: all")
+    parser.add_argument("--validation_fraction", type=float, default=0.1, help="held-out share of the training images")
+    parser.add_argument("--filters", help="an axis of the chapter's net, as the next two")
     parser.add_argument("--kernel_size")
     parser.add_argument("--padding")
     parser.add_argument("--seeds", type=int, help="trials per cell")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--peers", help="of pytorch, keras and flax; default: all that have the net")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--peers", help="pytorch, keras, flax; default: all that support the net")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     args = parser.parse_args(argv)
     try:
         race(args)
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def race(args: argparse.Namespace) -> None:
-    """What `main` does once the flags are read."""
+    """Run the benchmark with parsed flags."""
     net = NETS[args.net]
     given = {name: value for name in ("filters", "kernel_size", "padding") if (value := getattr(args, name))}
     names = args.peers.split(",") if args.peers else net.peers

@@ -1,4 +1,4 @@
-"""A contender's process from start to end: seconds, and the memory of all its processes."""
+"""Time and memory of a contender's processes from start to end."""
 
 import contextlib
 import dataclasses
@@ -16,20 +16,20 @@ from benchmarks.contenders import ROOT, Contender, Found
 
 @dataclasses.dataclass(frozen=True)
 class Run(Found):
-    """One process from start to end; what `Found` leaves of `seconds` is imports, images, evaluation and reports."""
+    """One process from start to end; the rest of `seconds` is imports, images, evaluation and reports."""
 
     _: dataclasses.KW_ONLY
     seconds: float
-    memory: int | None  # bytes; None where there is no /proc
+    memory: int | None  # bytes; None without /proc
 
 
 def inherited() -> dict[str, str]:
-    """This process's environment, but for a cache of programs: with one, a second round would be a different race."""
+    """Return this process's environment without a compilation cache, which would change the second round."""
     return {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
 
 
 def time_run(contender: Contender, timeout: float | None = None) -> Run:
-    """Runs it once. Raises RuntimeError with the end of its errors if it fails or takes longer than `timeout` seconds."""
+    """Run a contender once. Raises RuntimeError with the end of its errors on failure or after `timeout` seconds."""
     contender.ready()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
@@ -58,7 +58,7 @@ def time_run(contender: Contender, timeout: float | None = None) -> Run:
 
 
 def end(process: subprocess.Popen, grace: float = 5.0) -> None:
-    """Ends a process that leads a session: asks it to, and after `grace` seconds kills the session's process group."""
+    """Terminate a process that leads a session, and after `grace` seconds kill the session's process group."""
     process.terminate()
     try:
         process.wait(grace)
@@ -69,7 +69,7 @@ def end(process: subprocess.Popen, grace: float = 5.0) -> None:
 
 @contextlib.contextmanager
 def peak_memory(session: int, interval: float = 2.0) -> Iterator[list[int]]:
-    """Samples the resident bytes of all processes of a session, pages that several share counted once (Linux's PSS)."""
+    """Sample the resident bytes of all processes of a session, with shared pages counted once (Linux's PSS)."""
     samples, done = [0], threading.Event()
 
     def watch() -> None:
@@ -88,7 +88,7 @@ def peak_memory(session: int, interval: float = 2.0) -> Iterator[list[int]]:
 def _members(session: int) -> Iterator[Path]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # "PID (NAME) STATE PARENT GROUP SESSION ...", and the name may hold anything
+            # "PID (NAME) STATE PARENT GROUP SESSION ..."; the name may have any character
             if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == session:
                 yield process
 

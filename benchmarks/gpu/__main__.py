@@ -1,10 +1,10 @@
-"""The benchmark on a machine with a GPU, one call, under ten minutes, no network.
+"""Benchmark on a machine with a GPU: one call, under ten minutes, no network.
 
     python -m benchmarks.gpu            needs JAX and PyTorch, both for the GPU, in one environment
-    python -m benchmarks.gpu --smoke    the same with tiny sizes on CPU: shows that it runs, and nothing else
+    python -m benchmarks.gpu --smoke    the same with tiny sizes on CPU: a test without meaningful numbers
 
-It prints a Markdown table for each part as it is measured, and writes the same numbers to a JSON file. A part that fails, or
-has no time left, is a row that says why; the exit status is then 1. Without a GPU nothing is run, and the status is 2.
+It prints a Markdown table for each part as it is measured, and writes the same numbers to a JSON file. For a part that fails or
+runs out of time, a row states the reason; the exit status is then 1. Without a GPU nothing is run, and the status is 2.
 """
 
 import argparse
@@ -31,19 +31,19 @@ print(json.dumps({"platform": device.platform, "device": device.device_kind, "co
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the parts. Exit status: 0 all is measured, 1 something is not, 2 there is no GPU or a flag is wrong."""
+    """Run the parts. Exit status: 0 complete, 1 incomplete, 2 no GPU or invalid flags."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = [part.name for part in PARTS]
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, on CPU")
-    parser.add_argument("--parts", default=",".join(names), help="to run, of " + ",".join(names))
-    parser.add_argument("--budget", type=float, default=540.0, help="seconds for all parts together; default: 540")
+    parser.add_argument("--parts", default=",".join(names), help="comma-separated parts: " + ",".join(names))
+    parser.add_argument("--budget", type=float, default=540.0, help="total seconds for all parts; default: 540")
     parser.add_argument("--json", type=Path, help="file of the results; default: runs/gpu.json, or runs/gpu-smoke.json")
-    parser.add_argument("--dataset", default="random", help="of the chapter's network, as for launch.py; default: random")
-    parser.add_argument("--colour_dataset", default="random", help="of ResNet-20, likewise")
+    parser.add_argument("--dataset", default="random", help="for the chapter's network, as in launch.py; default: random")
+    parser.add_argument("--colour_dataset", default="random", help="for ResNet-20, likewise")
     parser.add_argument(
-        "--exact", action="store_true", help="multiply float32 in float32, in JAX and PyTorch alike; default: in TF32"
+        "--exact", action="store_true", help="multiply float32 in float32, in JAX and PyTorch; default: in TF32"
     )
     args = parser.parse_args(argv)
     if unknown := [name for name in args.parts.split(",") if name not in names]:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def look(settings: Settings) -> dict[str, Any]:
-    """JAX's default device; in another process, so that none of its memory is taken."""
+    """Describe JAX's default device; in a separate process, so that no memory of the device is allocated."""
     command = [sys.executable, "-c", _LOOK]
     done = subprocess.run(command, env={**os.environ, **settings.environment}, capture_output=True, text=True)
     if done.returncode:
@@ -81,7 +81,7 @@ def look(settings: Settings) -> dict[str, Any]:
 
 
 def nvidia() -> str | None:
-    """Name, driver, memory and clock, as nvidia-smi says; None where there is none."""
+    """Return name, driver, memory and clock from nvidia-smi; None if not available."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
@@ -97,7 +97,7 @@ def version(package: str) -> str | None:
 
 
 def headline(about: dict[str, Any]) -> list[str]:
-    """What was measured where, and how the numbers may be read."""
+    """Describe device, versions and settings, and the validity of the numbers."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items() if number)
     lines = [f"# {about['machine']['device']}: {versions}", "", f"float32 is multiplied in {about['settings']['products']}."]
     if about["settings"]["smoke"]:

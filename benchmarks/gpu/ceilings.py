@@ -1,4 +1,4 @@
-"""What the device reaches by itself, in JAX: matrix products, bytes of its memory, and how fast kernels follow one another."""
+"""Limits of the device, measured with JAX: matrix products, memory bandwidth, and launch rate of kernels."""
 
 import functools
 import statistics
@@ -14,7 +14,7 @@ from benchmarks.gpu.settings import Request
 
 
 def run(request: Request) -> Iterator[Row]:
-    """Ceilings; those of products by what they are multiplied in."""
+    """Measure ceilings; those of products by precision."""
     sizes, products = request.settings.sizes, request.settings.products
     n = sizes.product
     asked: list[tuple[str, Any, str | None]] = [(products, jnp.float32, None), ("bfloat16", jnp.bfloat16, None)]
@@ -53,7 +53,7 @@ def run(request: Request) -> Iterator[Row]:
 
 
 def median(function: Callable[[], Any], repeats: int) -> float:
-    """Seconds of a call of `function` until its result is there, after one that is not timed."""
+    """Measure the median seconds of a call of `function` until its result is ready, after a warm-up call."""
     jax.block_until_ready(function())
     seconds = []
     for _ in range(repeats):

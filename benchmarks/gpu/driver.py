@@ -1,4 +1,4 @@
-"""Runs parts one after the other, each in a process that may fail or be stopped without harm to the others. No JAX."""
+"""Sequential execution of the parts, each in a separate process that may fail or be stopped. No JAX."""
 
 import dataclasses
 import json
@@ -18,12 +18,12 @@ from benchmarks.gpu.report import Report, Row, reason_of, warn
 from benchmarks.gpu.settings import OVERRIDES, Ceilings, Request, Settings
 from benchmarks.timing import end, inherited
 
-LEAST_SECONDS = 5.0  # with less left, a part is not begun
-GRACE = 10.0  # for a part that is stopped to end what it started
+LEAST_SECONDS = 5.0  # minimum remaining time to start a part
+GRACE = 10.0  # time for a stopped part to end its processes
 
 
 def run(parts: Sequence[Part], settings: Settings, report: Report, budget: float) -> None:
-    """Runs the parts within `budget` seconds. Rows go to the report, as do the reasons of what is not measured."""
+    """Run the parts within `budget` seconds; add rows, and reasons for missing ones, to the report."""
     deadline, ceilings = time.time() + budget, Ceilings()
     environment = {name: value for name, value in inherited().items() if name not in OVERRIDES} | settings.environment
     with tempfile.TemporaryDirectory(prefix="gpu-") as folder:
@@ -50,7 +50,7 @@ def _used_up(budget: float) -> str:
 
 
 def run_part(part: Part, request: Request, environment: Mapping[str, str]) -> Iterator[Row]:
-    """Rows of a part as its process prints them; a failed one if it fails or has to be stopped."""
+    """Yield the rows printed by the process of a part; a failed row if it fails or is stopped."""
     command = [sys.executable, "-m", "benchmarks.gpu.process", json.dumps(dataclasses.asdict(part)), request.to_json()]
     seconds = max(request.left, 0.0)
     with tempfile.TemporaryFile("w+") as errors:
@@ -97,7 +97,7 @@ def _told(errors: IO[str]) -> str:
 
 
 def ceilings_of(rows: Sequence[Row]) -> Ceilings:
-    """What the rows of the part `ceilings` say."""
+    """Extract the ceilings from the rows of the part `ceilings`."""
     flops = {row.precision: row.tflops * 1e12 for row in rows if row.precision and row.tflops}
     bandwidths = [row.gigabytes * 1e9 for row in rows if row.gigabytes]
     return Ceilings(flops, max(bandwidths, default=None))

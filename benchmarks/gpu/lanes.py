@@ -1,6 +1,6 @@
-"""Steps of our training program by its lanes, the trials that it trains side by side, in one variant. Images are random.
+"""Steps of cnn_jax's training program by number of lanes (trials trained together), in one variant. Images are random.
 
-A variant has a process of its own: the device's memory is known as the most that the process ever took, so lanes ascend.
+Each variant has a separate process: memory is measured as the peak of the process, so lanes ascend.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _MODELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """How a program is made: the precision of its trials, and what is different while it is traced."""
+    """Variant of a program: the precision of its trials, and a context for tracing."""
 
     precision: str = "float32"
     within: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
@@ -53,11 +53,11 @@ SLOW_ON_CPU = (("deep_lanes", "bfloat16"), ("deep_lanes", "plain_convolutions"))
 
 
 def run(request: Request, net: str, variant: str) -> Iterator[Row]:
-    """A row for each number of lanes. One that fails, as for lack of memory, does not lose those after it."""
+    """Yield a row per number of lanes. After a failure, such as out of memory, the others still run."""
     if request.settings.smoke and (net, variant) in SLOW_ON_CPU:
         yield Row(what=variant.replace("_", " "), status="skipped", note="one variant of a deep network in a smoke test")
         return
-    os.environ["XLA_FLAGS"] = local.environment(1)["XLA_FLAGS"]  # of a worker; read when JAX looks for devices
+    os.environ["XLA_FLAGS"] = local.environment(1)["XLA_FLAGS"]  # as for a worker; read when JAX initializes devices
     sizes = request.settings.sizes
     whole = {"lanes": sizes.lanes, "deep_lanes": sizes.deep_lanes}[net]
     for lanes in whole if variant in PRECISIONS else sizes.few_lanes:
@@ -73,7 +73,7 @@ def run(request: Request, net: str, variant: str) -> Iterator[Row]:
 
 
 def measure(request: Request, net: str, what: str, variant: Variant, lanes: int) -> Row:
-    """Compiles the program of one network with so many lanes, and times its steps."""
+    """Compile the program of one network with `lanes` lanes, and time its steps."""
     settings = request.settings
     model, shape = _MODELS[net]
     train = TrainConfig(batch_size=BATCH, epochs=1, precision=variant.precision)
@@ -103,7 +103,7 @@ def measure(request: Request, net: str, what: str, variant: Variant, lanes: int)
 
 
 def random_images(shape: tuple[int, int, int], count: int) -> Dataset:
-    """`count` training images, and a batch each to validate and to test on."""
+    """Create `count` training images, and a batch each of validation and test images."""
     rng = np.random.default_rng(0)
 
     def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,7 @@ def random_images(shape: tuple[int, int, int], count: int) -> Dataset:
 
 
 def epochs(program: programs.Program, trials: list[Trial], data: DeviceData, steps: int) -> Callable[[], jax.Array]:
-    """A function that trains an epoch, with everything on the device; what it returns is there when the epoch is done."""
+    """Return a function that trains an epoch with all data on the device; its result is ready at the end of the epoch."""
     position = start(program, trials, data)
     orders = np.stack([epoch_order(trial.seed, 0, len(data.train_labels), BATCH) for trial in trials])
     carry = jax.device_put((position.state, position.sums_T2S))
@@ -130,8 +130,7 @@ def epochs(program: programs.Program, trials: list[Trial], data: DeviceData, ste
 
 
 def step_bytes(program: programs.Program, trial: Trial, lanes: int, data: DeviceData) -> float | None:
-    """Bytes that XLA counts for one step of all lanes, compiled alone: of a loop it counts an iteration once, or as often as
-    it knows. None where it counts none."""
+    """Return XLA's count of bytes for one step of all lanes, compiled separately; None if XLA has no count."""
 
     def step(state, hyper, images, labels, count):  # type: ignore[no-untyped-def]
         return train_step(program.model, program.setup, state, hyper, images, labels, count, data.normalization)

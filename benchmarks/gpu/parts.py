@@ -1,4 +1,4 @@
-"""The parts of the benchmark, in the order in which they run: what matters most comes first. No JAX."""
+"""Parts of the benchmark in order of execution, the most important first. No JAX."""
 
 import dataclasses
 import importlib
@@ -24,12 +24,12 @@ class Part:
     """A part: a function that yields rows.
 
     Attributes:
-      name: for --parts and in the file.
-      title: of its table.
-      columns: fields of a row that its table shows.
-      function: 'module:function' of (request, *arguments) -> rows, imported by the part's process alone.
-      arguments: of the function.
-      weight: its share of the time that is left, against those of the parts after it.
+      name: name in --parts and in the file.
+      title: title of its table.
+      columns: fields of a row shown in its table.
+      function: 'module:function' of (request, *arguments) -> rows, imported only by the part's process.
+      arguments: arguments of the function.
+      weight: its share of the remaining time, relative to the following parts.
     """
 
     name: str

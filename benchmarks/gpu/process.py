@@ -1,4 +1,4 @@
-"""A part's process: `python -m benchmarks.gpu.process PART REQUEST`, both JSON, prints a row as a line once it is measured."""
+"""Process of a part: `python -m benchmarks.gpu.process PART REQUEST`, both JSON, prints a line per row when measured."""
 
 import dataclasses
 import json
@@ -12,8 +12,8 @@ from benchmarks.gpu.settings import Request
 
 def main() -> None:
     rows = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no row
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends contenders that run
+    os.dup2(2, 1)  # output of libraries is not a row
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends running contenders
     part, request = sys.argv[1:]
     for row in Part(**json.loads(part)).rows(Request.from_json(request)):
         print(json.dumps(dataclasses.asdict(row)), file=rows, flush=True)

@@ -1,4 +1,4 @@
-"""The same by PyTorch: whether TF32 is on there too shows in the products; and what a launch costs, eager and from a graph."""
+"""Limits of the device, measured with PyTorch: products, which show the use of TF32, and launches, eager and in a graph."""
 
 import functools
 import statistics
@@ -12,7 +12,7 @@ from benchmarks.gpu.settings import Request
 
 
 def run(request: Request) -> Iterator[Row]:
-    """Products in float32, by the setting of TF32, and in bfloat16; launches."""
+    """Measure products in float32, by the setting of TF32, and in bfloat16; launches."""
     settings, sizes = request.settings, request.settings.sizes
     device, n = "cpu" if settings.smoke else "cuda", request.settings.sizes.product
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
@@ -40,7 +40,7 @@ def run(request: Request) -> Iterator[Row]:
 
 
 def _median(function: Callable[[], object], repeats: int) -> float:
-    """Seconds of a call until the device has done it, after one that is not timed."""
+    """Measure the median seconds of a call until the device has finished, after a warm-up call."""
 
     def once() -> float:
         began = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Sweeps, ours against the peers: whole processes from start to end, as in `benchmarks.sweep`, all on the GPU.
+"""Sweeps of cnn_jax and the peers: whole processes from start to end, as in `benchmarks.sweep`, on the GPU.
 
-Ours is `launch.py`. A peer trains one trial after the other, so the seconds of a step say the same for few seeds as for many:
-where ours trains 256, a peer trains some of them. Cold: nobody has a compiled program. Warm: all have those of the cold run.
+cnn_jax runs as `launch.py`. A peer trains trials sequentially, so its seconds per step do not depend on the number of seeds:
+where cnn_jax trains 256, a peer trains fewer. Cold: no compiled programs. Warm: with those of the cold run.
 """
 
 import dataclasses
@@ -24,9 +24,9 @@ from cnn_jax.data import DatasetInfo
 from cnn_jax.description import describe
 from cnn_jax.trial import DataConfig
 
-RESERVED = 8.0  # seconds for each contender that follows: one that hangs does not take all that is left
+RESERVED = 8.0  # seconds for each following contender, in case one hangs
 ONE_CELL = {"filters": "32", "kernel_size": "3", "padding": "valid"}
-# Script and flags of each peer, the fastest to compile first.
+# Script and flags of each peer, in order of compile time.
 LOOPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "PyTorch, CUDA graph": ("pytorch", {"graph": True}),
     "PyTorch, eager": ("pytorch", {}),
@@ -37,15 +37,15 @@ LOOPS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Race:
-    """A sweep: a net of `NETS`, its axes, epochs, and seeds per cell of ours and of the peers."""
+    """A sweep: a net of `NETS`, its axes, epochs, and seeds per cell for cnn_jax and the peers."""
 
     net: str
     axes: Mapping[str, str]
     seeds: int
     peer_seeds: int
     epochs: int = 1
-    warm: bool = False  # with the programs of the race before it
-    compiled: bool = False  # whether torch.compile takes part in a smoke test too
+    warm: bool = False  # with the programs of the previous race
+    compiled: bool = False  # whether a smoke test includes torch.compile
 
     @property
     def suffix(self) -> str:
@@ -53,13 +53,13 @@ class Race:
 
 
 def chapter(request: Request) -> Iterator[Row]:
-    """The chapter's sweep, all trials by everybody."""
+    """Run the chapter's sweep, all trials with all contenders."""
     sizes = request.settings.sizes
     yield from run(request, [Race("chapter", sizes.axes, sizes.seeds, sizes.seeds, compiled=True)])
 
 
 def seeds(request: Request) -> Iterator[Row]:
-    """Many seeds of one cell: an epoch cold, then more epochs warm."""
+    """Run many seeds of one cell: an epoch cold, then more epochs warm."""
     sizes = request.settings.sizes
     cold, warm = sizes.many_peers
     first = Race("chapter", ONE_CELL, sizes.many, cold)
@@ -67,13 +67,13 @@ def seeds(request: Request) -> Iterator[Row]:
 
 
 def resnet20(request: Request) -> Iterator[Row]:
-    """ResNet-20, an epoch."""
+    """Run an epoch of ResNet-20."""
     mine, others = request.settings.sizes.deep
     yield from run(request, [Race("resnet20", {}, mine, others)])
 
 
 def run(request: Request, races: Sequence[Race]) -> Iterator[Row]:
-    """Rows of races over one network and the same images: of ours in all of them, then of each peer."""
+    """Yield the rows of races with one network and the same images: cnn_jax in all races, then each peer."""
     folder = Path(request.folder)
     config = DataConfig(_dataset(request, races[0].net), train_examples=request.settings.sizes.train_examples)
     info = export(config, folder / "prepared", folder / "images.npz").info
@@ -96,12 +96,12 @@ def run(request: Request, races: Sequence[Race]) -> Iterator[Row]:
 
 
 def limit_of(left: float, following: int) -> float:
-    """Seconds that a contender may take of those that are left: all but a reserve for those that follow, at least half."""
+    """Return the time limit of a contender: the remaining time minus a reserve for the following ones, at least half."""
     return left - min(RESERVED * following, left / 2)
 
 
 def _dataset(request: Request, net: str) -> str:
-    """As for launch.py; random images are written to a file."""
+    """Return the value of --dataset for launch.py; random images are written to a file."""
     chosen = request.settings.colour_dataset if net == "resnet20" else request.settings.dataset
     if chosen != "random":
         return chosen
@@ -110,7 +110,7 @@ def _dataset(request: Request, net: str) -> str:
 
 
 def _absent(request: Request, name: str, race: Race) -> Row | None:
-    """Why a peer does not take part."""
+    """Return a row with the reason why a peer does not run; None if it does."""
     if name == "ours":
         return None
     script, flags = LOOPS[name]
@@ -124,7 +124,7 @@ def _absent(request: Request, name: str, race: Race) -> Row | None:
 
 
 def flags_of(request: Request, name: str, race: Race, config: DataConfig, info: DatasetInfo) -> dict[str, Any]:
-    """What a contender is told of a race, as flags."""
+    """Return the flags of a contender for a race."""
     seeds = race.seeds if name == "ours" else race.peer_seeds
     swept = {**race.axes, "seeds": seeds, "epochs": race.epochs, "batch_size": BATCH}
     mine, others = settings(NETS[race.net], config, info, swept)
@@ -139,7 +139,7 @@ def flags_of(request: Request, name: str, race: Race, config: DataConfig, info: 
     if not request.settings.smoke:
         told["device"] = "cuda"
     elif "compile" in told:
-        told["compile"] = "aot_eager"  # code for a CPU would take half a minute to compile, and no GPU runs it
+        told["compile"] = "aot_eager"  # compiling for CPU would take half a minute, without relevance for a GPU
     return told
 
 
@@ -164,7 +164,7 @@ def _emptied(folder: Path) -> Callable[[], None]:
 
 
 def random_file(path: Path, shape: tuple[int, int, int], counts: tuple[int, int]) -> Path:
-    """Writes random images with random labels, as in keras.datasets."""
+    """Write random images with random labels, as in keras.datasets."""
     rng = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {}
     for part, count in zip(("train", "test"), counts, strict=True):
@@ -175,7 +175,7 @@ def random_file(path: Path, shape: tuple[int, int, int], counts: tuple[int, int]
 
 
 def row_of(request: Request, what: str, race: Race, info: DatasetInfo, run: Run) -> Row:
-    """What a run of `race` comes to."""
+    """Compute the row of a run of `race`."""
     trials = len(run.test_accuracy)
     passes = trials * race.epochs
     images = passes * info.train_examples

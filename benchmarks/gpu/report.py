@@ -1,4 +1,4 @@
-"""Rows of the benchmark: lines of Markdown tables, printed at once, and a JSON file that holds the same. No JAX."""
+"""Rows of the benchmark: lines of Markdown tables, printed immediately, and a JSON file with the same data. No JAX."""
 
 import dataclasses
 import json
@@ -15,24 +15,24 @@ Status = Literal["measured", "skipped", "failed", "no time"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measurement, or why there is none. None: does not apply, or is not known.
+    """One measurement, or the reason why it is missing. None: not applicable or unknown.
 
     Attributes:
       what: ceiling, contender or variant.
-      status: 'skipped' is meant; 'failed' and 'no time' are not.
-      note: why it is skipped, failed or had no time.
-      precision: what is computed and multiplied in, as the library tells.
+      status: 'skipped' is intended; 'failed' and 'no time' are not.
+      note: reason for the status.
+      precision: precision of computation and products, as reported by the library.
       lanes: trials of a program.
-      seconds: of a process from start to end.
-      compile_seconds: of a peer, until a trial's first step has ended.
-      train_seconds: of training steps alone.
-      images_per_second: of all trials together; of a process from start to end, where there is one.
-      step_microseconds: of all lanes; of a ceiling, a kernel or call.
+      seconds: seconds of a process from start to end.
+      compile_seconds: for a peer, until the end of a trial's first step.
+      train_seconds: seconds of training steps only.
+      images_per_second: over all trials; for a process, from start to end.
+      step_microseconds: over all lanes; for a ceiling, of a kernel or call.
       trial_microseconds: a trial's share of a step.
       tflops: 10^12 operations/s, two per multiply-accumulate of the network's description, while training.
-      gigabytes: 10^9 bytes/s of the device's memory, as XLA counts the bytes of a step.
-      roofline: share of the time of a step that the device needs at least, see `roofline`.
-      device_megabytes: of the device's memory that were taken at most, 10^6.
+      gigabytes: 10^9 bytes/s of the device's memory, by XLA's count of the bytes of a step.
+      roofline: minimum time of a step as a share of the measured time, see `roofline`.
+      device_megabytes: peak memory of the device, in 10^6 bytes.
       accuracy: mean over trials, on the test images.
     """
 
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def is_loss(self) -> bool:
-        """Whether something is missing that was asked for."""
+        """Whether a requested measurement is missing."""
         return self.status in ("failed", "no time")
 
 
@@ -92,13 +92,13 @@ COLUMNS = {
 
 
 def header(fields: Sequence[str]) -> Iterator[str]:
-    """First lines of a table of those fields of rows."""
+    """Yield the first lines of a table with the given fields."""
     yield _line(fields, [COLUMNS[name].title for name in fields])
     yield "|" + "|".join("-" * (_width(name) + 1) + ("-" if _is_word(name) else ":") for name in fields) + "|"
 
 
 def line(fields: Sequence[str], row: Row) -> str:
-    """A row of it. The note of a row without numbers begins with its status."""
+    """Format a row of the table. The note of a row without numbers begins with its status."""
     told = dataclasses.replace(row, note=row.note if row.status == "measured" else f"{row.status}: {row.note}")
     values = [getattr(told, name) for name in fields]
     return _line(fields, ["" if v is None else format(v, COLUMNS[n].format) for n, v in zip(fields, values, strict=True)])
@@ -122,10 +122,10 @@ def _is_word(name: str) -> bool:
 
 
 class Report:
-    """Prints lines as they come, and keeps the file as whole as it can be at any moment."""
+    """Prints rows immediately, and keeps the file complete at all times."""
 
     def __init__(self, path: Path, about: Mapping[str, Any]):
-        """about: what else the file says, such as the device."""
+        """about: further contents of the file, such as the device."""
         self.path, self.about, self.rows = path, about, list[dict[str, Any]]()
         self.lost = False
 
@@ -133,11 +133,11 @@ class Report:
         print(text, flush=True)
 
     def begin(self, title: str, fields: Sequence[str]) -> None:
-        """Begins a part's table."""
+        """Begin the table of a part."""
         self.text("\n".join(["", f"## {title}", "", *header(fields)]))
 
     def add(self, part: str, fields: Sequence[str], row: Row) -> None:
-        """Prints a row and writes the file."""
+        """Print a row and write the file."""
         self.text(line(fields, row))
         self.rows.append({"part": part, **dataclasses.asdict(row)})
         self.lost |= row.is_loss
@@ -153,7 +153,7 @@ _EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b.*")
 
 
 def reason_of(errors: str) -> str:
-    """The line that says why a program ended: the last that names an exception, else the last."""
+    """Return the line with the reason of a failure: the last one that names an exception, or else the last one."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1] if lines else "")[:300]
 

@@ -1,19 +1,18 @@
-"""Seconds that a device needs at least: for the products, or for the bytes, whichever takes longer (Williams et al. 2009)."""
+"""Roofline: minimum seconds for products or bytes, whichever takes longer (Williams et al. 2009)."""
 
 from benchmarks.gpu.settings import Ceilings
 
 
 def share(seconds: float, flops: float, products: str, nbytes: float | None, ceilings: Ceilings) -> float | None:
-    """Share of `seconds` that the device needs at least; None where the ceiling of products is not known.
+    """Compute the minimum time as a share of `seconds`; None if the ceiling of products is unknown.
 
-    It may exceed 1: behind a max-pool ours makes fewer products than it is counted, and bytes that a cache holds do not come
-    from memory.
+    It may exceed 1: before a max-pool, cnn_jax computes fewer products than counted, and cached bytes are not read from memory.
 
     Args:
       seconds: measured.
       flops: operations, two per multiply-accumulate.
-      products: what they are multiplied in, a key of `ceilings.flops`.
-      nbytes: read and written, as XLA counts them; None: not known, so the products alone count.
+      products: precision of products, a key of `ceilings.flops`.
+      nbytes: bytes read and written, as counted by XLA; None: unknown, only products count.
       ceilings: measured on the device.
     """
     if products not in ceilings.flops:

@@ -1,4 +1,4 @@
-"""Sizes of everything that is measured, and what a part's process is told. No JAX."""
+"""Sizes of all measurements, and arguments of a part's process. No JAX."""
 
 import dataclasses
 import json
@@ -12,25 +12,25 @@ BATCH = 128
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the measurements.
 
     Attributes:
       product: rows of the square matrices of a product.
-      stream: floats that are copied.
-      launches: kernels started one after the other.
-      repeats: of every timing of a ceiling or a step, of which the median counts.
-      images: training images of the races where none are given, validation images included, and test images.
-      train_examples: training images that are used of a data set that is given; None: all.
-      axes: of the chapter's sweep.
-      seeds: of the chapter's sweep, per cell.
+      stream: floats to copy.
+      launches: consecutive kernel launches.
+      repeats: timings of a ceiling or a step; the median is used.
+      images: random training images of the races, including validation images, and test images.
+      train_examples: training images used from a given data set; None: all.
+      axes: axes of the chapter's sweep.
+      seeds: seeds per cell of the chapter's sweep.
       many: seeds of one cell.
-      many_peers: the same for peers, which train one after the other, so that fewer tell as much; and for their warm run.
-      epochs: of the warm run.
-      deep: seeds of ResNet-20, and of the peers.
+      many_peers: the same for peers, which train sequentially and need fewer; and for their warm run.
+      epochs: epochs of the warm run.
+      deep: seeds of ResNet-20, for cnn_jax and for the peers.
       step_images: training images of a program whose steps are timed.
-      lanes: of the chapter's network, by variant.
-      deep_lanes: of ResNet-20.
-      few_lanes: of variants that are not a precision.
+      lanes: lanes of the chapter's network.
+      deep_lanes: lanes of ResNet-20.
+      few_lanes: lanes of variants other than precisions.
     """
 
     product: int = 8192
@@ -74,13 +74,13 @@ SMOKE = Sizes(
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the caller chose.
+    """Settings chosen by the caller.
 
     Attributes:
       smoke: tiny sizes, on CPU.
-      tf32: whether float32 products are in TF32, everywhere; otherwise in float32, everywhere.
-      dataset: of the chapter's network, as for launch.py; 'random' for random images.
-      colour_dataset: of ResNet-20, likewise.
+      tf32: whether all float32 products are in TF32; otherwise all are in float32.
+      dataset: data set of the chapter's network, as in launch.py; 'random' for random images.
+      colour_dataset: data set of ResNet-20, likewise.
     """
 
     smoke: bool = False
@@ -94,23 +94,23 @@ class Settings:
 
     @property
     def products(self) -> str:
-        """What float32 products are multiplied in."""
+        """Precision of float32 products."""
         return "TF32" if self.tf32 and not self.smoke else "float32"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of every process. PyTorch is told by flags; an override of NVIDIA's libraries would be another setting."""
+        """Return the environment of every process, without NVIDIA's overrides; PyTorch is configured by flags."""
         jax = {"JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32" if self.tf32 else "highest"}
-        # Without our C a network is traced in the same way as for a GPU, and nothing has to be compiled first.
+        # Without C, a network is traced as for a GPU, and no C is compiled.
         return jax | (dict(CPU) | {"CNN_JAX_NATIVE": "0"} if self.smoke else {})
 
 
-OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")  # variables that would undo `tf32`
+OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")  # variables that override `tf32`
 
 
 @dataclasses.dataclass(frozen=True)
 class Ceilings:
-    """What the device reaches: operations/s of matrix products by what they are multiplied in, and bytes/s of its memory."""
+    """Limits of the device: operations/s of matrix products by precision, and bytes/s of its memory."""
 
     flops: Mapping[str, float] = dataclasses.field(default_factory=dict)
     bandwidth: float | None = None
@@ -118,13 +118,13 @@ class Ceilings:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a part's process is told.
+    """Arguments of a part's process.
 
     Attributes:
-      settings: of the call.
-      ceilings: as far as they are known.
-      folder: for files, of this part alone.
-      deadline: when the part will be stopped, in seconds of time.time().
+      settings: settings of the call.
+      ceilings: ceilings measured so far.
+      folder: folder for files of this part.
+      deadline: time at which the part is stopped, as time.time().
     """
 
     settings: Settings
@@ -134,7 +134,7 @@ class Request:
 
     @property
     def left(self) -> float:
-        """Seconds until the part is stopped."""
+        """Return the seconds until the part is stopped."""
         return self.deadline - time.time()
 
     def to_json(self) -> str:

@@ -1,11 +1,12 @@
-"""airbench94's recipe in PyTorch, after its paper and program: the peer of `benchmarks.speedrun`. Standalone.
+"""airbench94's recipe in PyTorch, after its paper and program; the peer of `benchmarks.speedrun`. Standalone.
 
     python benchmarks/peers/airbench_loop.py cifar10.npz --seeds=0,1,2 --epochs=9.9
 
-Source: K. Jordan, arXiv 2404.00498, and `legacy/airbench94.py` of github.com/KellerJordan/cifar10-airbench. As there, losses
-of a batch are summed; on a GPU all but normalization is half precision, which has not been run yet, and on CPU all is float32.
-Differences: images are normalized by the mean and deviation of these training images; a batch is one indexing, which also moves
-and mirrors. Prints one line of JSON. A run's seconds go from images on the device to predictions for the test images.
+Source: K. Jordan, arXiv 2404.00498, and `legacy/airbench94.py` of github.com/KellerJordan/cifar10-airbench. As in the source,
+losses of a batch are summed; on a GPU everything except normalization is in half precision, which has not been run yet; on CPU
+everything is float32. Differences: images are normalized by the mean and deviation of these training images; a batch is one
+indexing operation, including shift and flip. Prints one line of JSON. A run is timed from images on the device to predictions
+for the test images.
 """
 
 import argparse
@@ -24,7 +25,7 @@ MOMENTUM, SHIFT, WHITENED, EVALUATED = 0.85, 2, 5000, 2000
 
 
 class Convolution(nn.Conv2d):
-    """3x3, without bias; its first filters hand their inputs through."""
+    """3x3 convolution without bias; its first filters are initialized to the identity."""
 
     def __init__(self, before, filters):
         super().__init__(before, filters, 3, padding=1, bias=False)
@@ -33,7 +34,7 @@ class Convolution(nn.Conv2d):
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch normalization whose only parameters are biases; running statistics keep 0.6 of themselves."""
+    """Batch normalization with biases only; running statistics have a momentum of 0.6."""
 
     def __init__(self, filters):
         super().__init__(filters, eps=1e-12, momentum=0.4)
@@ -73,7 +74,7 @@ def whitening(x_NCHW):
 
 
 class Trainer:
-    """The optimizer: SGD on the sum of a batch's losses, its schedule, Lookahead, and the freezing of the whitening bias."""
+    """Optimizer: SGD on the summed loss of a batch, with schedule, Lookahead, and freezing of the whitening bias."""
 
     def __init__(self, net, images, batch_size, epochs):
         self.net, self.done, self.steps_per_epoch = net, 0, images // batch_size
@@ -89,7 +90,7 @@ class Trainer:
         self.slow = copy.deepcopy(net.state_dict())
 
     def factor(self, step):
-        """The learning rate as a share of the highest."""
+        """Return the learning rate as a share of the peak."""
         top = int(0.23 * self.steps)
         if step < top:
             return 0.2 + 0.8 * step / top
@@ -111,14 +112,14 @@ class Trainer:
 
     @torch.no_grad()
     def meet(self, decay):
-        """Moves the slow weights (of parameters and statistics) to the fast ones but for `decay`; both go on from there."""
+        """Update the slow weights (parameters and statistics) with weight `decay`, and copy them to the fast ones."""
         for name, fast in self.net.state_dict().items():
             if fast.is_floating_point():
                 fast.copy_(self.slow[name].lerp_(fast, 1 - decay))
 
 
 def train(x_NHWC, y_N, seed, args, dtype):
-    """A trained network."""
+    """Train a network."""
     torch.manual_seed(seed)
     device, (count, height, width, channels) = x_NHWC.device, x_NHWC.shape
     net = Net(channels, args.classes, args.widths).to(device, dtype, memory_format=torch.channels_last)
@@ -140,13 +141,13 @@ def train(x_NHWC, y_N, seed, args, dtype):
 
 
 def pad(x_NHWC, pixels):
-    """Images with reflected borders."""
+    """Pad images by reflection."""
     return F.pad(x_NHWC.permute(0, 3, 1, 2), (pixels,) * 4, "reflect").permute(0, 2, 3, 1).contiguous()
 
 
 @torch.inference_mode()
 def accuracies(net, x_NHWC, y_N):
-    """By six views of an image (in place, moved by a pixel along the diagonal either way, each also mirrored), and by one."""
+    """Compute accuracies with six views (original, shifted diagonally by a pixel both ways, each also flipped), and one."""
     net.eval()
     by_views, by_one = 0, 0
     for x, y in zip(x_NHWC.split(EVALUATED), y_N.split(EVALUATED), strict=True):

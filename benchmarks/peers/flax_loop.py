@@ -1,11 +1,11 @@
-"""The sweep as a Flax user writes it after the MNIST example: a jitted step per batch. Prints one line of JSON. Standalone.
+"""The sweep in Flax, after its MNIST example: a jitted step per batch. Prints one line of JSON. Standalone.
 
     python benchmarks/peers/flax_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
-Linen and optax, nothing of cnn_jax. Chosen for speed: every core in one process, as JAX does by itself; the images once on
-the device as float32; nothing is read inside an epoch, so steps are dispatched ahead; the train state is donated; one model and
-one optimizer per cell, so its seeds share one compilation. Initial values have the distributions of ours, so accuracies can be
-compared. It runs where JAX runs: JAX_PLATFORMS chooses.
+Linen and optax, without cnn_jax. Optimized for speed: all cores in one process, JAX's default; the images are transferred once
+to the device as float32; no results are read inside an epoch, so steps are dispatched asynchronously; the train state is
+donated; one model and one optimizer per cell, so its seeds share a compilation. Initial values have the same distributions as
+in cnn_jax, so accuracies are comparable. JAX_PLATFORMS selects the device.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class ResNet20(nn.Module):
 
 
 class State(TrainState):
-    """With batch statistics, of a network that has them."""
+    """Train state with batch statistics, if the network has them."""
 
     batch_stats: Any
 
@@ -83,7 +83,7 @@ def eval_step(state, images, labels):
 
 
 def accuracy(state, images, labels):
-    """Share of right answers; None of no images. A last batch that is smaller is compiled for."""
+    """Compute accuracy; None without images. A smaller last batch is compiled separately."""
     right = [eval_step(state, images[i : i + 1000], labels[i : i + 1000]) for i in range(0, len(labels), 1000)]
     return float(sum(right)) / len(labels) if right else None
 
@@ -92,13 +92,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="npz file with x_train, y_train, x_test, y_test, as in keras.datasets")
     parser.add_argument("--net", choices=("chapter", "resnet20"), default="chapter")
-    parser.add_argument("--filters", default="32", help="a comma makes a sweep, of the chapter's net alone; so in the next two")
+    parser.add_argument("--filters", default="32", help="comma-separated values; only for the chapter's net, as the next two")
     parser.add_argument("--kernel_size", default="3")
     parser.add_argument("--padding", default="valid")
     parser.add_argument("--seeds", type=int, default=1, help="trials per cell")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--validation", type=int, default=0, help="the last so many training images are held out")
+    parser.add_argument("--validation", type=int, default=0, help="number of held-out training images, at the end")
     args = parser.parse_args()
 
     file = np.load(args.data)

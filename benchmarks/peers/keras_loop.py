@@ -1,11 +1,11 @@
-"""The sweep as a Keras 3 user writes it, on TensorFlow: build, compile, fit, evaluate. Prints one line of JSON. Standalone.
+"""The sweep in Keras 3 on TensorFlow: build, compile, fit, evaluate. Prints one line of JSON. Standalone.
 
     python benchmarks/peers/keras_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
-Chosen for speed: images once in memory as float32, a tf.data pipeline that shuffles row numbers and gathers whole batches;
-STEPS steps per execution, so that Python is entered rarely; no XLA: for
-one epoch of MNIST with 16 filters it took three times the processor time on CPU, compiling included; --xla shows it. Initial
-values have the distributions of ours, so accuracies can be compared.
+Optimized for speed: images in memory as float32, a tf.data pipeline that shuffles indices and gathers whole batches; STEPS
+steps per execution, to reduce Python overhead; no XLA: for one epoch of MNIST with 16 filters it took three times the processor
+time on CPU, including compilation (see --xla). Initial values have the same distributions as in cnn_jax, so accuracies are
+comparable.
 """
 
 import argparse
@@ -25,7 +25,7 @@ STEPS = 16
 
 
 class FirstSteps(keras.callbacks.Callback):
-    """Notes when the first execution has ended: tracing and compiling are then over."""
+    """Records the end of the first execution, when tracing and compilation are done."""
 
     ended = 0.0
 
@@ -34,7 +34,7 @@ class FirstSteps(keras.callbacks.Callback):
 
 
 def build(shape, classes, filters, kernel_size, padding, xla):
-    """The chapter's network, compiled."""
+    """Build and compile the chapter's network."""
     conv = keras.layers.Conv2D(filters, kernel_size, padding=padding, activation="relu", kernel_initializer="he_uniform")
     pool = keras.layers.MaxPooling2D(2)
     model = keras.Sequential([keras.Input(shape), conv, pool, keras.layers.Flatten(), keras.layers.Dense(classes)])
@@ -44,7 +44,7 @@ def build(shape, classes, filters, kernel_size, padding, xla):
 
 
 def batches(x_NHWC, y_N, size, seed=None):
-    """A pipeline over batches; shuffled anew in every epoch if a seed is given."""
+    """Create a pipeline over batches; with a seed, reshuffled in every epoch."""
     rows = tf.data.Dataset.range(len(y_N))
     if seed is not None:
         rows = rows.shuffle(len(y_N), seed=seed, reshuffle_each_iteration=True)
@@ -55,13 +55,13 @@ def batches(x_NHWC, y_N, size, seed=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="npz file with x_train, y_train, x_test, y_test, as in keras.datasets")
-    parser.add_argument("--filters", default="32", help="a comma makes a sweep; so in the next two")
+    parser.add_argument("--filters", default="32", help="comma-separated values, as the next two")
     parser.add_argument("--kernel_size", default="3")
     parser.add_argument("--padding", default="valid")
     parser.add_argument("--seeds", type=int, default=1, help="trials per cell")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--validation", type=int, default=0, help="the last so many training images are held out")
+    parser.add_argument("--validation", type=int, default=0, help="number of held-out training images, at the end")
     parser.add_argument("--xla", action="store_true", help="compile with XLA")
     args = parser.parse_args()
 

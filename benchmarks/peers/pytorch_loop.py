@@ -1,12 +1,12 @@
-"""The sweep as a PyTorch user writes it: one process, one trial after the other. Prints one line of JSON. Standalone.
+"""The sweep in PyTorch: one process, sequential trials. Prints one line of JSON. Standalone.
 
     python benchmarks/peers/pytorch_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
-Chosen for speed: every core in one process; channels-last, oneDNN's and cuDNN's own layout; the images once in memory as
-float32, a batch being one indexing by a permutation instead of a DataLoader's Python per image; fused
-Adam; the loss is never read inside an epoch; evaluation in inference mode, 1,000 images at once. The seeds of a cell share a
-network and an optimizer, whose values are set back in place, so whatever is compiled or captured is so once per cell. Initial
-values have the distributions of ours, so accuracies can be compared.
+Optimized for speed: all cores in one process; channels-last, the native layout of oneDNN and cuDNN; images in memory as
+float32, with batches by indexing with a permutation instead of a DataLoader's Python per image; fused Adam; the loss is not
+read inside an epoch; evaluation in inference mode with batches of 1,000 images. The seeds of a cell share a network and an
+optimizer, which are reset in place, so compilation and capture are once per cell. Initial values have the same distributions as
+in cnn_jax, so accuracies are comparable.
 
 A step is eager, or one of
     --compile[=MODE]   network and loss by torch.compile, for full batches; an epoch's last, smaller one is eager: another
@@ -85,7 +85,7 @@ def initialize(net, rectified):
 
 
 def forget(adam):
-    """Adam as before its first step, in place."""
+    """Reset Adam in place."""
     for state in adam.state.values():
         for value in state.values():
             value.zero_()
@@ -111,7 +111,7 @@ class Eager:
 
 
 class Graph:
-    """The same, with full batches by replay of a CUDA graph that is captured at the first of them."""
+    """A training step that replays a CUDA graph for full batches, captured at the first one."""
 
     def __init__(self, eager):
         self.eager, self.graph = eager, None
@@ -125,8 +125,7 @@ class Graph:
         self.graph.replay()
 
     def capture(self, rows_B):
-        """As PyTorch's notes on CUDA graphs say: some steps on another stream first, for cuDNN to choose and Adam to make its
-        state. They are undone."""
+        """Capture as in PyTorch's notes on CUDA graphs, after warm-up steps on another stream, which are then undone."""
         self.rows_B = rows_B.clone()
         before = {name: value.clone() for name, value in self.eager.net.state_dict().items()}
         side = torch.cuda.Stream()
@@ -143,19 +142,19 @@ class Graph:
 
 
 def channels_last(x_NHWC):
-    return x_NHWC.permute(0, 3, 1, 2)  # (N, C, H, W) that lies in memory as it was
+    return x_NHWC.permute(0, 3, 1, 2)  # (N, C, H, W) with unchanged memory layout
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="npz file with x_train, y_train, x_test, y_test, as in keras.datasets")
     parser.add_argument("--net", choices=("chapter", "lenet5", "vgg", "resnet20"), default="chapter")
-    for name in ("filters", "kernel_size", "padding"):  # a comma makes a sweep, of the chapter's net alone
+    for name in ("filters", "kernel_size", "padding"):  # comma-separated values, only for the chapter's net
         parser.add_argument(f"--{name}", default={"filters": "32", "kernel_size": "3", "padding": "valid"}[name])
     parser.add_argument("--seeds", type=int, default=1, help="trials per cell")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--validation", type=int, default=0, help="the last so many training images are held out")
+    parser.add_argument("--validation", type=int, default=0, help="number of held-out training images, at the end")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tf32", action="store_true", help="products in TF32 on a GPU; default: in float32, exactly")
     how = parser.add_mutually_exclusive_group()
@@ -184,10 +183,10 @@ def main():
 
     def step_of(cell):
         if args.compile:
-            torch.compiler.reset()  # what is compiled for a cell counts for a limit, above which steps are eager again
+            torch.compiler.reset()  # compilations count towards a limit, above which steps are eager
         build: Any = {"chapter": chapter, "lenet5": lenet5, "vgg": vgg, "resnet20": resnet20}[args.net]
         net = build(channels, classes, *(cell if cell else (size,) if args.net == "lenet5" else ()))
-        net(torch.zeros(2, channels, size, size))  # tells the lazy layer how many features there are
+        net(torch.zeros(2, channels, size, size))  # initializes the lazy layer
         net = net.to(args.device, memory_format=torch.channels_last)
         adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True, capturable=args.graph)
         eager = Eager(net, adam, x_NHWC, y_N, args.batch_size, args.compile)

@@ -1,14 +1,14 @@
-"""Accuracy, and time to train, of a CIFAR-10 network by airbench94's recipe (Jordan 2024, arXiv 2404.00498).
+"""Accuracy and training time of a CIFAR-10 network with airbench94's recipe (Jordan 2024, arXiv 2404.00498).
 
     python -m benchmarks.speedrun --dataset=cifar10 --runs=5
-    python -m benchmarks.speedrun --dataset=cifar10 --runs=5 --peer      # PyTorch's run of the same recipe on the same images
+    python -m benchmarks.speedrun --dataset=cifar10 --runs=5 --peer      # the same recipe and images in PyTorch
 
-Compiling is timed apart. A run's seconds go from images on the device to predictions for the test images: whitening, training,
-and evaluation over six views. Convolutions are computed in bfloat16 on an accelerator, in float32 on CPU. Nothing here has been
-measured on a GPU yet.
+Compilation is timed separately. A run is timed from images on the device to predictions for the test images: whitening,
+training, and evaluation over six views. Convolutions are computed in bfloat16 on an accelerator, in float32 on CPU. Nothing
+here has been measured on a GPU yet.
 
-Differences from the source: parameters, logits and loss are float32 on accelerators too; running variances are those of the
-batch, without the factor n / (n - 1); pixels are normalized by the training images' own mean and deviation.
+Differences from the source: parameters, logits and loss are float32 also on accelerators; running variances are those of the
+batch, without the factor n / (n - 1); pixels are normalized by the mean and deviation of the training images.
 """
 
 import argparse
@@ -35,22 +35,22 @@ from cnn_jax import data
 from cnn_jax.errors import UsageError
 from cnn_jax.trial import DataConfig
 
-EVALUATED = 2000  # test images at once
+EVALUATED = 2000  # test images per batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What was measured, a value per run; `compile_seconds` None where nothing is compiled."""
+    """Measurements, a value per run; `compile_seconds` None without compilation."""
 
     device: str
-    by_views: Sequence[float]  # test accuracy, by six views of an image
-    by_one: Sequence[float]  # by the image alone
+    by_views: Sequence[float]  # test accuracy with six views of an image
+    by_one: Sequence[float]  # with the image only
     seconds: Sequence[float]
     compile_seconds: float | None = None
 
 
 def ours(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> Result:
-    """A run per seed."""
+    """Train and evaluate with each seed."""
     mean, deviation = images.train_images.mean((0, 1, 2)), images.train_images.std((0, 1, 2))
     x, u = (((a - mean) / deviation).astype(np.float32) for a in (images.train_images, images.test_images))
     net = Net(widths, images.info.num_classes, jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
@@ -76,7 +76,7 @@ def ours(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: S
 
 
 def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> Result:
-    """The same by PyTorch, on a GPU if it finds one. Raises UsageError if PyTorch is not installed."""
+    """Train and evaluate in PyTorch, on a GPU if available. Raises UsageError if PyTorch is not installed."""
     python = sweep.interpreter("pytorch")
     if python is None:
         raise UsageError("--peer: needs the package torch: `make bench` installs requirements-bench.txt")
@@ -100,13 +100,13 @@ def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: S
 
 
 def accuracy(what: str, values: Sequence[float]) -> str:
-    """A line with mean, standard deviation and all values."""
+    """Format mean, standard deviation and all values."""
     deviation = f" (sd {statistics.stdev(values):.4f})" if len(values) > 1 else ""
     return f"test accuracy, {what}: {statistics.fmean(values):.4f}{deviation}: " + " ".join(f"{v:.4f}" for v in values)
 
 
 def filters(text: str, size: int) -> tuple[int, ...]:
-    """The widths of the groups. Raises UsageError for other text, and for more groups than images of `size` can be halved."""
+    """Parse the widths of the groups. Raises UsageError for other text, and for more groups than `size` can be halved."""
     widths = tuple(int(width) if width.isdecimal() else 0 for width in text.split(","))
     if min(widths) < 1 or (size - 1) >> len(widths) < 1:
         raise UsageError(f"--widths={text}: must be numbers of filters, for at most {(size - 1).bit_length() - 1} groups")
@@ -114,15 +114,15 @@ def filters(text: str, size: int) -> tuple[int, ...]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Trains `--runs` networks; prints accuracies and seconds."""
+    """Train `--runs` networks; print accuracies and seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="cifar10", help="as for launch.py; colour images of 16x16 or more")
+    parser.add_argument("--dataset", default="cifar10", help="as in launch.py; colour images of 16x16 or more")
     parser.add_argument("--images", type=int, help="training images; default: all")
     parser.add_argument("--epochs", type=float, default=Recipe.epochs)
     parser.add_argument("--batch_size", type=int, default=Recipe.batch_size)
     parser.add_argument("--widths", default="64,256,256", help="filters of the groups")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--first_seed", type=int, default=0, help="the runs' seeds count from here")
+    parser.add_argument("--first_seed", type=int, default=0, help="seed of the first run")
     parser.add_argument("--peer", action="store_true", help="train with PyTorch, by peers/airbench_loop.py")
     args = parser.parse_args(argv)
     try:

@@ -11,14 +11,14 @@ from jax.typing import DTypeLike
 from cnn_jax import conv, max_pool
 
 PATCH = 2  # the whitening kernel is 2x2
-NORM_MOMENTUM = 0.6  # of the running statistics: they keep this share of themselves in a step, which PyTorch calls 0.4
+NORM_MOMENTUM = 0.6  # of the running statistics; 0.4 in PyTorch's definition
 EPSILON = 1e-12  # of the variance
 LOGIT_SCALE = 1 / 9
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # within 1 / sqrt(fan in): PyTorch's default
 
 
 def identity_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """The first filters hand their inputs through, the others are random."""
+    """Initialize the first filters to the identity, the others at random."""
     kernel = uniform(key, shape, dtype)
     passed = min(shape[2:])
     unit = jnp.zeros((*shape[:3], passed), dtype).at[shape[0] // 2, shape[1] // 2, :passed].set(jnp.eye(passed, dtype=dtype))
@@ -28,8 +28,8 @@ def identity_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> j
 class Net(nn.Module):
     """Images (N, H, W, C) and a whitening kernel (2, 2, C, F) -> logits (N, K).
 
-    Convolutions are computed in `dtype`; statistics of normalization and logits in float32 at least. The parameters of
-    normalization are biases alone.
+    Convolutions are computed in `dtype`; statistics of normalization and logits in float32 or wider. Normalization has biases
+    only.
     """
 
     widths: tuple[int, ...]
@@ -46,7 +46,7 @@ class Net(nn.Module):
                 kernel = self.param(f"conv{name}", identity_init, (3, 3, x.shape[-1], width), jnp.float32)
                 x = self.convolve(x, kernel, padding="same")
                 if which == 1:
-                    x = max_pool(x, 2)  # of slices: the gradient is a select, where that of lax.reduce_window is a scatter
+                    x = max_pool(x, 2)  # by slices: the gradient is a select; that of lax.reduce_window is a scatter
                 norm = nn.BatchNorm(
                     not train, momentum=NORM_MOMENTUM, epsilon=EPSILON, use_scale=False, dtype=self.dtype, name=f"norm{name}"
                 )
@@ -56,13 +56,13 @@ class Net(nn.Module):
         return x.astype(head.dtype) @ head * LOGIT_SCALE
 
     def convolve(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, padding: str = "valid") -> jax.Array:
-        """`conv` in the type of this network."""
+        """Apply `conv` in the type of this network."""
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         return conv(x, kernel, None if bias is None else bias.astype(self.dtype), padding=padding)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution function of x, by erf as in PyTorch's default; Flax's default is an approximation."""
+    """Exact GELU with erf, PyTorch's default; Flax's default is an approximation."""
     return nn.gelu(x, approximate=False)
 
 

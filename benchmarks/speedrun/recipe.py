@@ -1,4 +1,4 @@
-"""The recipe of airbench94: its constants, converted to the mean loss of a batch, its optimizer and its Lookahead.
+"""Recipe of airbench94: constants, converted to the mean loss of a batch, optimizer and Lookahead.
 
 Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498, and its program, `legacy/airbench94.py`
 of github.com/KellerJordan/cifar10-airbench.
@@ -31,14 +31,14 @@ MOMENTUM = 0.85
 NORM_BIAS_FACTOR = 64  # on the learning rate of the biases of normalization, not on their decay
 SMOOTHING = 0.2  # of labels
 SHIFT = 2  # pixels of a random translation
-WHITENING_BIAS_EPOCHS = 3  # after which the bias of the whitening layer is frozen
-WARMUP, FIRST, LAST = 0.23, 0.2, 0.07  # share of the steps in which the rate rises; its first and last value, of the highest
+WHITENING_BIAS_EPOCHS = 3  # then the bias of the whitening layer is frozen
+WARMUP, FIRST, LAST = 0.23, 0.2, 0.07  # share of warm-up steps; first and last rate relative to the peak
 LOOKAHEAD_EVERY, LOOKAHEAD_DECAY = 5, 0.95**5  # steps; share of the slow weights after the last step
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What follows from the number of training images, the batch size and the number of epochs."""
+    """Values derived from the number of training images, batch size and epochs."""
 
     images: int
     batch_size: int = 1024
@@ -46,33 +46,33 @@ class Recipe:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The images left over are seen in other epochs."""
+        """Number of full batches; the remaining images are used in other epochs."""
         return self.images // self.batch_size
 
     @property
     def steps(self) -> int:
-        """The last epoch may be a part of one."""
+        """Total steps; the last epoch may be partial."""
         return math.ceil(self.steps_per_epoch * self.epochs)
 
     @property
     def learning_rate(self) -> float:
-        """The highest, of SGD on the mean loss of a batch."""
+        """Peak learning rate of SGD on the mean loss of a batch."""
         return LEARNING_RATE * self.batch_size / (1024 * (1 + 1 / (1 - MOMENTUM)))
 
     @property
     def decay(self) -> float:
-        """Share of a weight that a step at the highest learning rate takes away, momentum aside."""
+        """Weight decay of a step at the peak learning rate, without momentum."""
         return WEIGHT_DECAY * self.batch_size / (1024 * (1 + 1 / (1 - MOMENTUM)))
 
     def factor(self, step: jax.Array) -> jax.Array:
-        """The learning rate of a step, counted from 0, as a share of the highest: a triangle."""
+        """Return the learning rate of a step, from 0, as a share of the peak: a triangular schedule."""
         top = int(self.steps * WARMUP)
         rising = FIRST + (1 - FIRST) * step / max(1, top)
         falling = 1 - (1 - LAST) * (step - top) / (self.steps - top)
         return jnp.where(step < top, rising, falling)
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Nesterov's momentum on the mean loss, with a learning rate for each kind of parameter (see `kinds`)."""
+        """Create SGD with Nesterov momentum on the mean loss, with a learning rate per kind of parameter (see `kinds`)."""
 
         def sgd(rate: float, last: int) -> optax.GradientTransformation:
             # The decay of a step is rate * (decay / rate): the same for every rate.
@@ -80,7 +80,7 @@ class Recipe:
             return optax.chain(
                 decayed,
                 optax.trace(MOMENTUM, nesterov=True),
-                # Parameters with a rate of 0 are frozen: their momentum is of no use any more.
+                # Parameters with a rate of 0 are frozen: their momentum is unused.
                 optax.scale_by_learning_rate(lambda step: jnp.where(step < last, rate * self.factor(step), 0)),
             )
 
@@ -93,10 +93,10 @@ class Recipe:
         return optax.multi_transform(rules, kinds)
 
     def lookahead(self, done: jax.Array, slow: PyTree, fast: PyTree) -> tuple[PyTree, PyTree]:
-        """Slow and fast weights after `done` steps (Zhang et al. 2019, arXiv 1907.08610, with a schedule).
+        """Update slow and fast weights after `done` steps (Zhang et al. 2019, arXiv 1907.08610, with a schedule).
 
-        Every fifth step the slow weights become a moving average of the fast ones, whose memory grows with the cube of the
-        time; the fast ones go on from there. After the last step of all, the slow weights are the result.
+        Every fifth step the slow weights become a moving average of the fast ones, with a decay that grows with the cube of the
+        time, and are copied to the fast ones. After the last step, the slow weights are the result.
         """
         decay = LOOKAHEAD_DECAY * (done / self.steps) ** 3
         meets, ends = done % LOOKAHEAD_EVERY == 0, done == self.steps
@@ -105,7 +105,7 @@ class Recipe:
 
 
 def kinds(params: PyTree) -> PyTree:
-    """The kind of every parameter by its name in `network.Net`: all of a layer `norm...` are biases."""
+    """Return the kind of every parameter by its name in `network.Net`; all parameters of layers `norm...` are biases."""
 
     def kind(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> str:
         names = [entry.key for entry in path]

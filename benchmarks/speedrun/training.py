@@ -1,6 +1,6 @@
-"""The training program of airbench94, from images on the device to trained variables, and its evaluation over six views.
+"""Training program of airbench94, from images on the device to trained variables, and evaluation over six views.
 
-N images, B of a batch, H, W, C height, width, channels, K classes, S steps, V views.
+N images, B batch size, H, W, C height, width, channels, K classes, S steps, V views.
 """
 
 from functools import partial
@@ -14,12 +14,12 @@ from benchmarks.speedrun.network import Net, whitening
 from benchmarks.speedrun.recipe import SHIFT, SMOOTHING, Recipe
 from cnn_jax.aliases import PyTree
 
-WHITENED = 5000  # the first training images, whose patches are whitened
-VIEW_SHIFT = 1  # pixels by which a view is moved, up and to the left or down and to the right
+WHITENED = 5000  # first training images, used for the whitening kernel
+VIEW_SHIFT = 1  # pixels of shift of a view, up and left or down and right
 
 
 class State(NamedTuple):
-    """What a step changes. `fast` and `slow` are {"params": ..., "batch_stats": ...}: Lookahead averages statistics too."""
+    """State updated by a step. `fast` and `slow` are {"params": ..., "batch_stats": ...}: Lookahead averages statistics too."""
 
     fast: PyTree
     slow: PyTree
@@ -34,14 +34,14 @@ class Trained(NamedTuple):
 
 
 def create_state(recipe: Recipe, variables: PyTree) -> State:
-    """The state before the first step."""
+    """Create the state before the first step."""
     return State(variables, variables, recipe.optimizer().init(variables["params"]))
 
 
 def train_step(
     net: Net, recipe: Recipe, kernel: jax.Array, state: State, step: jax.Array, x_BHWC: jax.Array, y_B: jax.Array
 ) -> State:
-    """The state after the step of number `step`, counted from 0; `kernel` is that of the whitening layer."""
+    """Return the state after step `step`, counted from 0; `kernel` is that of the whitening layer."""
 
     def loss(params: PyTree) -> tuple[jax.Array, PyTree]:
         variables = {**state.fast, "params": params}
@@ -59,7 +59,7 @@ def train_step(
 
 @partial(jax.jit, static_argnames=("net", "recipe"))
 def train(net: Net, recipe: Recipe, key: jax.Array, x_NHWC: jax.Array, y_N: jax.Array) -> Trained:
-    """Trains a network of the seed `key`: one program from whitening to the last step."""
+    """Train a network with the seed `key`: one program from whitening to the last step."""
     start, mirrored, order, shifts = jax.random.split(key, 4)
     kernel = whitening(x_NHWC[:WHITENED])
     state = create_state(recipe, net.init(start, x_NHWC[:2], kernel, train=False))
@@ -70,7 +70,7 @@ def train(net: Net, recipe: Recipe, key: jax.Array, x_NHWC: jax.Array, y_N: jax.
     def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, None]:
         number, rows_B = inputs
         shift_B2 = jax.random.randint(jax.random.fold_in(shifts, number), (len(rows_B), 2), 0, 2 * SHIFT + 1)
-        odd = number // recipe.steps_per_epoch % 2 == 1  # every other epoch an image is seen the other way round
+        odd = number // recipe.steps_per_epoch % 2 == 1  # images are flipped in every other epoch
         x_BHWC = augment(padded_NHWC[rows_B], shift_B2, mirrored_N[rows_B] ^ odd)
         return train_step(net, recipe, kernel, state, number, x_BHWC, y_N[rows_B]), None
 
@@ -79,19 +79,19 @@ def train(net: Net, recipe: Recipe, key: jax.Array, x_NHWC: jax.Array, y_N: jax.
 
 
 def batches(key: jax.Array, recipe: Recipe) -> jax.Array:
-    """(S, B) numbers of images: a permutation per epoch, cut into batches."""
+    """Draw image indices (S, B): a permutation per epoch, split into batches."""
     epochs, used = -(-recipe.steps // recipe.steps_per_epoch), recipe.steps_per_epoch * recipe.batch_size
     orders = jax.vmap(lambda key: jax.random.permutation(key, recipe.images)[:used])(jax.random.split(key, epochs))
     return orders.reshape(-1, recipe.batch_size)[: recipe.steps]
 
 
 def reflected(x_NHWC: jax.Array, pixels: int) -> jax.Array:
-    """Images with reflected borders."""
+    """Pad images by reflection."""
     return jnp.pad(x_NHWC, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="reflect")
 
 
 def augment(padded_BHWC: jax.Array, shift_B2: jax.Array, flip_B: jax.Array) -> jax.Array:
-    """Images cut out of padded ones at `shift_B2`, and mirrored where `flip_B` says so."""
+    """Crop padded images at `shift_B2`, and flip those selected by `flip_B`."""
     height, width, channels = padded_BHWC.shape[1:]
     size = (height - 2 * SHIFT, width - 2 * SHIFT, channels)
     moved = jax.vmap(lambda x, shift: jax.lax.dynamic_slice(x, (shift[0], shift[1], 0), size))(padded_BHWC, shift_B2)
@@ -99,7 +99,7 @@ def augment(padded_BHWC: jax.Array, shift_B2: jax.Array, flip_B: jax.Array) -> j
 
 
 def six_views(x_NHWC: jax.Array) -> list[tuple[float, jax.Array]]:
-    """Weights and views of images: in place and moved either way along the diagonal, each also mirrored."""
+    """Return weights and views of images: original and shifted both ways along the diagonal, each also flipped."""
     ends = 2 * VIEW_SHIFT
     padded = reflected(x_NHWC, VIEW_SHIFT)
     moved = [(1 / 2, x_NHWC), (1 / 4, padded[:, :-ends, :-ends]), (1 / 4, padded[:, ends:, ends:])]
@@ -108,7 +108,7 @@ def six_views(x_NHWC: jax.Array) -> list[tuple[float, jax.Array]]:
 
 @partial(jax.jit, static_argnames="net")
 def correct(net: Net, trained: Trained, x_NHWC: jax.Array, y_N: jax.Array) -> jax.Array:
-    """Number of images classified correctly: by six views of each, and by the image alone."""
+    """Count correctly classified images: with six views of each, and with the image only."""
 
     def logits_NK(view: jax.Array) -> jax.Array:
         return net.apply(trained.variables, view, trained.whitening_kernel, train=False)  # type: ignore[return-value]
