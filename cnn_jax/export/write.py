@@ -31,7 +31,7 @@ class Exported:
 
     Attributes:
       paths: paths of the files; the last one was given by the user.
-      difference: between logits of file and network, in units of `TOLERANCE`; None if the file was not run.
+      difference: between logits of file and network, relative as in `TOLERANCE`; None if the file was not run.
     """
 
     paths: tuple[Path, ...]
