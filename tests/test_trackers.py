@@ -71,7 +71,7 @@ def test_optuna_storage_of_several_studies(study, tmp_path):
     for name, direction in (("a", "minimize"), ("b", "maximize")):
         one = optuna.create_study(storage=address, study_name=name, direction=direction)
         one.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
-    with pytest.raises(imports.tables.UsageError, match=r"--study: .* holds several: name one of a, b"):
+    with pytest.raises(imports.tables.UsageError, match=r"--study: .* has several: must be one of a, b"):
         imports.load(tmp_path / "two.db", Wanted())
     assert imports.load(tmp_path / "two.db", Wanted(study="a")).lower_is_better
     assert not imports.load(tmp_path / "two.db", Wanted(study="b")).lower_is_better

@@ -48,9 +48,10 @@ class TrainedNetwork:
       normalization: conversion of uint8 images to inputs.
       apply: `model.apply` in evaluation mode. Equal models share one object, so that programs with `apply` as a static argument
         are compiled once.
-      trial: the trained trial; None for a network from `from_model`. record: its record; None likewise. class_names: names of
-      the classes; empty for a network from `from_model`. epoch: training epoch of a snapshot; 0: before training. None: the
-      parameters evaluated in the record.
+      trial: the trained trial; None for a network from `from_model`.
+      record: its record; None likewise.
+      class_names: names of the classes; empty for a network from `from_model`.
+      epoch: training epoch of a snapshot; 0: before training. None: the parameters evaluated in the record.
     """
 
     model: nn.Module
@@ -86,8 +87,8 @@ class TrainedNetwork:
           input_shape: (*S, C) of an image.
           num_classes: K.
           seed: seed of the initial values.
-          variables: used instead of initial values. normalization: conversion of uint8 images to inputs; default: scale to
-          0..1.
+          variables: used instead of initial values.
+          normalization: conversion of uint8 images to inputs; default: scale to 0..1.
         """
         module = model if isinstance(model, nn.Module) else CNN(named(model))
         shape = tuple(input_shape)

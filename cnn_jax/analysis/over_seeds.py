@@ -35,8 +35,9 @@ class Measured:
     Attributes:
       records: records of the measured trials.
       values: in order of trial, epoch, measure and layer.
-      similarities: between seeds and cells at the last epoch, if the measure cka was requested. cards: padding cards by trial,
-      if requested. left_out: a sentence for each kind of trial without values.
+      similarities: between seeds and cells at the last epoch, if the measure cka was requested.
+      cards: padding cards by trial, if requested.
+      left_out: a sentence for each kind of trial without values.
     """
 
     records: tuple[stats.Record, ...]
@@ -64,7 +65,8 @@ def measure(
       names: names of measures, as in `measures.load`.
       progress: called after each network.
       epochs: epochs of snapshots to measure, where a trial has them; empty: all. None: the trained parameters.
-      only: ids of the trials to measure; None: all. cards: whether to also measure every shift, for padding cards.
+      only: ids of the trials to measure; None: all.
+      cards: whether to also measure every shift, for padding cards.
 
     Raises:
       UsageError: no trial has trained parameters or a snapshot of a requested epoch; the data have changed; a measure is

@@ -42,7 +42,8 @@ def integrated_gradients(
 
     Args:
       apply, variables, x_NSC, classes_N: see the module docstring.
-      baseline: a blank input, of a shape that broadcasts to x_NSC. steps: number of points on the line.
+      baseline: a blank input, of a shape that broadcasts to x_NSC.
+      steps: number of points on the line.
     """
     x, base = jnp.asarray(x_NSC), jnp.broadcast_to(baseline, x_NSC.shape)
     classes_N = jnp.asarray(classes_N)

@@ -23,9 +23,9 @@ def open_trial(dir: str | os.PathLike, trial: str = "best", *, epoch: int | None
     """Open the trained network of a trial.
 
     Args:
-      dir: folder of a sweep; or FILE.safetensors from `export`, which needs neither the folder nor the data. trial: id of a
-      trial, its unique prefix, or 'best': the highest validation accuracy. epoch: load the snapshot after this epoch, one of
-      --snapshots; 0: before training. Default: the evaluated parameters.
+      dir: folder of a sweep; or FILE.safetensors from `export`, which needs neither the folder nor the data.
+      trial: id of a trial, its unique prefix, or 'best': the highest validation accuracy.
+      epoch: load the snapshot after this epoch, one of --snapshots; 0: before training. Default: the evaluated parameters.
 
     Raises:
       UsageError: no trial or several match; the trial diverged or failed; its parameters were not kept (at this epoch), are

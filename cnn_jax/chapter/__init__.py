@@ -18,7 +18,9 @@ def conclude(folder: Path, records: Sequence[stats.Record], console: Console) ->
     """Test the sentences on the trained networks of a sweep; print the verdicts, write the page and the table.
 
     Args:
-      folder: folder of the sweep. records: records of its trials, of one data set. console: output for the verdicts.
+      folder: folder of the sweep.
+      records: records of its trials, of one data set.
+      console: output for the verdicts.
 
     Raises:
       UsageError: the sweep has no network of the chapter, or the data have changed.

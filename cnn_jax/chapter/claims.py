@@ -72,8 +72,10 @@ class Claim:
 
     Attributes:
       name: anchor on the page.
-      sentence: sentence of the chapter. short: its short form, for a table of 80 columns. method: method of measurement. parts:
-      measurements.
+      sentence: sentence of the chapter.
+      short: its short form, for a table of 80 columns.
+      method: method of measurement.
+      parts: measurements.
     """
 
     name: str

@@ -55,7 +55,8 @@ class Evidence:
     """Numbers of a sweep.
 
     Attributes:
-      networks: cells of the sweep. layers: values of every measured trial by id.
+      networks: cells of the sweep.
+      layers: values of every measured trial by id.
     """
 
     def __init__(self, networks: Networks, measured: "Measured"):

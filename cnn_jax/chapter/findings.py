@@ -19,9 +19,13 @@ class Findings:
     """The claims and the data of their pictures.
 
     Attributes:
-      dataset: name of the data set. seeds: minimum number of finished seeds per cell. claims: in the order of the chapter, with
-      verdicts. evidence: their measurements. rows: layers of the chapter's network. dense: its first convolution as a dense
-      layer. looks: arrays of the pictures.
+      dataset: name of the data set.
+      seeds: minimum number of finished seeds per cell.
+      claims: in the order of the chapter, with verdicts.
+      evidence: their measurements.
+      rows: layers of the chapter's network.
+      dense: its first convolution as a dense layer.
+      looks: arrays of the pictures.
     """
 
     dataset: str

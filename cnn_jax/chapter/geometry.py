@@ -144,10 +144,13 @@ class AsDense:
     """The first convolution of a network as a dense layer.
 
     Attributes:
-      layer: name of the convolution. input_shape, output_shape: shapes of the convolution; its input is the image, or the
-      centre if the matrix would be too large. error: largest difference of the outputs, relative to the largest output.
-      conv_params, dense_params, connections: see `EqualDense`. kernel_KKC: kernel of the first filter. drawn: matrix of this
-      filter for a crop of `DRAWN` pixels along each axis.
+      layer: name of the convolution.
+      input_shape, output_shape: shapes of the convolution; its input is the image, or the centre if the matrix would be too
+        large.
+      error: largest difference of the outputs, relative to the largest output.
+      conv_params, dense_params, connections: see `EqualDense`.
+      kernel_KKC: kernel of the first filter.
+      drawn: matrix of this filter for a crop of `DRAWN` pixels along each axis.
     """
 
     layer: str

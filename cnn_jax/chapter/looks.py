@@ -31,8 +31,10 @@ class Filters:
     """Filters of one layer.
 
     Attributes:
-      layer: name of the layer. patches: per filter, the patches of its nine top-activating images. before: the patches before
-      training. channels: indices of the filters.
+      layer: name of the layer.
+      patches: per filter, the patches of its nine top-activating images.
+      before: the patches before training.
+      channels: indices of the filters.
     """
 
     layer: str
@@ -97,7 +99,8 @@ def look(chapters: TrainedNetwork, deep: TrainedNetwork) -> Looks:
     """Compute the arrays.
 
     Args:
-      chapters: the network closest to the chapter's. deep: the network whose first, middle and last convolutions are shown.
+      chapters: the network closest to the chapter's.
+      deep: the network whose first, middle and last convolutions are shown.
     """
     dataset = chapters.dataset()
     image, names = dataset.test_images[0], dataset.info.class_names

@@ -15,8 +15,9 @@ class Networks:
     Attributes:
       convnets: `cnn` with max pooling.
       dense: `mlp`.
-      pairs: convnets, each with the dense network of the same size. pooling: a convnet with max pooling and the same network
-      with strides instead; None if either is missing. lenet: LeNet-5.
+      pairs: convnets, each with the dense network of the same size.
+      pooling: a convnet with max pooling and the same network with strides instead; None if either is missing.
+      lenet: LeNet-5.
     """
 
     convnets: tuple[stats.Cell, ...]

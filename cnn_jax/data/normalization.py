@@ -18,8 +18,8 @@ class Normalization:
 
     Attributes:
       kind: one of `trial.NORMALIZATIONS`.
-      mean: for 'per_channel', the mean of each channel of the training images, as a fraction of 255; otherwise empty. std: the
-      standard deviation likewise; 1 for a constant channel, which is only centered.
+      mean: for 'per_channel', the mean of each channel of the training images, as a fraction of 255; otherwise empty.
+      std: the standard deviation likewise; 1 for a constant channel, which is only centered.
     """
 
     kind: str = "none"

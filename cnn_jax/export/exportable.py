@@ -32,9 +32,11 @@ class Exportable:
       variables: as `model.init` returns them.
       input_shape: (*S, C) of an image.
       num_classes: K.
-      normalization: conversion of uint8 images to inputs. logits: function from uint8 images (N, *S, C) to logits (N, K), the
-      reference for files. class_names: names of the classes; empty if unknown. trial: the trained trial, if any. record: its
-      record.
+      normalization: conversion of uint8 images to inputs.
+      logits: function from uint8 images (N, *S, C) to logits (N, K), the reference for files.
+      class_names: names of the classes; empty if unknown.
+      trial: the trained trial, if any.
+      record: its record.
     """
 
     model: nn.Module

@@ -30,8 +30,8 @@ class Exported:
     """Result of an export.
 
     Attributes:
-      paths: paths of the files; the last one was given by the user. difference: between logits of file and network, in units of
-      `TOLERANCE`; None if the file was not run.
+      paths: paths of the files; the last one was given by the user.
+      difference: between logits of file and network, relative as in `TOLERANCE`; None if the file was not run.
     """
 
     paths: tuple[Path, ...]
@@ -42,8 +42,9 @@ def export(network: Exportable, path: str | os.PathLike, format: str | None = No
     """Export a network to a file.
 
     Args:
-      network: the network. path: path of the file; its folder is created. PyTorch's weights are written to .pt, jax_export's
-      metadata to .json. format: a name of `formats.SUFFIXES`; default by the suffix of `path`.
+      network: the network.
+      path: path of the file; its folder is created. PyTorch's weights are written to .pt, jax_export's metadata to .json.
+      format: a name of `formats.SUFFIXES`; default by the suffix of `path`.
 
     Raises:
       UsageError: the format is unknown, a required package is missing, or a layer is not supported; the file exists; the

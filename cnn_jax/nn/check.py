@@ -50,7 +50,8 @@ def check_outputs(model: nn.Module, input_shape: Sequence[int], num_classes: int
     Args:
       model: any linen module.
       input_shape: (*S, C) of an image.
-      num_classes: K, logits per image. name: name of the model in messages; default its class.
+      num_classes: K, logits per image.
+      name: name of the model in messages; default its class.
 
     Raises:
       UsageError: names the violated rule, or the exception with file and line of the model's code.

@@ -54,10 +54,13 @@ def cnn(
     Args:
       input_shape: (*S, C).
       num_classes: logits per image.
-      filters: filters of each convolution; the number of entries is the depth. kernel_size: one for all convolutions, or one
-      for each. strides: likewise. padding: a name of `PADDINGS`. activation: activation of the convolutions. pool: 2x2 pooling
-      after a group of convolutions; 'stride' doubles the strides of the group's last one instead. norm: normalization between
-      convolution and activation, instead of the bias; 'group' has 8 groups, or fewer where 8 does
+      filters: filters of each convolution; the number of entries is the depth.
+      kernel_size: one for all convolutions, or one for each.
+      strides: likewise.
+      padding: a name of `PADDINGS`.
+      activation: activation of the convolutions.
+      pool: 2x2 pooling after a group of convolutions; 'stride' doubles the strides of the group's last one instead.
+      norm: normalization between convolution and activation, instead of the bias; 'group' has 8 groups, or fewer where 8 does
         not divide the filters.
       dropout: rate before the last dense layer.
       dilation: dilation of the kernels.
