@@ -138,7 +138,7 @@ class OutOfMemory(Event):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpointed(Event):
-    """The worker was told to stop and wrote a checkpoint: the task can be resumed elsewhere."""
+    """The worker received a stop signal and wrote a checkpoint: the task can be resumed elsewhere."""
 
     slot: int
 

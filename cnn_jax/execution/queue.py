@@ -132,7 +132,7 @@ class Queue:
         return max(worth, key=left, default=None)
 
     def requeue(self, task: Task) -> None:
-        """Put back a task whose worker died or was told to stop."""
+        """Put back a task whose worker died or was stopped."""
         static = task.trials[0].static
         self._pending.setdefault(static, []).insert(0, task)
         self._begun.discard(static)

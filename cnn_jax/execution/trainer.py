@@ -197,6 +197,6 @@ class Trainer:
 
 
 def _deterministic() -> bool:
-    """Whether XLA was told to compute the same sums in the same order on a GPU, run after run."""
+    """Whether the deterministic operations of XLA on a GPU are on."""
     said = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag.partition("=")[0] == DETERMINISTIC]
     return bool(said) and said[-1].partition("=")[2].lower() not in ("false", "0")

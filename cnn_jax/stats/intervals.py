@@ -32,7 +32,7 @@ class Estimate:
 
 
 def power(difference: float, sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
-    """Probability that a two-sided t test at `alpha` tells two cells of n runs and spread `sd` apart (noncentral t)."""
+    """Probability that a two-sided t test at `alpha` distinguishes two cells of n runs and spread `sd` (noncentral t)."""
     df, shift = 2 * n - 2, difference / (sd * math.sqrt(2 / n))
     return float(stats.nct.sf(special.stdtrit(df, 1 - alpha / 2), df, shift))
 

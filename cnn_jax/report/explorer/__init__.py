@@ -61,9 +61,9 @@ def block(folders: Sequence[Path], images: dict[str, pictures.Images], analysis:
         else ""
     )
     note = (
-        "Draw with the mouse or a finger, or pick an image. The trained networks of this sweep answer in this page, by the run "
-        "of each cell that is best in validation; a second one can stand beside the first. Point at a map, or move over it "
-        f"with the arrow keys, to see the products behind a value, and what part of the image it sees.{more}"
+        "Draw with the mouse or a finger, or pick an image. The trained networks run in this page: for each cell, its best run "
+        "on validation. A second network can be shown beside the first. Point at a map, or move over it with the arrow "
+        f"keys, to see the products behind a value and its receptive field.{more}"
     )
     source = "".join(
         resources.files(__name__).joinpath(name).read_text(encoding="utf-8")

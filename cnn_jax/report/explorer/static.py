@@ -1,4 +1,4 @@
-"""What stands in place of the networks where scripts do not run: the kernels of the first layer."""
+"""Static replacement of the networks for browsers without scripts: the kernels of the first layer."""
 
 from collections.abc import Sequence
 
