@@ -212,7 +212,8 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path) -> None:
         out = [line for line in done.stdout.splitlines() if not re.match(r"\d+/\d+ trials", line)]
         said = expected.strip().splitlines()
         if "inspect" not in command:  # which names the best network
-            assert out[0].split() == said[0].split(), command
+            first = out[0].split()  # long lines are wrapped in the tutorial
+            assert first == expected.split()[: len(first)], command
         assert cells(out) == cells(said), command
     for name in ("grid/report.html", "padding/report.html", "mine/report.html", "grid/inspect/inspect.html", "grid/card.png"):
         assert (tmp_path / "runs" / name).is_file()
