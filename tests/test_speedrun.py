@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_images import images
 
-from benchmarks import sweep
+from benchmarks import contenders
 from benchmarks.speedrun import __main__ as command
 from benchmarks.speedrun import network, recipe, training
 from benchmarks.speedrun.network import Net
@@ -165,7 +165,7 @@ SMALL = ("--epochs=6.5", "--batch_size=32", "--widths=8,16,16", "--runs=2")
 @pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--peer",)])
 def test_a_run_learns(flags, file, capsys):
-    if flags and sweep.interpreter("pytorch") is None:
+    if flags and contenders.interpreter("pytorch") is None:
         pytest.skip("torch is not installed")
     command.main([f"--dataset=npz:{file}", *SMALL, *flags])
     lines = capsys.readouterr().out.splitlines()

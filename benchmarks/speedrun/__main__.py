@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import sweep
+from benchmarks import contenders
 from benchmarks.speedrun import training
 from benchmarks.speedrun.network import Net
 from benchmarks.speedrun.recipe import Recipe
@@ -77,7 +77,7 @@ def ours(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: S
 
 def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: Sequence[int]) -> Result:
     """Train and evaluate in PyTorch, on a GPU if available. Raises UsageError if PyTorch is not installed."""
-    python = sweep.interpreter("pytorch")
+    python = contenders.interpreter("pytorch")
     if python is None:
         raise UsageError("--peer: needs the package torch: `make bench` installs requirements-bench.txt")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -90,8 +90,8 @@ def peer(images: data.Dataset, recipe: Recipe, widths: tuple[int, ...], seeds: S
             "batch_size": recipe.batch_size,
             "widths": ",".join(map(str, widths)),
         }
-        script = sweep.ROOT / "benchmarks" / "peers" / "airbench_loop.py"
-        done = subprocess.run([python, str(script), str(file), *sweep.flags(settings)], stdout=subprocess.PIPE, text=True)
+        script = contenders.ROOT / "benchmarks" / "peers" / "airbench_loop.py"
+        done = subprocess.run([python, str(script), str(file), *contenders.flags(settings)], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     found = json.loads(done.stdout.splitlines()[-1])
