@@ -294,6 +294,7 @@ def shared(npz: str, out: Path, *more: str) -> list[str]:
 def test_two_hosts_share_the_trials_of_a_folder(npz: str, tmp_path: Path) -> None:
     """The second one waits for host 0, takes a part, and ends with it; the records are those of one host, to the bit."""
     out = tmp_path / "out"
+    out.mkdir()  # as a user may do before
     args = shared(npz, out, "--epochs=20", "--hosts=2")
     second = launch(*args, "--host=1")
     first = launch(*args, "--host=0")

@@ -165,9 +165,10 @@ def follow(trials: Sequence[Trial], out: Path, options: Options, note: Callable[
     if not options.coordinator:
 
         def done() -> bool:
-            known = (
-                {record["trial"] for record in records(out) if record["status"] in store.FINISHED} if out.exists() else set()
-            )
+            try:
+                known = {record["trial"] for record in store.read(out) if record["status"] in store.FINISHED}
+            except UsageError:  # host 0 has not begun
+                return False
             return all(trial.id in known for trial in trials)
 
         trial_hosts.follow(out, options.host, options.workers, done, lambda: note(f"host {options.host} waits for host 0"))

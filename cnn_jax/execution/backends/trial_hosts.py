@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cnn_jax.aliases import JsonObject
 from cnn_jax.execution.backends.local import LocalBackend
-from cnn_jax.execution.backends.mailbox import POLL, Inbox, Outbox
+from cnn_jax.execution.backends.mailbox import HEARTBEAT, POLL, Inbox, Outbox
 from cnn_jax.execution.messages import Assignment, Event, Lost, WorkerConfig
 from cnn_jax.execution.scheduler import STOP_SECONDS
 from cnn_jax.records import store
@@ -151,9 +151,14 @@ def follow(out: Path, host: int, workers: int | None, done: Callable[[], bool], 
     home, seen = out / _HOME, set[Path]()
     while True:
         waiting()
+        asked = -HEARTBEAT
         while not (fresh := [path for path in home.glob(f"{host}/*/{_TASKS}") if path not in seen]):
-            if ((home / _OVER).exists() and seen) or done():
+            if (home / _OVER).exists() and seen:
                 return
+            if time.monotonic() - asked > HEARTBEAT:  # all records are read
+                if done():
+                    return
+                asked = time.monotonic()
             time.sleep(POLL)
         seen.update(fresh)
         _session(out, fresh[-1].parent, workers)
