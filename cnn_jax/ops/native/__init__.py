@@ -30,7 +30,8 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-_SOURCES = ("conv.c", "lanes.h", "winograd.h")
+_UNITS = ("conv.c",)  # compiled into one library
+_SOURCES = (*_UNITS, "call.h", "lanes.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 _FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11")
 WARNINGS = (  # of which the sources are free, as tested
@@ -139,5 +140,5 @@ def _compiled(folder: Path, key: str, compiler: list[str], flags: list[str], hea
 
 
 def _command(compiler: list[str], flags: list[str], headers: Path, made: Path) -> list[str]:
-    source = Path(__file__).with_name("conv.c")
-    return [*compiler, *_FLAGS, *flags, "-isystem", str(headers), str(source), "-o", str(made)]
+    units = [str(Path(__file__).with_name(name)) for name in _UNITS]
+    return [*compiler, *_FLAGS, *flags, "-isystem", str(headers), *units, "-o", str(made)]

@@ -5,20 +5,7 @@
 // results.
 // `__init__.py` compiles this file for the host's processor. docs/how-a-kernel-works.md explains macros and loops.
 
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#define MASKS 1  // AVX-512 mask registers: a bit per lane
-#else
-#define MASKS 0
-#endif
-
-#include "xla/ffi/api/c_api.h"
+#include "call.h"
 
 // The exported functions. N images of (H, W, C); kernel (K, L, C, F); (P, Q): rows and columns of y, halved if there is a pool.
 // All arrays are float32, apart from `winners`, which is uint8. Each function has one attribute, an array of 7 int64: row
@@ -34,17 +21,10 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame);
 // gradient of y (N, P, Q, F), kernel (K, L, C, F), seen (as above) -> gradient of x (N, H, W, C).
 XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame);
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL(i, count) UNROLL_BY(1, i, count)  // for (int i = 0; i < count; i++), unrolled; `count`: a constant
-#define UNROLL_BY(step, i, count) _Pragma("GCC unroll 64") for (int i = 0; i < (count); i += (step))
 #define DEAD 255                  // in `winners`: relu made the pooled output zero
 #define L1_BYTES 24576            // part of the first-level cache that weights may fill
-#define TASKS 16                  // largest number of tasks for a batch
 #define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
 #define OUTPUTS_AT_ONCE 192       // outputs per pass of a kernel gradient: amortize the loads of its sums
-
-INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Strides and sizes of the loops over one image. Distances are in floats; outputs are those before pooling.
 struct walk {
@@ -138,78 +118,13 @@ static int64_t whole(int64_t count, int64_t lanes) { return (count + lanes - 1) 
 
 // Allocate `count` zeros, at least 16, aligned to a cache line. On failure set c->failed and return NULL.
 static float *floats(struct conv *c, int64_t count) {
-  void *memory = NULL;
-  if (posix_memalign(&memory, 64, (size_t)(4 * max_of(count, 16)))) {
-    c->failed = 1;
-    return NULL;
-  }
-  return memset(memory, 0, (size_t)(4 * max_of(count, 16)));
+  float *const memory = zeros_of(4 * count);
+  if (!memory) c->failed = 1;
+  return memory;
 }
 
-// ------------------------------------------------------------------------------------------------------------- tasks
-
-// Process the images [first, last).
-typedef void work(struct conv *, int64_t task, int64_t first, int64_t last);
-
-struct batch {
-  work *work;
-  struct conv *conv;
-  int64_t tasks;
-  _Atomic int64_t next, done;
-  _Atomic int holders;  // threads with a reference
-};
-
-// Drop a reference.
-static void leave(struct batch *batch) {
-  if (atomic_fetch_sub(&batch->holders, 1) == 1) free(batch);
-}
-
-// Process tasks until none is left.
-static void take_tasks(struct batch *batch) {
-  for (int64_t task; (task = atomic_fetch_add(&batch->next, 1)) < batch->tasks;) {
-    const int64_t images = batch->conv->images;
-    batch->work(batch->conv, task, task * images / batch->tasks, (task + 1) * images / batch->tasks);
-    atomic_fetch_add(&batch->done, 1);
-  }
-}
-
-static void help(void *data) {
-  take_tasks(data);
-  leave(data);
-}
-
-// Run all tasks on XLA's thread pool and on this thread, which waits only for tasks that have begun.
-static void in_tasks(XLA_FFI_CallFrame *frame, struct conv *conv, work *function) {
-  int64_t threads = 1;
-  XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
-  XLA_FFI_Error *refused = frame->api->XLA_FFI_ThreadPool_NumThreads(&ask);
-  if (refused) {
-    XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, refused};
-    frame->api->XLA_FFI_Error_Destroy(&destroy);
-  }
-  struct batch *batch = malloc(sizeof *batch);
-  if (!batch) {
-    conv->failed = 1;
-    return;
-  }
-  const int helpers = (int)(refused ? 0 : min_of(threads, conv->tasks) - 1);
-  *batch = (struct batch){function, conv, conv->tasks, 0, 0, helpers + 1};
-  for (int i = 0; i < helpers; i++) {
-    XLA_FFI_ThreadPool_Schedule_Args schedule = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, help, batch};
-    XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_Schedule(&schedule);
-    if (error) {
-      XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
-      frame->api->XLA_FFI_Error_Destroy(&destroy);
-      leave(batch);
-    }
-  }
-  take_tasks(batch);
-  while (atomic_load(&batch->done) < conv->tasks) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
-  leave(batch);
+static void work_on(XLA_FFI_CallFrame *frame, struct conv *c, work *function) {
+  if (!in_tasks(frame, function, c, c->images, c->tasks)) c->failed = 1;
 }
 
 // ------------------------------------------------------------------------------------------------------------ copies
@@ -254,7 +169,8 @@ static void pass_gradient(const struct conv *c, int64_t image, float *to, int64_
 // ----------------------------------------------------------------------------------------------------------- forward
 
 // The plain loops: direct convolution.
-static void forward(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void forward(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   (void)task;
   const struct walk walk = walk_of(c);
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->y_rows * c->y_columns * c->filters;
@@ -362,7 +278,8 @@ static int64_t lanes_of(const struct conv *c) { return way_of(c) == DENSE ? lane
 typedef void add_gradient(const struct walk *, const float *, const float *, int64_t, float *);
 
 // Add the kernel and bias gradients of some images to the task's partial sums: `work`, by the plain loops.
-static void add_to_partial(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void add_to_partial(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   const struct walk walk = walk_of(c);
   const enum way way = way_of(c) == WINOGRAD ? DENSE : way_of(c);  // for images unfit for Winograd
   const int64_t lanes = lanes_of(c), size = c->rows * c->columns * c->channels;
@@ -422,7 +339,7 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
   c->partial = whole(size, 16) + whole(c->filters, 16);
   c->tasks = min_of(c->tasks, max_of(4, PARTIAL_FLOATS / c->partial));  // at least 4, for several threads
   if (!(c->partials = floats(c, c->tasks * c->partial))) return;
-  in_tasks(frame, c, way == WINOGRAD ? add_to_partial_by_winograd : add_to_partial);
+  work_on(frame, c, way == WINOGRAD ? add_to_partial_by_winograd : add_to_partial);
   if (c->failed) return;
   float *total = c->partials;
   for (int64_t task = 1; task < c->tasks; task++) JOIN(add, WIDE)(total, total + task * c->partial, c->partial);
@@ -454,7 +371,8 @@ static struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_
   return p;
 }
 
-static void input_gradient_dense(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void input_gradient_dense(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   (void)task;
   const int64_t size = c->rows * c->columns * c->channels, lanes = lanes_for(c->channels);
   // The range of outputs that the phases read: zeros outside of the image.
@@ -525,7 +443,8 @@ static void pack_mirrored(struct conv *c) {
 }
 
 // The input gradient with pool. Sort the winners of a window by their place, and add their filters' weights to the image.
-static void input_gradient_winners(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void input_gradient_winners(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   (void)task;
   const struct walk walk = walk_of(c);
   const int64_t size = c->rows * c->columns * c->channels, padded_size = c->padded_rows * c->padded_columns * c->channels;
@@ -581,26 +500,6 @@ static void pack_by_filter(struct conv *c) {
 }
 
 // ---------------------------------------------------------------------------------------------------------- handlers
-static XLA_FFI_Error *error(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
-  XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
-  return frame->api->XLA_FFI_Error_Create(&args);
-}
-
-// Answer a query for metadata. Return 0 if the call is an execution.
-static int asked(XLA_FFI_CallFrame *frame) {
-  // frame->extension_start has a type of another name since version 0.5 of the interface (jaxlib 0.12).
-  XLA_FFI_Metadata_Extension *extension = (XLA_FFI_Metadata_Extension *)frame->extension_start;
-  if (!extension || extension->extension_base.type != XLA_FFI_Extension_Metadata) return 0;
-  XLA_FFI_Metadata *metadata = extension->metadata;
-  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-  metadata->traits = 0;
-  return 1;
-}
-
-static XLA_FFI_Buffer *argument(XLA_FFI_CallFrame *frame, int i) { return frame->args.args[i]; }
-static XLA_FFI_Buffer *result(XLA_FFI_CallFrame *frame, int i) { return frame->rets.rets[i]; }
-
 // Set sizes and attributes from the shapes of image, kernel and forward result.
 static void read_shapes(struct conv *c, XLA_FFI_CallFrame *frame, const int64_t *x, const int64_t *kernel, const int64_t *y) {
   const int64_t *how = ((XLA_FFI_Array *)frame->attrs.attrs[0])->data;
@@ -631,7 +530,7 @@ XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
   pack_forward(&c);
   judge_kernel(&c);
   if (by_winograd(&c)) pack_transformed(&c, c.channels, c.filters);
-  if (!c.failed) in_tasks(frame, &c, by_winograd(&c) ? forward_by_winograd : forward);
+  if (!c.failed) work_on(frame, &c, by_winograd(&c) ? forward_by_winograd : forward);
   return finish(frame, &c);
 }
 
@@ -655,12 +554,12 @@ XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
   c.out = result(frame, 0)->data;
   if (c.pool) {
     pack_by_filter(&c);
-    if (!c.failed) in_tasks(frame, &c, input_gradient_winners);
+    if (!c.failed) work_on(frame, &c, input_gradient_winners);
   } else {
     pack_mirrored(&c);
     judge_kernel(&c);
     if (by_winograd(&c)) pack_transformed(&c, c.filters, c.channels);
-    if (!c.failed) in_tasks(frame, &c, by_winograd(&c) ? input_gradient_by_winograd : input_gradient_dense);
+    if (!c.failed) work_on(frame, &c, by_winograd(&c) ? input_gradient_by_winograd : input_gradient_dense);
   }
   return finish(frame, &c);
 }

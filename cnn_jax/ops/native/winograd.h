@@ -401,7 +401,8 @@ static const float *in_vectors(const struct conv *c, const float *x, float *copy
 static work forward, input_gradient_dense, add_to_partial;  // in conv.c: the plain loops
 
 // `work` by Winograd, for each of the three operations.
-static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void forward_by_winograd(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->y_rows * c->y_columns * c->filters;
   struct image image = {NULL, c->rows, c->columns, whole(c->channels, WIDE), c->top, c->left, NULL};
   float *zeros = floats(c, c->columns * image.pitch);
@@ -425,7 +426,8 @@ static void forward_by_winograd(struct conv *c, int64_t task, int64_t first, int
   free(zeros), free(copy);
 }
 
-static void input_gradient_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void input_gradient_by_winograd(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->out_rows * c->out_columns * c->filters;
   struct image image = {NULL, c->out_rows, c->out_columns, whole(c->filters, WIDE), 2 - c->top, 2 - c->left, NULL};
   float *zeros = floats(c, c->out_columns * image.pitch), *none = floats(c, whole(c->channels, WIDE));
@@ -448,7 +450,8 @@ static void input_gradient_by_winograd(struct conv *c, int64_t task, int64_t fir
   free(zeros), free(none), free(copy);
 }
 
-static void add_to_partial_by_winograd(struct conv *c, int64_t task, int64_t first, int64_t last) {
+static void add_to_partial_by_winograd(void *call, int64_t task, int64_t first, int64_t last) {
+  struct conv *const c = call;
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->out_rows * c->out_columns * c->filters;
   const int64_t pitch = whole(c->channels, WIDE), filter_pitch = whole(c->filters, WIDE);
   struct gradient_tiles tiles = {.channels = c->channels, .channel_pitch = pitch, .filter_pitch = filter_pitch};
