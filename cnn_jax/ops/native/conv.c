@@ -5,7 +5,7 @@
 // results.
 // `__init__.py` compiles this file for the host's processor. docs/how-a-kernel-works.md explains macros and loops.
 
-#include "call.h"
+#include "shape.h"
 
 // The exported functions. N images of (H, W, C); kernel (K, L, C, F); (P, Q): rows and columns of y, halved if there is a pool.
 // All arrays are float32, apart from `winners`, which is uint8. Each function has one attribute, an array of 7 int64: row
@@ -21,7 +21,6 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame);
 // gradient of y (N, P, Q, F), kernel (K, L, C, F), seen (as above) -> gradient of x (N, H, W, C).
 XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame);
 
-#define DEAD 255                  // in `winners`: relu made the pooled output zero
 #define L1_BYTES 24576            // part of the first-level cache that weights may fill
 #define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
 #define OUTPUTS_AT_ONCE 192       // outputs per pass of a kernel gradient: amortize the loads of its sums
@@ -91,14 +90,12 @@ struct winner {
 #include "lanes.h"
 #undef LANES
 
-// Arguments and buffers of one call. Sizes of x exclude padding; `padded_*` include it.
+// Arguments and buffers of one call.
 struct conv {
-  int64_t images, rows, columns, channels, filters;
-  int64_t kernel_rows, kernel_columns, row_stride, column_stride, top, left;
-  int64_t out_rows, out_columns;  // of the convolution, without a remainder that pooling drops
-  int64_t y_rows, y_columns;      // of the result: pooled with pool
-  int64_t padded_rows, padded_columns;
-  int relu, pool, biased;
+  union {
+    struct shape shape;
+    struct shape;
+  };
   int plain;  // Winograd is ruled out for this kernel: see winograd.h
   const float *x, *kernel, *bias, *y_gradient, *y;
   const uint8_t *winner;
@@ -108,13 +105,11 @@ struct conv {
   float *transformed;  // weights transformed for Winograd
   float *partials;     // per task: a kernel gradient and a bias gradient
   int64_t partial;     // floats per task
-  int64_t tasks;
   _Atomic int failed;
 };
 
 // Width of the vectors for a number of filters; `count` rounded up to whole vectors.
 static int64_t lanes_for(int64_t filters) { return filters <= NARROW ? NARROW : WIDE; }
-static int64_t whole(int64_t count, int64_t lanes) { return (count + lanes - 1) / lanes * lanes; }
 
 // Allocate `count` zeros, at least 16, aligned to a cache line. On failure set c->failed and return NULL.
 static float *floats(struct conv *c, int64_t count) {
@@ -357,20 +352,6 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct conv *c) {
 // The convolution of the outputs' gradient with the mirrored kernel. With strides it splits into phases: inputs whose row and
 // column have the same remainder modulo the strides use the same taps, and each phase is a convolution without strides.
 
-struct phase {
-  int64_t first, count;  // inputs of the phase: first, first + stride, ...
-  int64_t taps, begin;   // number of kernel taps; first output that the first input contributes to, perhaps negative
-};
-
-static struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_t stride, int64_t before) {
-  struct phase p;
-  p.first = ((place - before) % stride + stride) % stride;
-  p.count = p.first < size ? (size - p.first + stride - 1) / stride : 0;
-  p.taps = place < kernel ? (kernel - place + stride - 1) / stride : 0;
-  p.begin = (p.first + before - place) / stride - (p.taps - 1);
-  return p;
-}
-
 static void input_gradient_dense(void *call, int64_t task, int64_t first, int64_t last) {
   struct conv *const c = call;
   (void)task;
@@ -500,20 +481,6 @@ static void pack_by_filter(struct conv *c) {
 }
 
 // ---------------------------------------------------------------------------------------------------------- handlers
-// Set sizes and attributes from the shapes of image, kernel and forward result.
-static void read_shapes(struct conv *c, XLA_FFI_CallFrame *frame, const int64_t *x, const int64_t *kernel, const int64_t *y) {
-  const int64_t *how = ((XLA_FFI_Array *)frame->attrs.attrs[0])->data;
-  c->images = x[0], c->rows = x[1], c->columns = x[2], c->channels = x[3];
-  c->kernel_rows = kernel[0], c->kernel_columns = kernel[1], c->filters = kernel[3];
-  c->row_stride = how[0], c->column_stride = how[1], c->top = how[2], c->left = how[3];
-  c->relu = (int)how[4], c->pool = (int)how[5], c->biased = (int)how[6];
-  c->y_rows = y[1], c->y_columns = y[2];
-  c->out_rows = c->y_rows * (c->pool ? 2 : 1), c->out_columns = c->y_columns * (c->pool ? 2 : 1);
-  c->padded_rows = max_of(c->top + c->rows, (c->out_rows - 1) * c->row_stride + c->kernel_rows);
-  c->padded_columns = max_of(c->left + c->columns, (c->out_columns - 1) * c->column_stride + c->kernel_columns);
-  c->tasks = max_of(1, min_of(TASKS, c->images));
-}
-
 // Free the buffers and return the status.
 static XLA_FFI_Error *finish(XLA_FFI_CallFrame *frame, struct conv *c) {
   free(c->packed), free(c->transformed), free(c->partials);
@@ -524,7 +491,7 @@ XLA_FFI_Error *cnn_jax_conv(XLA_FFI_CallFrame *frame) {
   if (asked(frame)) return NULL;
   struct conv c = {0};
   XLA_FFI_Buffer *x = argument(frame, 0), *kernel = argument(frame, 1), *bias = argument(frame, 2), *y = result(frame, 0);
-  read_shapes(&c, frame, x->dims, kernel->dims, y->dims);
+  read_shapes(&c.shape, frame, x->dims, kernel->dims, y->dims);
   c.x = x->data, c.kernel = kernel->data, c.bias = bias->data, c.out = y->data;
   if (c.pool) c.out_winner = result(frame, 1)->data;
   pack_forward(&c);
@@ -538,7 +505,7 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame) {
   if (asked(frame)) return NULL;
   struct conv c = {0};
   XLA_FFI_Buffer *x = argument(frame, 0), *gradient = argument(frame, 1), *seen = argument(frame, 2);
-  read_shapes(&c, frame, x->dims, result(frame, 0)->dims, gradient->dims);
+  read_shapes(&c.shape, frame, x->dims, result(frame, 0)->dims, gradient->dims);
   c.x = x->data, c.y_gradient = gradient->data, c.y = seen->data, c.winner = seen->data;
   c.out = result(frame, 0)->data, c.out_bias = result(frame, 1)->data;
   kernel_gradient(frame, &c);
@@ -549,7 +516,7 @@ XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame) {
   if (asked(frame)) return NULL;
   struct conv c = {0};
   XLA_FFI_Buffer *gradient = argument(frame, 0), *kernel = argument(frame, 1), *seen = argument(frame, 2);
-  read_shapes(&c, frame, result(frame, 0)->dims, kernel->dims, gradient->dims);
+  read_shapes(&c.shape, frame, result(frame, 0)->dims, kernel->dims, gradient->dims);
   c.y_gradient = gradient->data, c.kernel = kernel->data, c.y = seen->data, c.winner = seen->data;
   c.out = result(frame, 0)->data;
   if (c.pool) {
