@@ -27,6 +27,7 @@ from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
 from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of, zero_tangent
 
 _OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
+_HALF = "{}_half"  # of an operation in bfloat16
 
 
 @functools.lru_cache(maxsize=1)
@@ -39,9 +40,15 @@ def available() -> bool:
         library = ctypes.CDLL(str(path))
     except OSError:
         return False
-    for name in _OPERATIONS:
+    for name in (*_OPERATIONS, *map(_HALF.format, _OPERATIONS)):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return True
+
+
+@functools.lru_cache(maxsize=1)
+def half_available() -> bool:
+    """Whether the processor multiplies tiles of bfloat16, and the compiled library does so."""
+    return available() and bool(ctypes.CDLL(str(native.library().path)).cnn_jax_has_half())
 
 
 def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -160,9 +167,11 @@ def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays:
 
 
 def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax.Array]:
-    """C computes in float32: of half precision it takes and gives what is converted, so that sums are rounded once."""
+    """C computes in bfloat16 where the processor does. Otherwise it takes and gives what is converted: sums are rounded once."""
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
+    if results[0].dtype == jnp.bfloat16 and half_available():
+        return list(jax.ffi.ffi_call(_HALF.format(name), list(results))(*arrays, how=numbers))
     wide = [jax.ShapeDtypeStruct(result.shape, _in_c_as(result.dtype)) for result in results]
     outputs = jax.ffi.ffi_call(name, wide)(*(array.astype(_in_c_as(array.dtype)) for array in arrays), how=numbers)
     return [output.astype(result.dtype) for output, result in zip(outputs, results, strict=True)]

@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-_UNITS = ("conv.c",)  # compiled into one library
-_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "vectors.h", "winograd.h")
+_UNITS = ("conv.c", "half.c")  # compiled into one library
+_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "tiles.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
 _FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
