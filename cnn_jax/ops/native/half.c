@@ -64,29 +64,12 @@ static void *memory(struct half *c, int64_t size) {
 
 // ------------------------------------------------------------------------------------------------------------- values
 
-// The first `count` of 16 values; the others are zero.
-INLINE halves load(const uint16_t *from, int64_t count) {
-  halves values = {0};
-  if (count >= LANES) return *(const halves *)from;
-#if MASKS
-  values = (halves)_mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), from);
-#else
-  memcpy(&values, from, (size_t)(2 * count));
-#endif
-  return values;
-}
+// A bit for each of the first `count` of 16 values.
+INLINE __mmask16 first_of(int64_t count) { return (__mmask16)(count >= LANES ? 0xffff : (1u << count) - 1); }
 
-INLINE void store(halves values, uint16_t *to, int64_t count) {
-  if (count >= LANES) {
-    *(halves *)to = values;
-    return;
-  }
-#if MASKS
-  _mm256_mask_storeu_epi16(to, (__mmask16)((1u << count) - 1), (__m256i)values);
-#else
-  memcpy(to, &values, (size_t)(2 * count));
-#endif
-}
+// Of 16 values those of the mask; the others are zero.
+INLINE halves load(const uint16_t *from, __mmask16 mask) { return (halves)_mm256_maskz_loadu_epi16(mask, from); }
+INLINE void store(halves values, uint16_t *to, __mmask16 mask) { _mm256_mask_storeu_epi16(to, mask, (__m256i)values); }
 
 INLINE vec widen(halves values) { return (vec)(__builtin_convertvector(values, words) << 16); }
 
@@ -222,11 +205,11 @@ static void (*const sums_of[])(const struct walk *, const uint16_t *, const uint
 static void finish_row(const struct walk *walk, const struct sink *sink, const float *sums, int64_t filter_pitch, uint16_t *y) {
   const vec least = (vec){0} + (sink->relu ? 0 : -__builtin_inff());
   for (int64_t f = 0; f < walk->filters; f += LANES) {
-    const int64_t count = walk->filters - f;
+    const __mmask16 mask = first_of(walk->filters - f);
     const vec add = sink->add ? *(const vec *)(sink->add + f) : (vec){0};
     for (int64_t q = 0; q < walk->columns; q++) {
       const vec value = *(const vec *)(sums + q * filter_pitch + f) + add;
-      store(narrow(NAME(at_least)(least, value)), y + q * sink->column + f, count);
+      store(narrow(NAME(at_least)(least, value)), y + q * sink->column + f, mask);
     }
   }
 }
@@ -238,7 +221,7 @@ static void finish_windows(const struct walk *walk, const struct sink *sink, con
   const ints dead = (ints){0} + (sink->relu ? DEAD : 0);
   const int64_t below = walk->pitch * filter_pitch;
   for (int64_t f = 0; f < walk->filters; f += LANES) {
-    const int64_t count = min_of(LANES, walk->filters - f);
+    const __mmask16 mask = first_of(walk->filters - f);
     const vec add = *(const vec *)(sink->add + f);
     for (int64_t q = 0; q + 1 < walk->columns; q += 2) {
       const float *from = sums + q * filter_pitch + f;
@@ -248,8 +231,8 @@ static void finish_windows(const struct walk *walk, const struct sink *sink, con
       best += add;
       which |= ~(best > 0) & dead;
       const bytes index = __builtin_convertvector(which, bytes);
-      store(narrow(NAME(at_least)(least, best)), y + q / 2 * sink->column + f, count);
-      memcpy(winner + q / 2 * sink->column + f, &index, (size_t)count);
+      store(narrow(NAME(at_least)(least, best)), y + q / 2 * sink->column + f, mask);
+      _mm_mask_storeu_epi8(winner + q / 2 * sink->column + f, mask, (__m128i)index);
     }
   }
 }
@@ -287,6 +270,12 @@ static int64_t sums_size(const struct walk *walk) {
 
 // ------------------------------------------------------------------------------------------------------------- copies
 
+// Copy `count` pixels of some channels to pixels of `pitch` channels.
+INLINE void put_pixels(const int64_t channels, int64_t pitch, int64_t count, const uint16_t *restrict from,
+                       uint16_t *restrict to) {
+  for (int64_t q = 0; q < count; q++) memcpy(to + q * pitch, from + q * channels, (size_t)(2 * channels));
+}
+
 // Copy an image (rows, columns, channels) to `padded` (padded rows, padded columns, pitch), at (top, left).
 static void put(const struct half *c, const uint16_t *image, uint16_t *padded, int64_t pitch) {
   for (int64_t r = 0; r < c->rows; r++) {
@@ -294,36 +283,47 @@ static void put(const struct half *c, const uint16_t *image, uint16_t *padded, i
     const uint16_t *from = image + r * c->columns * c->channels;
     if (pitch == c->channels)
       memcpy(to, from, (size_t)(2 * c->columns * c->channels));
+    else if (c->channels == 1)
+      put_pixels(1, 2, c->columns, from, to);
+    else if (c->channels == 3)
+      put_pixels(3, 4, c->columns, from, to);
     else
-      for (int64_t q = 0; q < c->columns; q++)
-        for (int64_t i = 0; i < c->channels; i++) to[q * pitch + i] = from[q * c->channels + i];
+      put_pixels(c->channels, pitch, c->columns, from, to);
   }
 }
 
-// What relu and pool let through of the gradient of 16 filters of an output, or of one place of a window.
-INLINE halves passed(halves gradient, halves y) { return gradient & (halves)((y & 0x7fff) > 0) & ~(halves)((y & 0x8000) > 0); }
-INLINE halves at_place(halves gradient, const uint8_t *winner, int64_t count, int place) {
-  bytes who = (bytes){0} + DEAD;
-  memcpy(&who, winner, (size_t)min_of(LANES, count));
-  return gradient & (halves)(__builtin_convertvector(who, halves) == (uint16_t)place);
-}
-
-// Write the gradient of one image's outputs, as far as relu and pool let it through, with the given distances.
-static void put_gradient(const struct half *c, int64_t image, uint16_t *to, int64_t row, int64_t column) {
+// Write the gradient of one image's outputs, as far as relu and pool let it through, with the given distances. Add it up in sum
+// (filters in whole vectors), if there is one.
+static void put_gradient(const struct half *c, int64_t image, uint16_t *to, int64_t row, int64_t column, float *sum) {
   const int64_t unit = c->pool ? 2 : 1, at = image * c->y_rows * c->y_columns * c->filters;
-  const uint16_t *gradient = c->y_gradient + at;
-  for (int64_t r = 0; r < c->y_rows; r++)
-    for (int64_t q = 0; q < c->y_columns; q++)
-      for (int64_t f = 0; f < c->filters; f += LANES) {
-        const int64_t from = (r * c->y_columns + q) * c->filters + f, count = c->filters - f;
-        const halves g = load(gradient + from, count);
-        uint16_t *const place = to + unit * (r * row + q * column) + f;
-        if (c->pool)
-          for (int p = 0; p < 4; p++)
-            store(at_place(g, c->winner + at + from, count, p), place + p / 2 * row + p % 2 * column, count);
-        else
-          store(c->relu ? passed(g, load(c->y + at + from, count)) : g, place, count);
+  for (int64_t f = 0; f < c->filters; f += LANES) {
+    const __mmask16 mask = first_of(c->filters - f);
+    vec total = {0};
+    for (int64_t r = 0; r < c->y_rows; r++) {
+      int64_t from = at + r * c->y_columns * c->filters + f;
+      uint16_t *place = to + unit * r * row + f;
+      for (int64_t q = 0; q < c->y_columns; q++, from += c->filters, place += unit * column) {
+        halves g = load(c->y_gradient + from, mask);
+        if (c->pool) {
+          const __m256i who = _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(mask, c->winner + from));
+          UNROLL(p, 4) {
+            const __mmask16 here = _mm256_cmpeq_epi16_mask(who, _mm256_set1_epi16((short)p));
+            store((halves)_mm256_maskz_mov_epi16(here, (__m256i)g), place + p / 2 * row + p % 2 * column, mask);
+          }
+          if (sum) g = (halves)_mm256_maskz_mov_epi16(_mm256_cmplt_epi16_mask(who, _mm256_set1_epi16(DEAD)), (__m256i)g);
+        } else {
+          if (c->relu) {  // positive numbers are 1 to 0x7f80, infinity; NaNs are above
+            const halves above = load(c->y + from, mask) - 1;
+            const __mmask16 alive = _mm256_cmplt_epu16_mask((__m256i)above, _mm256_set1_epi16(0x7f80));
+            g = (halves)_mm256_maskz_mov_epi16(alive, (__m256i)g);
+          }
+          store(g, place, mask);
+        }
+        if (sum) total += widen(g);
       }
+    }
+    if (sum) *(vec *)(sum + f) += total;
+  }
 }
 
 // ----------------------------------------------------------------------------------------------------------- forward
@@ -379,7 +379,7 @@ static void pack_forward(struct half *c) {
     for (int64_t l = 0; l < c->kernel_columns; l++)
       for (int64_t i = 0; i < c->channels; i++)
         for (int64_t f = 0; f < c->filters; f++) set_weight(c->packed, c->kernel_rows, run, k, l * pitch + i, f, *from++);
-  for (int64_t f = 0; f < c->filters; f += LANES) *(vec *)(c->add + f) = widen(load(c->bias + f, c->filters - f));
+  for (int64_t f = 0; f < c->filters; f += LANES) *(vec *)(c->add + f) = widen(load(c->bias + f, first_of(c->filters - f)));
 }
 
 // ----------------------------------------------------------------------------------------------------- input gradient
@@ -417,7 +417,7 @@ static void input_gradient(void *call, int64_t task, int64_t first, int64_t last
   float *sums = memory(c, 4 * sums_size(&widest));
   if (c->failed) goto end;
   for (int64_t i = first; i < last; i++) {
-    put_gradient(c, i, gradient - r.low * row - q.low * pitch, row, pitch);
+    put_gradient(c, i, gradient - r.low * row - q.low * pitch, row, pitch, NULL);
     uint16_t *out = c->out + i * size;
     if (c->kernel_rows < c->row_stride || c->kernel_columns < c->column_stride) memset(out, 0, (size_t)(2 * size));
     const uint16_t *weights = c->packed;
@@ -517,20 +517,23 @@ static int put_pairs(const struct half *c, const struct layout *l, const uint16_
   for (int64_t a = 0; a < l->phase_rows; a++)
     for (int64_t b = 0; b < l->phase_columns; b++, to += 2 * l->pairs * width)
       for (int64_t i = 0; i < l->run; i += LANES) {
-        const int64_t count = l->run - i;
+        const __mmask16 mask = first_of(l->run - i);
+        // The pair of positions (p - 1, p) begins at an even one if p is odd. There is none for the first position.
+        uint16_t *pairs[2] = {to + (l->pairs - 1) * width + 2 * i, to + 2 * i};
         halves before = {0};
-        for (int64_t r = 0, p = 0; r <= rows; r++)
-          for (int64_t q = 0; q < (r < rows ? l->pitch : 1); q++, p++) {
-            const int64_t row = r * c->row_stride + a, column = q * c->column_stride + b;
-            halves now = {0};
-            if (r < rows && row < c->padded_rows && column < c->padded_columns)
-              now = load(padded + (row * c->padded_columns + column) * c->channels + i, count);
+        for (int64_t r = 0, p = 0; r <= rows; r++) {
+          const int64_t row = r * c->row_stride + a, all = r < rows ? l->pitch : 1;  // one more completes the last pair
+          const int64_t real =
+              r < rows && row < c->padded_rows ? min_of(all, (c->padded_columns - b - 1) / c->column_stride + 1) : 0;
+          const uint16_t *from = padded + (row * c->padded_columns + b) * c->channels + i;
+          for (int64_t q = 0; q < all; q++, p++, from += c->column_stride * c->channels) {
+            const halves now = q < real ? load(from, mask) : (halves){0};
             infinite |= (halves)((now & 0x7f80) == 0x7f80);
-            // The pair (p - 1, p) begins at an even position if p is odd.
-            const int64_t pair = p % 2 ? p / 2 : l->pairs + p / 2 - 1;
-            if (p) *(words *)(to + pair * width + 2 * i) = interleaved(before, now);
+            if (p) *(words *)pairs[p % 2] = interleaved(before, now);
+            pairs[p % 2] += width;
             before = now;
           }
+        }
       }
   uint64_t any[4];
   memcpy(any, &infinite, sizeof any);
@@ -676,11 +679,7 @@ static void add_to_partial(void *call, int64_t task, int64_t first, int64_t last
     tile_configure(&config);
     for (int64_t i = first, held = 0; i < last; i++) {
       put(c, c->x + i * size, padded, c->channels);
-      put_gradient(c, i, gradient, l.pitch * l.filter_pitch, l.filter_pitch);
-      if (c->biased)
-        for (int64_t p = 0; p < l.positions; p++)
-          for (int64_t f = 0; f < l.filter_pitch; f += LANES)
-            *(vec *)(bias + f) += widen(*(const halves *)(gradient + p * l.filter_pitch + f));
+      put_gradient(c, i, gradient, l.pitch * l.filter_pitch, l.filter_pitch, c->biased ? bias : NULL);
       if (put_pairs(c, &l, padded, inputs + held * l.inputs))
         put_transposed(&l, gradient, gradients + held++ * l.gradients);
       else
