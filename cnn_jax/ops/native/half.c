@@ -32,7 +32,7 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_al
 
 #define SUMS (6 << 10)            // floats of a group of positions: a part of the first-level cache
 #define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
-#define POSITIONS (1 << 10)       // of a kernel gradient's sums between loading and storing them: amortize both
+#define POSITIONS 256             // of a kernel gradient's sums between loading and storing them: amortize both
 #define BLOCKS 4                  // tiles of sums at once
 // Tile registers after those of the sums: macros, as their numbers become text.
 #define A 4
@@ -71,7 +71,7 @@ INLINE __mmask16 first_of(int64_t count) { return (__mmask16)(count >= LANES ? 0
 INLINE halves load(const uint16_t *from, __mmask16 mask) { return (halves)_mm256_maskz_loadu_epi16(mask, from); }
 INLINE void store(halves values, uint16_t *to, __mmask16 mask) { _mm256_mask_storeu_epi16(to, mask, (__m256i)values); }
 
-INLINE vec widen(halves values) { return (vec)(__builtin_convertvector(values, words) << 16); }
+INLINE vec widen(halves values) { return (vec)((words)_mm512_cvtepu16_epi32((__m256i)values) << 16); }
 
 // Rounded to nearest, ties to even; a NaN stays one.
 INLINE halves narrow(vec values) {
@@ -87,7 +87,7 @@ INLINE halves narrow(vec values) {
 
 // Pairs (a, b) of 16 values each.
 INLINE words interleaved(halves a, halves b) {
-  return __builtin_convertvector(a, words) | (__builtin_convertvector(b, words) << 16);
+  return (words)_mm512_cvtepu16_epi32((__m256i)a) | ((words)_mm512_cvtepu16_epi32((__m256i)b) << 16);
 }
 
 // ----------------------------------------------------------------------------------------------------------- products
@@ -574,14 +574,19 @@ static void put_transposed(const struct layout *l, const uint16_t *gradient, uin
     }
 }
 
-// Place of the first pair of a tap, of 16 channels, in the inputs of an image. `column`: (kernel row, column, block of
-// channels).
+// Place of the first pair of a column in the inputs of an image. Columns are (16 channels each, kernel rows, kernel columns):
+// the taps of the same channels use the same inputs, which stay in the first-level cache.
 static int64_t place_of(const struct half *c, const struct layout *l, int64_t column) {
-  const int64_t blocks = l->channel_pitch / TILE_FLOATS, block = column % blocks;
-  const int64_t k = column / blocks / l->columns, j = column / blocks % l->columns;
+  const int64_t taps = c->kernel_rows * l->columns, k = column % taps / l->columns, j = column % l->columns;
   const int64_t phase = k % c->row_stride * l->phase_columns + j % c->column_stride;
   const int64_t offset = k / c->row_stride * l->pitch + j / c->column_stride;
-  return ((phase * 2 + offset % 2) * l->pairs + offset / 2) * l->channel_pitch * 2 + block * 2 * TILE_FLOATS;
+  return ((phase * 2 + offset % 2) * l->pairs + offset / 2) * l->channel_pitch * 2 + column / taps * 2 * TILE_FLOATS;
+}
+
+// Place of the gradient of a tap, of one channel and one filter, in `total`.
+INLINE int64_t place_in_total(const struct half *c, const struct layout *l, int64_t tap, int64_t channel, int64_t filter) {
+  const int64_t column = channel / TILE_FLOATS * c->kernel_rows * l->columns + tap;
+  return (column * l->filter_pitch + filter) * TILE_FLOATS + channel % TILE_FLOATS;
 }
 
 // Add `f` x `n` products of gradients (tiles of 16 filters) and inputs (columns from `first` on) to total (columns, filters /
@@ -659,9 +664,7 @@ static void add_plain_products(const struct half *c, const struct layout *l, con
               memcpy(&seen, &bits, 4);
               sum += seen * widen(*(const halves *)(gradient + (r * l->pitch + q) * l->filter_pitch + f));
             }
-          const int64_t block = (k * l->columns + j) * (l->channel_pitch / TILE_FLOATS) + i / TILE_FLOATS;
-          for (int64_t at = 0; at < LANES; at++)
-            total[(block * l->filter_pitch + f + at) * TILE_FLOATS + i % TILE_FLOATS] += sum[at];
+          for (int64_t at = 0; at < LANES; at++) total[place_in_total(c, l, k * l->columns + j, i, f + at)] += sum[at];
         }
 }
 
@@ -711,11 +714,8 @@ static void kernel_gradient(XLA_FFI_CallFrame *frame, struct half *c) {
     for (int64_t i = 0; i < c->partial; i += LANES) *(vec *)(total + i) += *(const vec *)(total + task * c->partial + i);
   for (int64_t tap = 0; tap < taps; tap++)
     for (int64_t i = 0; i < l.run; i++)
-      for (int64_t f = 0; f < c->filters; f++) {
-        const int64_t block = tap * (l.channel_pitch / TILE_FLOATS) + i / TILE_FLOATS;
-        c->out[(tap * l.run + i) * c->filters + f] =
-            rounded(total[(block * l.filter_pitch + f) * TILE_FLOATS + i % TILE_FLOATS]);
-      }
+      for (int64_t f = 0; f < c->filters; f++)
+        c->out[(tap * l.run + i) * c->filters + f] = rounded(total[place_in_total(c, &l, tap, i, f)]);
   for (int64_t f = 0; f < c->filters; f++) c->out_bias[f] = rounded(total[size + f]);
 }
 
