@@ -167,7 +167,7 @@ def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays:
 
 
 def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax.Array]:
-    """C computes in bfloat16 where the processor does. Otherwise it takes and gives what is converted: sums are rounded once."""
+    """C computes in bfloat16 where the processor does; otherwise in float32, with operands and results converted."""
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
     if results[0].dtype == jnp.bfloat16 and half_available():
