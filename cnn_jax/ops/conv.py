@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
-from cnn_jax.ops import ffi, xla
+from cnn_jax.ops import call, ffi, xla
 from cnn_jax.ops.linear import canonical
 from cnn_jax.ops.xla import Axes, add_bias, sum_dtype
 
@@ -54,7 +54,7 @@ def implementation(platform: str | None = None) -> str:
 def _traced() -> str:
     """The implementation for CPU. Other platforms need no C compiler, so none is searched for."""
     most = _most.get()
-    return "xla" if most == "native" and jax.default_backend() == "cpu" and not ffi.available() else most
+    return "xla" if most == "native" and jax.default_backend() == "cpu" and not call.available() else most
 
 
 def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups: int) -> str:
