@@ -30,11 +30,11 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-_UNITS = ("conv.c",)  # compiled into one library
-_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "vectors.h", "winograd.h")
+_UNITS = ("conv.c", "norm.c")  # compiled into one library
+_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "strips.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
-_FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
+_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
 WARNINGS = (  # of which the sources are free, as tested
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
     *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
