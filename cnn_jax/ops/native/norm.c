@@ -71,6 +71,7 @@ struct columns {
   static void strip(const struct norm *n, const struct columns *columns, int64_t first, int64_t last) { \
     (n->half ? JOIN(strip##_rows, 1) : JOIN(strip##_rows, 0))(n, columns, first, last);                 \
   }
+typedef void sweep(const struct norm *, const struct columns *, int64_t, int64_t);
 SWEEP(moments)
 SWEEP(normalize)
 SWEEP(gradient_sums)
@@ -182,16 +183,24 @@ static void task_gradient_sums(void *call, int64_t task, int64_t first, int64_t 
   free(memory);
 }
 
+// Sweep a task's rows, from the last: those read most recently may still be in a cache.
+INLINE void backwards(sweep *function, const struct norm *n, int64_t task) {
+  task = n->tasks - 1 - task;
+  const int64_t first = task * n->rows / n->tasks, last = (task + 1) * n->rows / n->tasks, block = block_of(n);
+  int64_t r = last - 1 - (last - 1 - first) % block;
+  if (r < first) r = first;
+  function(n, n->shared, r, last);
+  for (; r > first; r -= block) function(n, n->shared, r - block, r);
+}
+
 static void task_normalize(void *call, int64_t task, int64_t first, int64_t last) {
-  const struct norm *const n = call;
-  (void)task;
-  normalize(n, n->shared, first, last);
+  (void)first, (void)last;
+  backwards(normalize, call, task);
 }
 
 static void task_gradient(void *call, int64_t task, int64_t first, int64_t last) {
-  const struct norm *const n = call;
-  (void)task;
-  gradient(n, n->shared, first, last);
+  (void)first, (void)last;
+  backwards(gradient, call, task);
 }
 
 // ------------------------------------------------------------------------------------------------------------ handlers
