@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.ops import ffi, native
+from cnn_jax.ops import call, ffi, native
 
 ROOT = Path(__file__).resolve().parents[1]
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -113,7 +113,7 @@ SHAPES = {  # sizes of the kernel (None: random, with strides), channels, filter
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", SHAPES)
 def test_c_agrees_with_numpy_for_random_shapes(kind, seed):
-    assert ffi.available()
+    assert call.available()
     kernel_size, channels, filters, dtype = SHAPES[kind]
     rng = np.random.default_rng(seed)
     for _ in range(15):
@@ -149,8 +149,8 @@ def test_c_agrees_with_numpy_for_random_shapes(kind, seed):
 def test_bfloat16_by_tiles_written_in_c_agrees_too(tmp_path):
     """On a processor without AMX, this is all that runs of `half.c`."""
     test = "tests/test_native.py::test_c_agrees_with_numpy_for_random_shapes"
-    code = f"import sys, pytest; from cnn_jax.ops import ffi; sys.exit(pytest.main(['-q', '{test}', '-k', 'bfloat16'])) if "
-    code += "ffi.half_available() else print('without AVX-512')"
+    code = f"import sys, pytest; from cnn_jax.ops import native; sys.exit(pytest.main(['-q', '{test}', '-k', 'bfloat16'])) if "
+    code += "native.has_half() else print('without AVX-512')"
     environment = {**os.environ, "CNN_JAX_CACHE": str(tmp_path), "CNN_JAX_CFLAGS": "-DEMULATED_TILES"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

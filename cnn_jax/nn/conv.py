@@ -5,9 +5,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from cnn_jax.nn.activation import MONOTONE
 from cnn_jax.nn.initializers import Draw, packed
 from cnn_jax.nn.padding import GeometryError, Padding, Size, as_tuple, plain, transpose_geometry
-from cnn_jax.nn.spec import Field, Pass, Signal, Step, check_groups, count, slide, spatial_rank
+from cnn_jax.nn.pool import MaxPool
+from cnn_jax.nn.spec import Field, Follower, Pass, Signal, Step, check_groups, count, slide, spatial_rank
 from cnn_jax.nn.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -47,6 +49,17 @@ class Conv(Weighted):
         from cnn_jax.nn.modules import conv
 
         return forward.module(conv.Conv, self)(x)
+
+    def fused(self, x: "jax.Array", forward: Pass, following: Follower) -> "tuple[jax.Array, jax.Array] | None":
+        """With the max-pool after it, if its windows are adjacent."""
+        from cnn_jax.nn.modules import conv
+
+        if type(self) is not Conv or self.activation not in MONOTONE or type(following) is not MaxPool:
+            return None
+        if following.strides not in (None, following.window) or following.padding != "valid" or following.dilation != 1:
+            return None
+        both: tuple[jax.Array, jax.Array] = forward.module(conv.PooledConv, self, window=following.window)(x)
+        return both
 
     def initializer(self, parameter: str, rank: int) -> Draw | None:
         draw = super().initializer(parameter, rank)

@@ -6,7 +6,7 @@ the counts. Letters: L lanes, N images, H rows, W columns, C channels, F filters
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,15 +15,13 @@ import numpy as np
 from jax import lax
 
 from cnn_jax.ops import xla
+from cnn_jax.ops.call import Function, Results
 from cnn_jax.ops.linear import Levels, batched
 
 DEAD = 255  # in `seen` of a pool: relu let none of the window through
 WINDOW = (2, 2)  # of the pool
 PLACES = tuple(np.ndindex(*WINDOW))
 _MOST_TAPS = 32  # products per output that are not worth a convolution, where a pool of four outputs follows
-
-Results = tuple[jax.ShapeDtypeStruct, ...]
-Function = Callable[..., list[jax.Array]]
 
 
 class How(NamedTuple):

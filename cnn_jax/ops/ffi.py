@@ -4,51 +4,18 @@ A layer's convolution, bias, relu and max-pool of 2x2 are one operation, which s
 which of the four won (a byte each). Its gradients are two more, so that an unused one is eliminated. All three are
 linear in each of their arrays but for relu and pool, whose choices are an array of their own, `seen`: so the derivative of
 each is made of the others, forward and reverse, of any order.
-
-C is called in programs for this machine's CPU. The same operation lowered for another platform, or exported, is made of XLA's
-own operations: an exported program cannot rely on the library where it will run. A batch is one call of C after
-the other on CPU, and one batched operation elsewhere; so it, too, is decided when the platform is known.
 """
 
-import ctypes
 import functools
-from collections.abc import Callable, Sequence
-from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
-from jax.extend import core
-from jax.interpreters import batching, mlir
 
 from cnn_jax.ops import accelerator, native
-from cnn_jax.ops.accelerator import WINDOW, How, Results, passed
-from cnn_jax.ops.linear import Arrays, Levels, Rule, leading, linear, sizes_of, zero_tangent
-
-_OPERATIONS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
-_HALF = "{}_half"  # of an operation in bfloat16
-
-
-@functools.lru_cache(maxsize=1)
-def available() -> bool:
-    """Whether there is a compiled library; compiles it if necessary."""
-    path = native.library().path
-    if path is None:
-        return False
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        return False
-    for name in (*_OPERATIONS, *map(_HALF.format, _OPERATIONS)):
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
-    return True
-
-
-@functools.lru_cache(maxsize=1)
-def half_available() -> bool:
-    """Whether the processor multiplies tiles of bfloat16, and the compiled library does so."""
-    return available() and bool(ctypes.CDLL(str(native.library().path)).cnn_jax_has_half())
+from cnn_jax.ops.accelerator import WINDOW, How, passed
+from cnn_jax.ops.call import Operation, Results, call
+from cnn_jax.ops.linear import Arrays, Rule, linear, zero_tangent
 
 
 def conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -62,7 +29,7 @@ _Size = tuple[tuple[int, ...], tuple[int, ...]]  # of image and kernel
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _conv(how: How, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
     """The outputs, and of a pool its winners."""
-    return _call("cnn_jax_conv", how, _results(how, x, kernel), x, kernel, bias)
+    return call(_FORWARD, how, _results(how, x, kernel), x, kernel, bias)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -70,13 +37,13 @@ def _kernel_gradient(how: How, size: _Size, x: jax.Array, gradient: jax.Array, s
     """The gradients of kernel and bias."""
     kernel = jax.ShapeDtypeStruct((*size[1], x.shape[-1], gradient.shape[-1]), x.dtype)
     bias = jax.ShapeDtypeStruct(gradient.shape[-1:], x.dtype)
-    return _call("cnn_jax_conv_kernel_gradient", how, [kernel, bias], x, gradient, seen)
+    return call(_OF_KERNEL, how, [kernel, bias], x, gradient, seen)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _input_gradient(how: How, size: _Size, gradient: jax.Array, kernel: jax.Array, seen: jax.Array) -> jax.Array:
     x = jax.ShapeDtypeStruct((len(gradient), *size[0], kernel.shape[-2]), kernel.dtype)
-    return _call("cnn_jax_conv_input_gradient", how, [x], gradient, kernel, seen)[0]
+    return call(_OF_INPUT, how, [x], gradient, kernel, seen)[0]
 
 
 # --------------------------------------------------------------------------------------------------------- derivatives
@@ -159,19 +126,15 @@ def _results(how: How, x: jax.Array, kernel: jax.Array) -> list[jax.ShapeDtypeSt
     return [jax.ShapeDtypeStruct(shape, x.dtype), *[jax.ShapeDtypeStruct(shape, jnp.uint8)] * how.pool]
 
 
-# ---------------------------------------------------------------------------------------- one operation, by platform
-
-
-def _call(name: str, how: How, results: Sequence[jax.ShapeDtypeStruct], *arrays: jax.Array) -> list[jax.Array]:
-    return _call_p.bind(*arrays, name=name, how=how, results=tuple(results), levels=())
+# ----------------------------------------------------------------------------------------------------------- calls of C
 
 
 def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax.Array]:
     """C computes in bfloat16 where the processor does; otherwise in float32, with operands and results converted."""
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
-    if results[0].dtype == jnp.bfloat16 and half_available():
-        return list(jax.ffi.ffi_call(_HALF.format(name), list(results))(*arrays, how=numbers))
+    if results[0].dtype == jnp.bfloat16 and native.has_half():
+        return list(jax.ffi.ffi_call(f"{name}_half", list(results))(*arrays, how=numbers))
     wide = [jax.ShapeDtypeStruct(result.shape, _in_c_as(result.dtype)) for result in results]
     outputs = jax.ffi.ffi_call(name, wide)(*(array.astype(_in_c_as(array.dtype)) for array in arrays), how=numbers)
     return [output.astype(result.dtype) for output, result in zip(outputs, results, strict=True)]
@@ -181,71 +144,10 @@ def _in_c_as(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.uint8 if dtype == np.uint8 else np.float32)
 
 
-def _one_by_one(function: Callable[..., list[jax.Array]], levels: Levels) -> Callable[..., list[jax.Array]]:
-    """`function` over the leading axes of `levels`, in a loop: C works through a batch by itself."""
-    for mapped in reversed(levels):
-        function = functools.partial(_loop, function, mapped)
-    return function
-
-
-def _loop(function: Callable[..., list[jax.Array]], mapped: tuple[bool, ...], *arrays: jax.Array) -> list[jax.Array]:
-    def one(given: dict[int, jax.Array]) -> list[jax.Array]:
-        return function(*(given.get(i, array) for i, array in enumerate(arrays)))
-
-    return jax.lax.map(one, {i: array for i, array in enumerate(arrays) if mapped[i]})
-
-
-class _Params(TypedDict):
-    """Parameters of the primitive, besides `levels`."""
-
-    name: str
-    how: How
-    results: Results
-
-
-_Values = Sequence[mlir.ir.Value | Sequence[mlir.ir.Value]]
-
-
-def _lower(
-    context: mlir.LoweringRuleContext, *arrays: mlir.ir.Value, levels: Levels, platform: str = "", **params: Unpack[_Params]
-) -> _Values:
-    return mlir.lower_fun(accelerator.function(**params, levels=levels, platform=platform), multiple_results=True)(
-        context, *arrays
-    )
-
-
-def _lower_for_cpu(
-    context: mlir.LoweringRuleContext, *arrays: mlir.ir.Value, levels: Levels, **params: Unpack[_Params]
-) -> _Values:
-    exported = context.module_context.lowering_parameters.for_export
-    if exported or not available():
-        return _lower(context, *arrays, levels=levels, **params)
-    function = _one_by_one(functools.partial(_in_c, **params), levels)
-    return mlir.lower_fun(function, multiple_results=True)(context, *arrays)
-
-
-def _batch(
-    arrays: Arrays, axes: Sequence[int | None], *, levels: Levels, **params: Unpack[_Params]
-) -> tuple[list[jax.Array], list[int]]:
-    moved, level = leading(arrays, axes)
-    outputs = _call_p.bind(*moved, levels=(level, *levels), **params)
-    return outputs, [0] * len(outputs)
-
-
-def _result_types(*arrays: ShapedArray, levels: Levels, **params: Unpack[_Params]) -> list[ShapedArray]:
-    sizes = sizes_of(levels, arrays)
-    return [ShapedArray((*sizes, *result.shape), result.dtype) for result in params["results"]]
-
-
-_call_p = core.Primitive("cnn_jax_conv")
-_call_p.multiple_results = True
-_call_p.def_impl(jax.jit(_call_p.bind, static_argnames=("name", "how", "results", "levels")))
-_call_p.def_abstract_eval(_result_types)
-batching.primitive_batchers[_call_p] = _batch
-mlir.register_lowering(_call_p, _lower)
-mlir.register_lowering(_call_p, _lower_for_cpu, platform="cpu")
-for _platform in ("cuda", "rocm"):
-    mlir.register_lowering(_call_p, functools.partial(_lower, platform="gpu"), platform=_platform)
+_FORWARD, _OF_KERNEL, _OF_INPUT = (
+    Operation(name, _in_c, accelerator.function)
+    for name in ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
+)
 
 
 # ------------------------------------------------------------------------------------------------------- dense layers
