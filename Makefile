@@ -51,7 +51,7 @@ SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-san
 test-sanitizers: $(VENV)/.ready-dev
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libstdc++.so.6)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 CC="$(CC)" CNN_JAX_CFLAGS="$(SANITIZE)" \
-		$(VENV)/bin/python -m pytest -s tests/test_native.py tests/test_convolution.py \
+		$(VENV)/bin/python -m pytest -s tests/test_native.py tests/test_convolution.py tests/test_norm.py \
 		-k "random_shapes or not_finite or (native and (at_once or e1_ or values_and or nothing or diverged))" $(ARGS)
 
 # Training programs lowered and compiled for an H100 and a TPU v5e, neither of which need be here; and the command that writes
