@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from programs import shapes
 
-from cnn_jax.ops import accelerator, ffi
+from cnn_jax.ops import accelerator, call, ffi
 from cnn_jax.ops.accelerator import How
 from cnn_jax.recipes.published import RECIPES
 from cnn_jax.training.program import Traced, trace_program
@@ -25,7 +25,7 @@ PLATFORMS = ("cuda", "tpu")
 def with_a_compiler():
     """Trace as on a machine with a C compiler, as nothing is run that C would be called in."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ffi, "available", lambda: True)
+        patch.setattr(call, "available", lambda: True)
         yield
 
 
@@ -58,6 +58,13 @@ def check_both(programs: Traced, platform: str) -> tuple[str, str]:
     return check(programs.train, platform), check(programs.evaluate, platform)
 
 
+# One lane is no vmap, three are those of a few seeds; CI does with sixteen.
+LANES = [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 16]
+
+
+DEEP = ("resnet32", "resnet44", "resnet56", "resnet110")  # more of the layers of resnet20
+
+
 @functools.cache
 def chapters_net(lanes: int) -> Traced:
     return traced(ModelConfig("cnn", padding="same"), lanes)
@@ -85,8 +92,8 @@ def test_half_precision(platform):
 
 
 @pytest.mark.accelerators
-@pytest.mark.parametrize("lanes", [1, 3, 16])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in MODELS])
 def test_every_model(name, lanes):
     shape, classes = PUBLISHED_FOR[name]
     if shape[0] > 64:  # the same layers on images that cost less to hold: AlexNet and VGG end in 10^8 parameters
@@ -97,7 +104,7 @@ def test_every_model(name, lanes):
 
 
 @pytest.mark.accelerators
-@pytest.mark.parametrize("lanes", [1, 3, 16])
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_every_padding_mode(padding, lanes):
     programs = traced(ModelConfig("cnn", filters=(8, 16), padding=padding), lanes)
@@ -106,7 +113,7 @@ def test_every_padding_mode(padding, lanes):
 
 
 @pytest.mark.accelerators
-@pytest.mark.parametrize("lanes", [1, 3, 16])
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe(name, lanes):
     flags = dict(RECIPES[name].flags)
