@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from programs import shapes
 
-from cnn_jax.ops import accelerator, call, ffi
+from cnn_jax.ops import accelerator, call
 from cnn_jax.ops.accelerator import How
 from cnn_jax.recipes.published import RECIPES
 from cnn_jax.training.program import Traced, trace_program
