@@ -267,7 +267,8 @@ def _compiler() -> Finding:
     with contextlib.redirect_stderr(io.StringIO()):  # an unused cache is reported separately
         library = native.library()
     if library.path:
-        return Finding("compiler", (f"convolution in C: {library.path}",))
+        half = "by AMX, three to five times as fast as float32" if native.has_half() else "converted to float32: no AMX"
+        return Finding("compiler", (f"convolution in C: {library.path}", f"bfloat16: {half}"))
     if local.accelerator():
         return Finding("compiler", (f"no convolution in C ({library.reason}); an accelerator needs none",))
     remedies = {"no C compiler": "apt-get install gcc", "FFI headers": "pip install -U jaxlib", " failed: ": "export CC=gcc"}
