@@ -138,9 +138,9 @@ static float *buffers_of(struct norm *n, struct columns *columns) {
 
 // Means and squared differences of a task.
 //
-// A block's are summed up as differences from the mean of the blocks before it (the first's, from that of its beginning). The
-// squares of such differences are at most three times those from the mean of all, so nothing cancels where the mean is far from
-// zero.
+// Sum up differences from the mean of the blocks before (in the first block: from that of its first eighth), and their squares.
+// These add up to at most twice the squared differences from the mean of all (nine times), so nothing cancels where the mean is
+// far from zero.
 static void task_moments(void *call, int64_t task, int64_t first, int64_t last) {
   struct norm *const n = call;
   struct columns columns;
