@@ -62,6 +62,10 @@ class BatchNorm(Norm):
         alone, y = forward.module(norm.JoinedBatchNorm, self, relu=relu)(x, forward.train, shortcut)
         return alone, y if relu else activation(following.activation)(y)
 
+    @property
+    def compiled_in_c(self) -> bool:
+        return True
+
     def detail(self, rank: int) -> str:
         return "batch norm"
 
