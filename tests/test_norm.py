@@ -19,7 +19,7 @@ from cnn_jax import nn as specs
 from cnn_jax.nn.network import CNN
 from cnn_jax.ops import native
 from cnn_jax.ops.conv import at_most
-from cnn_jax.ops.norm import batch_norm
+from cnn_jax.ops.norm import batch_norm, normalize
 
 ROOT = Path(__file__).resolve().parents[1]
 EPSILON = 1e-5
@@ -58,10 +58,10 @@ def gradients_by_numpy(x, scale, y, upstream, of_mean, of_var, relu):
     return of_x, (passed * centred * inverse).sum(axes), passed.sum(axes), passed
 
 
-def close(found, expected, tolerance):
-    expected = np.asarray(expected, np.float64)
-    found = np.asarray(found, np.float64)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max(initial=0)))
+def close(found, expected, tolerance, told=""):
+    found, expected = (np.asarray(values, np.float64) for values in (found, expected))
+    atol = tolerance * max(1, np.abs(expected).max(initial=0))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol, err_msg=told)
 
 
 @pytest.mark.usefixtures("only_native")
@@ -84,14 +84,18 @@ def test_c_agrees_with_numpy_for_random_shapes(dtype, seed):
         (y, mean, var), pull_back = jax.vjp(ours, *given)
         told = f"{shape}, relu {relu}, shortcut {joined}"
         exact = 1e-5 if dtype == jnp.float32 else 2**-8 if dtype == jnp.bfloat16 else 2**-10
-        for found, expected in zip((y, mean, var), by_numpy(x, scale, bias, shortcut if joined else None, relu), strict=True):
-            close(found, expected, exact if found is y else 1e-5), told
+        expected_y, *expected_statistics = by_numpy(x, scale, bias, shortcut if joined else None, relu)
+        close(y, expected_y, exact, told)
+        for found, expected in zip((mean, var), expected_statistics, strict=True):
+            close(found, expected, 1e-5, told)
+        evaluated = normalize(x, scale, bias, (mean, var), EPSILON, shortcut if joined else None, relu=relu)
+        close(evaluated, expected_y, exact, told)
         found = pull_back((upstream, of_mean, of_var))
         expected = gradients_by_numpy(x, scale, y, upstream, of_mean, of_var, relu)
         for gradient, number, argument in zip(found, expected, given, strict=False):
             assert gradient.dtype == argument.dtype
             if x.size // channels > 8:  # of fewer values, a variance near zero magnifies what was rounded
-                close(gradient, number, 10 * exact), told
+                close(gradient, number, 10 * exact, told)
 
 
 @pytest.mark.usefixtures("only_native")
@@ -161,7 +165,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         import hashlib, os, sys
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
         import jax, numpy as np
-        from cnn_jax.ops.norm import batch_norm
+        from cnn_jax.ops.norm import batch_norm, normalize
         rng = np.random.default_rng(0)
         for shape in ((64, 16, 16, 16), (61, 13, 11, 33)):
             x, shortcut = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
@@ -210,7 +214,7 @@ JOINED = {  # and the number of norms that are joined with what follows
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", JOINED)
 def test_a_network_computes_the_same_with_and_without_joining(name, dtype, monkeypatch):
-    """Logits, the outputs of all layers, running statistics and gradients."""
+    """Outputs of all layers, running statistics and gradients; in training and in evaluation."""
     spec, joined = JOINED[name]
     network = CNN(spec, dtype)
     x = draw(np.random.default_rng(0), (5, 8, 8, 3))
@@ -228,10 +232,14 @@ def test_a_network_computes_the_same_with_and_without_joining(name, dtype, monke
             (logits, features), changed = network.apply({"params": params, **variables}, x, True, mutable=["batch_stats"])
             return (logits**2).sum() + sum((f.astype(jnp.float32) ** 2).mean() for f in features.values()), (features, changed)
 
-        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x)
+        def evaluated(x):
+            logits, features = network.apply({"params": params, **variables}, x)
+            return (logits**2).sum(), features
+
+        return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, x), jax.jit(jax.grad(evaluated, has_aux=True))(x)
 
     monkeypatch.setattr(specs.BatchNorm, "fused", counted)
     found = both()
-    assert sum(one is not None for one in taken) == joined
+    assert sum(one is not None for one in taken) == 2 * joined
     monkeypatch.setattr(specs.BatchNorm, "fused", lambda *_: None)
     jax.tree.map(lambda a, b: close(a, b, 1e-4 if dtype is None else 0.1), found, both())

@@ -46,11 +46,11 @@ class BatchNorm(Norm):
         return forward.module(norm.BatchNorm, self)(x, forward.train)
 
     def fused(self, x: "jax.Array", forward: Pass, following: Follower) -> "tuple[jax.Array, jax.Array] | None":
-        """In training: with relu after it, or with the end of a residual block."""
+        """With relu after it, or with the end of a residual block."""
         from cnn_jax.nn.modules import norm
         from cnn_jax.nn.modules.activation import activation
 
-        if not forward.train or type(self) is not BatchNorm or forward.dtype not in (None, x.dtype):
+        if type(self) is not BatchNorm or forward.dtype not in (None, x.dtype):
             return None
         if type(following) is Joined and (following.shortcut.shape, following.shortcut.dtype) == (x.shape, x.dtype):
             shortcut = following.shortcut
@@ -59,8 +59,12 @@ class BatchNorm(Norm):
         else:
             return None
         relu = following.activation == "relu"
-        alone, y = forward.module(norm.JoinedBatchNorm, self, relu=relu)(x, shortcut)
+        alone, y = forward.module(norm.JoinedBatchNorm, self, relu=relu)(x, forward.train, shortcut)
         return alone, y if relu else activation(following.activation)(y)
+
+    @property
+    def compiled_in_c(self) -> bool:
+        return True
 
     def detail(self, rank: int) -> str:
         return "batch norm"

@@ -1,4 +1,4 @@
-"""Normalization of a batch, with the addition of a shortcut and relu: one operation in C on CPU, and its gradient another.
+"""Batch normalization, with the addition of a shortcut and relu: one operation in C on CPU, and its gradient another.
 
 As in `ops.conv`, what is traced is the same on every machine with a C compiler; lowered for another platform, or exported, the
 operations are made of jax.numpy, which XLA fuses there. docs/how-a-kernel-works.md describes the C.
@@ -37,17 +37,33 @@ def batch_norm(
     Returns:
       The result (..., C), and mean and (biased) variance of x (C,).
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    native = traced() == "native" and wide == jnp.float32 and x.size > 0
-    arrays = (x, scale.astype(wide), bias.astype(wide), *(() if shortcut is None else (shortcut,)))
-    y, mean, var = _norm(How(float(epsilon), shortcut is not None, relu, native), *map(canonical, arrays))
+    how, arrays = _how_and_arrays(x, (scale, bias), epsilon, shortcut, relu=relu)
+    y, mean, var = _norm(how, *arrays)
     return y, mean, var
 
 
-def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, epsilon: float) -> jax.Array:
-    """Normalize x (..., C) by a given mean and variance (C,), times scale plus bias, in the type of these."""
-    slope = scale * lax.rsqrt(var + epsilon)
-    return x * _per_channel(slope, x) + _per_channel(bias - mean * slope, x)
+def normalize(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    statistics: tuple[jax.Array, jax.Array],
+    epsilon: float,
+    shortcut: jax.Array | None = None,
+    *,
+    relu: bool = False,
+) -> jax.Array:
+    """Compute the result of `batch_norm` for a given mean and variance (C,)."""
+    how, arrays = _how_and_arrays(x, (scale, bias, *statistics), epsilon, shortcut, relu=relu)
+    return _normalize(how, *arrays)[0]
+
+
+def _how_and_arrays(
+    x: jax.Array, values: Arrays, epsilon: float, shortcut: jax.Array | None, *, relu: bool
+) -> tuple[How, list[jax.Array]]:
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    native = traced() == "native" and wide == jnp.float32 and x.size > 0
+    arrays = [x, *(value.astype(wide) for value in values), *(() if shortcut is None else (shortcut,))]
+    return How(float(epsilon), shortcut is not None, relu, native), [canonical(array) for array in arrays]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -55,6 +71,12 @@ def _norm(how: How, x: jax.Array, scale: jax.Array, bias: jax.Array, *shortcut: 
     """The result, mean and variance."""
     arrays = (x, scale, bias, *shortcut)
     return call(_FORWARD, how, [_like(x), _like(scale), _like(scale)], *arrays) if how.native else _plain(how, *arrays)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _normalize(how: How, x: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
+    """`arrays`: scale, bias, mean, variance, perhaps a shortcut."""
+    return call(_GIVEN, how, [_like(x)], x, *arrays) if how.native else _plain_normalize(how, x, *arrays)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -111,10 +133,17 @@ def _norm_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Arr
     return outputs, linear(_NORM, how, (x, scale, mean, var, seen), tangents, outputs)
 
 
+# In training these are differentiated once and not at all: the derivatives of the formulas in jax.numpy are quick enough.
+
+
 @_gradient.defjvp
 def _gradient_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Array], list[jax.Array]]:
-    """The second derivative is that of the formula in jax.numpy."""
     return _gradient(how, *primals), jax.jvp(functools.partial(_plain_gradient, how), primals, tangents)[1]
+
+
+@_normalize.defjvp
+def _normalize_jvp(how: How, primals: Arrays, tangents: Arrays) -> tuple[list[jax.Array], list[jax.Array]]:
+    return _normalize(how, *primals), jax.jvp(functools.partial(_plain_normalize, how), primals, tangents)[1]
 
 
 # ----------------------------------------------------------------------------------------------------------- jax.numpy
@@ -139,12 +168,17 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _plain(how: How, x: jax.Array, scale: jax.Array, bias: jax.Array, *shortcut: jax.Array) -> list[jax.Array]:
-    wide = x.astype(scale.dtype)
-    mean, var = _moments(wide)
-    y = normalized(wide, scale, bias, mean, var, how.epsilon)
+    mean, var = _moments(x.astype(scale.dtype))
+    return [*_plain_normalize(how, x, scale, bias, mean, var, *shortcut), mean, var]
+
+
+def _plain_normalize(how: How, x: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
+    scale, bias, mean, var, *shortcut = arrays
+    slope = scale * lax.rsqrt(var + how.epsilon)
+    y = x * _per_channel(slope, x) + _per_channel(bias - mean * slope, x)
     for more in shortcut:
         y = y + more.astype(y.dtype)
-    return [(jax.nn.relu(y) if how.relu else y).astype(x.dtype), mean, var]
+    return [(jax.nn.relu(y) if how.relu else y).astype(x.dtype)]
 
 
 def _plain_gradient(how: How, gradient: jax.Array, x: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
@@ -177,7 +211,7 @@ def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax
     numbers = np.array([how.epsilon, how.relu], np.float64)
     given = [array.astype(_in_c_as(array.dtype)) for array in arrays]
     # The gradients are written over x and the gradient of the result, unless these are read afterwards.
-    places = {} if name == _FORWARD.name else {1: 0, **({0: 3} if len(results) > 3 else {})}
+    places = {} if name != _BACKWARD.name else {1: 0, **({0: 3} if len(results) > 3 else {})}
     shapes = [result.update(dtype=_in_c_as(result.dtype)) for result in results]
     outputs = jax.ffi.ffi_call(name, shapes, input_output_aliases=places)(*given, how=numbers)
     return [output.astype(result.dtype) for output, result in zip(outputs, results, strict=True)]
@@ -188,7 +222,10 @@ def _in_c_as(dtype: np.dtype) -> np.dtype:
 
 
 def _elsewhere(name: str, how: How, results: Results, levels: Levels, platform: str) -> Function:
-    return batched(functools.partial(_plain if name == _FORWARD.name else _plain_gradient, how), levels)
+    made: dict[str, Function] = {_FORWARD.name: _plain, _GIVEN.name: _plain_normalize, _BACKWARD.name: _plain_gradient}
+    return batched(functools.partial(made[name], how), levels)
 
 
-_FORWARD, _BACKWARD = (Operation(name, _in_c, _elsewhere) for name in ("cnn_jax_norm", "cnn_jax_norm_gradient"))
+_FORWARD, _GIVEN, _BACKWARD = (
+    Operation(name, _in_c, _elsewhere) for name in ("cnn_jax_norm", "cnn_jax_norm_given", "cnn_jax_norm_gradient")
+)

@@ -1,7 +1,5 @@
 """Linen modules of batch normalization; group and layer normalization are Flax's own."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,7 @@ from jax.typing import DTypeLike
 
 from cnn_jax import nn as specs
 from cnn_jax.nn.modules.base import parameter_dtype
-from cnn_jax.ops.norm import batch_norm, normalized
+from cnn_jax.ops.norm import batch_norm, normalize
 
 
 class BatchNorm(nn.Module):
@@ -29,11 +27,9 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         dtype = self.dtype or x.dtype
         x = x.astype(jnp.promote_types(x.dtype, dtype))
-        scale, bias = self.affine(x)
         if train:
-            return self.of_batch(x, scale, bias)[0].astype(dtype)
-        mean, var = self.statistics(x)
-        return normalized(x, scale, bias, mean.value, var.value, self.epsilon).astype(dtype)
+            return self.of_batch(x, *self.affine(x))[0].astype(dtype)
+        return normalize(x, *self.affine(x), self.running(x), self.epsilon).astype(dtype)
 
     def affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return scale and bias (C,), float32 or wider; ones and zeros where they are no parameters."""
@@ -42,6 +38,11 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, shape, stored) if self.use_scale else jnp.ones(shape)
         bias = self.param("bias", nn.initializers.zeros, shape, stored) if self.use_bias else jnp.zeros(shape)
         return scale.astype(wide), bias.astype(wide)
+
+    def running(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the running mean and variance (C,)."""
+        mean, var = self.statistics(x)
+        return mean.value, var.value
 
     def statistics(self, x: jax.Array) -> tuple[nn.Variable, nn.Variable]:
         """Return the variables of running mean and variance (C,)."""
@@ -61,7 +62,7 @@ class BatchNorm(nn.Module):
 
 
 class JoinedBatchNorm(BatchNorm):
-    """A `BatchNorm` in training, joined with what follows it: addition of a shortcut, relu. Returns the outputs of both.
+    """A `BatchNorm` joined with what follows it: addition of a shortcut, relu. Returns the outputs of both.
 
     On CPU they are one operation (see `ops.norm`); the output of the BatchNorm is then computed only if it is used.
     """
@@ -69,13 +70,18 @@ class JoinedBatchNorm(BatchNorm):
     relu: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:  # type: ignore[override]
+    def __call__(  # type: ignore[override]
+        self, x: jax.Array, train: bool, shortcut: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         scale, bias = self.affine(x)
-        y, mean, var = self.of_batch(x, scale, bias, shortcut, relu=self.relu)
-        return _alone(x, scale, bias, mean, var, epsilon=self.epsilon), y
+        if train:
+            y, mean, var = self.of_batch(x, scale, bias, shortcut, relu=self.relu)
+            statistics = mean, var
+        else:
+            statistics = self.running(x)
+            y = normalize(x, scale, bias, statistics, self.epsilon, shortcut, relu=self.relu)
+        return _alone(x, scale, bias, statistics, epsilon=self.epsilon), y
 
 
-@functools.partial(jax.jit, static_argnames="epsilon")
-def _alone(x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, var: jax.Array, *, epsilon: float) -> jax.Array:
-    """`normalized` as one equation of the traced program: where it is unused, there is less to eliminate."""
-    return normalized(x, scale, bias, mean, var, epsilon).astype(x.dtype)
+# One equation of the traced program: where it is unused, there is less to eliminate.
+_alone = jax.jit(normalize, static_argnames="epsilon")

@@ -1,4 +1,4 @@
-"""C code for the loops of convolution, compiled for the host's processor, once per machine. No JAX: see `ops.ffi`.
+"""C code for convolution and batch normalization, compiled for the host's processor, once per machine. No JAX: see `ops.ffi`.
 
 XLA's CPU backend neither keeps a layer's convolution, bias, relu and max-pool in registers nor runs the gradients of a
 convolution at more than a fraction of the processor's speed inside a loop (docs/decisions/0006). A C compiler does, and

@@ -1,4 +1,4 @@
-// Batch normalization in training with the addition of a shortcut and relu, and its gradient, on CPU, as XLA FFI handlers.
+// Batch normalization with the addition of a shortcut and relu, and its gradient in training, on CPU, as XLA FFI handlers.
 //
 // x (..., C) is a sequence of rows of a *period*: the smallest number of floats that is a multiple of the channels and of
 // GROUP vectors. So every channel count is processed by whole vectors; what is left after the last row, by single floats.
@@ -12,6 +12,9 @@
 
 // x, scale (C), bias (C), perhaps a shortcut -> y, mean (C), variance (C). The shortcut is added before relu.
 XLA_FFI_Error *cnn_jax_norm(XLA_FFI_CallFrame *frame);
+
+// x, scale, bias, mean, variance (C), perhaps a shortcut -> y, for statistics that are given.
+XLA_FFI_Error *cnn_jax_norm_given(XLA_FFI_CallFrame *frame);
 
 // gradient of y, x, scale, mean, variance, gradient of mean, gradient of variance (C), with relu also y
 // -> gradient of x, of scale, of bias, perhaps of the shortcut (only with relu: without, it is the gradient of y).
@@ -135,9 +138,9 @@ static float *buffers_of(struct norm *n, struct columns *columns) {
 
 // Means and squared differences of a task.
 //
-// A block's are summed up as differences from the mean of the blocks before it (the first's, from that of its beginning). The
-// squares of such differences are at most three times those from the mean of all, so nothing cancels where the mean is far from
-// zero.
+// Sum up differences from the mean of the blocks before (in the first block: from that of its first eighth), and their squares.
+// These add up to at most twice the squared differences from the mean of all (nine times), so nothing cancels where the mean is
+// far from zero.
 static void task_moments(void *call, int64_t task, int64_t first, int64_t last) {
   struct norm *const n = call;
   struct columns columns;
@@ -266,6 +269,24 @@ XLA_FFI_Error *cnn_jax_norm(XLA_FFI_CallFrame *frame) {
     put(&n, shared.slope, c, slope);
     // Part of it is what the mean lost when it was rounded to float32.
     put(&n, shared.constant, c, (double)bias[c] - slope * (total.first[c] - (double)mean[c]));
+  }
+  work_on(frame, &n, task_normalize);
+  return finish(frame, &n);
+}
+
+XLA_FFI_Error *cnn_jax_norm_given(XLA_FFI_CallFrame *frame) {
+  if (asked(frame)) return NULL;
+  struct norm n = {0};
+  struct columns shared;
+  begin(&n, frame, argument(frame, 0), &shared);
+  const float *given[4];  // scale, bias, mean, variance
+  for (int i = 0; i < 4; i++) given[i] = argument(frame, i + 1)->data;
+  if (frame->args.size > 5) n.shortcut = argument(frame, 5)->data;
+  n.out = result(frame, 0)->data;
+  for (int64_t c = 0; c < n.channels && !n.failed; c++) {
+    put(&n, shared.mean, c, (double)given[2][c]);
+    put(&n, shared.slope, c, (double)given[0][c] / __builtin_sqrt((double)given[3][c] + n.epsilon));
+    put(&n, shared.constant, c, (double)given[1][c]);
   }
   work_on(frame, &n, task_normalize);
   return finish(frame, &n);

@@ -9,10 +9,27 @@
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 
+// Bits of bfloat16 as 32-bit integers, and back. GCC 12 converts vectors of 512 bits in two halves.
+INLINE words NAME(widened)(const uint16_t *from) {
+#if LANES == 16
+  return (words)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)from));
+#else
+  return __builtin_convertvector(*(const halves *)from, words);
+#endif
+}
+
+INLINE halves NAME(narrowed)(words bits) {
+#if LANES == 16
+  return (halves)_mm512_cvtepi32_epi16((__m512i)bits);
+#else
+  return __builtin_convertvector(bits, halves);
+#endif
+}
+
 // bfloat16 is the upper half of a float.
 INLINE vec NAME(load)(const int half, const void *from, int64_t i) {
   if (!half) return *(const vec *)((const float *)from + i);
-  return (vec)(__builtin_convertvector(*(const halves *)((const uint16_t *)from + i), words) << 16);
+  return (vec)(NAME(widened)((const uint16_t *)from + i) << 16);
 }
 
 // Rounds to the nearest bfloat16, and to the even one of two.
@@ -26,7 +43,7 @@ INLINE void NAME(store)(const int half, void *to, int64_t i, vec value) {
   *place = (halves)_mm512_cvtneps_pbh((__m512)value);
 #else
   const words bits = (words)value, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16, quiet = (bits >> 16) | 64;
-  *place = __builtin_convertvector((words)NAME(choose)(value == value, (vec)rounded, (vec)quiet), halves);
+  *place = NAME(narrowed)((words)NAME(choose)(value == value, (vec)rounded, (vec)quiet));
 #endif
 }
 
