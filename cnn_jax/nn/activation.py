@@ -15,6 +15,7 @@ ACTIVATIONS = (
 )  # fmt: skip
 # Non-decreasing functions: they commute with a maximum.
 MONOTONE = ("linear", "relu", "leaky_relu", "relu6", "elu", "selu", "softplus", "sigmoid", "tanh", "scaled_tanh")
+TANHS = ("tanh", "scaled_tanh")
 
 
 @dataclasses.dataclass(frozen=True)

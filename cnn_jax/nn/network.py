@@ -10,11 +10,13 @@ from jax.typing import DTypeLike
 
 from cnn_jax.aliases import Value
 from cnn_jax.nn import modules
-from cnn_jax.nn.activation import MONOTONE
+from cnn_jax.nn.activation import MONOTONE, TANHS
 from cnn_jax.nn.conv import Conv
+from cnn_jax.nn.lenet import Subsample
+from cnn_jax.nn.modules.activation import activation
 from cnn_jax.nn.modules.base import errors_named, parameter_dtype
 from cnn_jax.nn.padding import Size
-from cnn_jax.nn.pool import MaxPool
+from cnn_jax.nn.pool import AvgPool, MaxPool
 from cnn_jax.nn.spec import Layer, Spec, named
 
 
@@ -55,10 +57,22 @@ class Forward:
                     x, pooled = pooled, None
                 elif (window := _fusible_window(layer, following)) is not None:
                     x, pooled = self.module(modules.PooledConv, layer, window=window)(x)
+                elif (
+                    type(layer) is Conv
+                    and layer.activation in TANHS
+                    and (type(following) is AvgPool or type(following) is Subsample)
+                ):
+                    x, pooled = self.averaged(layer, following, x)
                 else:
                     x = layer.apply(x, self)
             self.features[layer.name] = x
         return x
+
+    def averaged(self, conv: Conv, pool: AvgPool | Subsample, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Outputs of a convolution with tanh and of the average pool after it, which is given the values before tanh."""
+        y = dataclasses.replace(conv, activation="linear").apply(x, self)
+        kind = modules.AvgPool if isinstance(pool, AvgPool) else modules.Subsample
+        return activation(conv.activation)(y), self.module(kind, pool, inner=conv.activation)(y)
 
     def module(self, kind: Callable[..., nn.Module], layer: Layer, **more: Value) -> nn.Module:
         """Construct the linen module with the fields shared with the layer, and its dtype and precision."""

@@ -56,6 +56,10 @@ class AvgPool(Layer):
 
         return forward.module(pool.AvgPool, self)(x)
 
+    @property
+    def compiled_in_c(self) -> bool:
+        return self.window in (2, (2, 2)) and self.strides in (None, self.window) and self.padding == "valid"
+
     def detail(self, rank: int) -> str:
         return settings_text(self, rank)
 

@@ -20,7 +20,10 @@ from cnn_jax.ops.linear import Arrays, Levels, leading, sizes_of
 Results = tuple[jax.ShapeDtypeStruct, ...]
 Function = Callable[..., list[jax.Array]]
 
-_TARGETS = ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient")
+_TARGETS = (
+    *("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient"),
+    *("cnn_jax_average_pool", "cnn_jax_average_pool_gradient"),
+)
 
 
 class Operation(NamedTuple):
