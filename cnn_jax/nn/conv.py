@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from cnn_jax.nn.activation import TANHS
 from cnn_jax.nn.initializers import Draw, packed
 from cnn_jax.nn.padding import GeometryError, Padding, Size, as_tuple, plain, transpose_geometry
 from cnn_jax.nn.spec import Field, Pass, Signal, Step, check_groups, count, slide, spatial_rank
@@ -54,7 +55,8 @@ class Conv(Weighted):
 
     @property
     def compiled_in_c(self) -> bool:
-        return self.activation in ("linear", "relu") and self.groups == 1 and set(plain((self.dilation,))) <= {1, (1, 1)}
+        in_c = self.activation in ("linear", "relu", *TANHS)
+        return in_c and self.groups == 1 and set(plain((self.dilation,))) <= {1, (1, 1)}
 
 
 @dataclasses.dataclass(frozen=True)
