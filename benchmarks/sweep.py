@@ -1,11 +1,13 @@
 """cnn_jax compared with PyTorch, Keras and a plain Flax loop: the same sweep on the same images. `make bench`, or
 
     python -m benchmarks.sweep [--net=chapter|lenet5|vgg|resnet20] [--images=12000] [--rounds=3] [--peers=pytorch,keras,flax]
+                               [--precision=bfloat16]
 
 All contenders train on the same split, and evaluate each trial once on the validation and once on the test images. Times are
 those of whole processes, from start to end, including imports and compilation: cnn_jax is `launch.py` as called by a user, with
 prepared images and an empty compilation cache; the peers are the scripts in `peers/`. They run in turns, A B C D A B C D, so
-that load on the machine affects all of them, and ratios are taken within a turn. All use all cores.
+that load on the machine affects all of them, and ratios are taken within a turn. All use all cores; PyTorch does so in one
+process and in a process per core, one after the other.
 """
 
 import argparse
@@ -13,6 +15,8 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -27,7 +31,7 @@ from benchmarks.contenders import CPU, NETS, Contender, export, models, ours, pe
 from benchmarks.timing import Run, time_run
 from cnn_jax import data, description
 from cnn_jax.errors import UsageError
-from cnn_jax.trial import DataConfig
+from cnn_jax.trial import PRECISIONS, DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Entry:
     seeds: int
     peers: Sequence[str]
     environment: Mapping[str, str]
+    precision: str = "float32"
 
 
 def line_up(folder: Path, entry: Entry) -> tuple[list[Contender], data.DatasetInfo]:
@@ -47,8 +52,26 @@ def line_up(folder: Path, entry: Entry) -> tuple[list[Contender], data.DatasetIn
     net, config, file = NETS[entry.net], entry.config, folder / "images.npz"
     info = export(config, folder / "prepared", file).info
     own, others = settings(net, config, info, {**entry.axes, "seeds": entry.seeds})
+    if entry.precision == "bfloat16":
+        own, others = own | {"precision": "bfloat16"}, others | {"autocast": True}
     peers = [peer(name, file, others, entry.environment) for name in entry.peers]
-    return [ours(folder, own, entry.environment), *peers], info
+    per_core = [
+        dataclasses.replace(one, name="pytorch per core", command=[*one.command, "--per_core"])
+        for one in peers
+        if one.name == "pytorch" and shutil.which("taskset")
+    ]
+    return [ours(folder, own, entry.environment), *peers, *per_core], info
+
+
+def processor() -> str:
+    """Name the processor and the widest of the vector extensions that matter here."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    told = {name.strip(): value.strip() for name, value in told.items()}
+    flags = told.get("flags", "").split()
+    extensions = {"AMX": "amx_bf16", "AVX-512": "avx512f", "AVX2": "avx2"}
+    names = [name for name, flag in extensions.items() if flag in flags]
+    return ", ".join([told.get("model name", platform.machine()), *names])
 
 
 def compare(contenders: Sequence[Contender], rounds: int) -> dict[str, list[Run]]:
@@ -151,6 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, help="trials per cell")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--peers", help="pytorch, keras, flax; default: all that support the net")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="bfloat16: only against PyTorch's autocast")
     parser.add_argument("--json", type=Path, help="file for all measurements")
     args = parser.parse_args(argv)
     try:
@@ -163,14 +187,16 @@ def race(args: argparse.Namespace) -> None:
     """Run the benchmark with parsed flags."""
     net = NETS[args.net]
     given = {name: value for name in ("filters", "kernel_size", "padding") if (value := getattr(args, name))}
-    names = args.peers.split(",") if args.peers else net.peers
+    names = args.peers.split(",") if args.peers else net.peers if args.precision == "float32" else ("pytorch",)
     if unknown := [f"--{name}" for name in given if name not in net.axes] + [
         f"--peers={n}" for n in names if n not in net.peers
     ]:
         raise UsageError(f"{unknown[0]}: not for --net={args.net}: must be one of {', '.join([*net.axes, *net.peers])}")
+    if args.precision != "float32" and set(names) != {"pytorch"}:
+        raise UsageError(f"--peers={','.join(names)}: in {args.precision} must be pytorch")
     axes, seeds = {**net.axes, **given}, args.seeds or net.seeds
     config = DataConfig(args.dataset or net.dataset, args.validation_fraction, train_examples=args.images)
-    entry = Entry(args.net, config, axes, seeds, names, CPU)
+    entry = Entry(args.net, config, axes, seeds, names, CPU, args.precision)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         contenders, info = line_up(Path(folder), entry)
         limit, cores = core_limit()
@@ -181,13 +207,14 @@ def race(args: argparse.Namespace) -> None:
     )
     rounds = f"{args.rounds} round{'s' * (args.rounds > 1)}"
     print(f"{args.net}: {len(trained)} trials on {config.dataset}, one epoch of {info.train_examples:,} images, {rounds}")
+    print(f"{args.precision}, on {processor()}")
     print(
         f"limit: {limit / 1e9:.0f} GFLOP/s in matrix products on each of {cores} cores; to train takes {flops / 1e9:,.0f} GFLOP"
     )
     print("compile and training seconds are summed over a contender's processes\n")
     print(table(runs, len(trained) * info.train_examples, flops, limit * cores))
     if args.json:
-        found = {"limit": limit, "cores": cores, "flops": flops, "images": info.train_examples}
+        found = {"processor": processor(), "limit": limit, "cores": cores, "flops": flops, "images": info.train_examples}
         measured = {name: [dataclasses.asdict(run) for run in mine] for name, mine in runs.items()}
         arguments = {name: value for name, value in vars(args).items() if name != "json"}
         args.json.write_text(json.dumps({"arguments": arguments, **found, "runs": measured}, indent=1))

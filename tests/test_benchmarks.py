@@ -35,17 +35,23 @@ def file(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch", pytest.param("keras", marks=pytest.mark.slow), pytest.param("flax", marks=pytest.mark.slow)]
+    ("name", "how"),
+    [
+        ("pytorch", {}),
+        ("pytorch", {"per_core": True, "autocast": True}),
+        pytest.param("keras", {}, marks=pytest.mark.slow),
+        pytest.param("flax", {}, marks=pytest.mark.slow),
+    ],
 )
-def test_a_peer_trains_every_trial_of_the_sweep(name, file):
+def test_a_peer_trains_every_trial_of_the_sweep(name, how, file):
     if contenders.interpreter(name) is None:
         pytest.skip(f"{contenders.PEERS[name]} is not installed")
     axes = {"filters": "16", "kernel_size": "3", "padding": "same,valid"}
     settings = {"seeds": 1, "epochs": 10, "batch_size": 16, "validation": 60}
-    run = timing.time_run(contenders.peer(name, file, axes | settings, contenders.CPU))
+    run = timing.time_run(contenders.peer(name, file, axes | settings | how, contenders.CPU))
     assert len(run.test_accuracy) == 2
     assert min(run.test_accuracy) > 0.9  # three classes: by chance 0.33
-    assert 0 < run.compile_seconds + run.train_seconds < run.seconds
+    assert 0 < run.compile_seconds + run.train_seconds < run.seconds * (64 if how else 1)  # those of processes add up
     assert run.memory is None or 50e6 < run.memory < 5e9
 
 

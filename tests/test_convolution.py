@@ -421,15 +421,16 @@ def test_any_number_of_threads_gives_the_same_bits():
     code = """
         import hashlib, os, sys
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
-        import jax, numpy as np
+        import jax, jax.numpy as jnp, numpy as np
         from cnn_jax.ops.conv import conv_valid, implementation
         assert implementation() == "native"
         rng = np.random.default_rng(0)
         run = lambda *a: (conv_valid(*a, strides=(1, 1), dilation=(1, 1), groups=1, relu=True) ** 2).sum()
         for shapes in ([(37, 14, 14, 6), (5, 5, 6, 16), (16,)], [(37, 4, 4, 96), (3, 3, 96, 128), (128,)]):
-            x, k, b = (rng.normal(size=s).astype(np.float32) for s in shapes)
-            gradients = jax.jit(jax.grad(run, (0, 1, 2)))(x, k, b)
-            print(hashlib.sha256(b"".join(np.asarray(g).tobytes() for g in gradients)).hexdigest())
+            for dtype in (jnp.float32, jnp.bfloat16):
+                x, k, b = (rng.normal(size=s).astype(dtype) for s in shapes)
+                gradients = jax.jit(jax.grad(run, (0, 1, 2)))(x, k, b)
+                print(hashlib.sha256(b"".join(np.asarray(g).tobytes() for g in gradients)).hexdigest())
     """
     run = [sys.executable, "-c", textwrap.dedent(code)]
     told = [subprocess.run([*run, n], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout for n in "12"]

@@ -18,6 +18,7 @@ from cnn_jax.nn import modules
 from cnn_jax.nn.network import CNN
 from cnn_jax.ops import native
 from cnn_jax.ops.conv import at_most, conv_max_pool, conv_valid, dense
+from cnn_jax.ops.norm import batch_norm
 
 
 @pytest.fixture(params=["native", "xla", "lax"], autouse=True)
@@ -73,6 +74,16 @@ def normalized(x, scale, bias):
     return jnp.concatenate([y.ravel(), *jax.tree.leaves(changed)])
 
 
+def joined(x, scale, bias, shortcut):
+    y, *statistics = batch_norm(x, scale, bias, 1e-5, shortcut, relu=True)
+    return jnp.concatenate([y.ravel(), *statistics])
+
+
+def plainly_joined(x, scale, bias, shortcut):
+    y, mean, var = jnp.split(plainly_normalized(x, scale, bias), (x.size, x.size + 3))
+    return jnp.concatenate([jax.nn.relu(y + shortcut.ravel()), 10 * mean, 10 * (var - 0.9)])
+
+
 def plainly_normalized(x, scale, bias):
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     mean_, var_, scale, bias = (values[None, None, None] for values in (mean, var, scale, bias))
@@ -122,6 +133,7 @@ FUNCTIONS = {
     ),
     "subsampling": (subsample, plain_subsample, IMAGES, draw(3) / 4, draw(3)),
     "batch norm": (normalized, plainly_normalized, IMAGES, 1 + draw(3) / 4, draw(3)),
+    "batch norm, shortcut and relu": (joined, plainly_joined, IMAGES, 1 + draw(3) / 4, draw(3), draw(2, 5, 6, 3, seed=1)),
 }  # fmt: skip
 
 
@@ -229,7 +241,9 @@ TRANSFORMATIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["conv and relu", "conv, relu and pool", "dense", "batch norm", "subsampling"])
+@pytest.mark.parametrize(
+    "name", ["conv and relu", "conv, relu and pool", "dense", "batch norm", "batch norm, shortcut and relu", "subsampling"]
+)
 def test_e3_forward_mode_is_that_of_lax(name):
     derivatives_agree(name, QUICK)
 
@@ -254,7 +268,7 @@ def derivatives_agree(name, transformations):
 
     for transform, found, expected in zip(transformations, all_of(ours), all_of(plain), strict=True):
         try:
-            close(found, expected, 1e-3 if name == "batch norm" else 1e-4)
+            close(found, expected, 1e-3 if name.startswith("batch norm") else 1e-4)
         except AssertionError as error:
             raise AssertionError(f"{name}: {transform.__name__}") from error
 

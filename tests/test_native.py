@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,9 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 TARGETS = {
     "SSE2, 4 lanes": ["-march=x86-64"],
     "AVX2, 8 lanes": ["-march=x86-64", "-mavx2", "-mfma"],
-    "AVX-512, 16 lanes": ["-march=x86-64", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mfma"],
+    "AVX-512, 16 lanes": (AVX512 := ["-march=x86-64", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mfma"]),
+    "AMX": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "AMX in C": [*AVX512, "-DEMULATED_TILES"],
 }
 
 
@@ -99,32 +102,73 @@ def by_numpy(how, x, kernel, bias, upstream):
     return np.maximum(y, 0) if how.relu else y, of_x, of_kernel, gradient.sum((0, 1, 2))
 
 
+SHAPES = {  # sizes of the kernel (None: random, with strides), channels, filters, type
+    "plain": (None, [1, 2, 3, 5, 8, 16, 17], [1, 3, 6, 8, 9, 16, 20], np.float32),
+    "winograd": ((3, 3), [9, 16, 17, 32], [9, 16, 20, 32], np.float32),
+    "bfloat16": (None, [1, 3, 6, 16, 17, 32, 40], [1, 6, 16, 20, 32, 48], jnp.bfloat16),
+}
+
+
 @pytest.mark.usefixtures("only_with_a_compiler")
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("winograd", [False, True], ids=["plain", "winograd"])
-def test_c_agrees_with_numpy_for_random_shapes(winograd, seed):
+@pytest.mark.parametrize("kind", SHAPES)
+def test_c_agrees_with_numpy_for_random_shapes(kind, seed):
     assert call.available()
+    kernel_size, channels, filters, dtype = SHAPES[kind]
     rng = np.random.default_rng(seed)
     for _ in range(15):
         pool, relu = map(bool, rng.integers(0, 2, 2))
-        kernel_size = (3, 3) if winograd else tuple(rng.integers(1, 8, 2).tolist())
-        strides = (1, 1) if winograd else tuple(rng.integers(1, 4, 2).tolist())
+        window = kernel_size or tuple(rng.integers(1, 8, 2).tolist())
+        strides = (1, 1) if kernel_size else tuple(rng.integers(1, 4, 2).tolist())
         zeros = tuple(tuple(rng.integers(0, 4, 2).tolist()) for _ in range(2))
         out = rng.integers(1, 10, 2) * (2 if pool else 1)
         rest = int(rng.integers(0, 3))
-        size = [(n - 1) * s + k - sum(z) + rest for n, s, k, z in zip(out.tolist(), strides, kernel_size, zeros, strict=True)]
+        size = [(n - 1) * s + k - sum(z) + rest for n, s, k, z in zip(out.tolist(), strides, window, zeros, strict=True)]
         if min(size) < 1:
             continue
-        channels = int(rng.choice([9, 16, 17, 32] if winograd else [1, 2, 3, 5, 8, 16, 17]))
-        filters = int(rng.choice([9, 16, 20, 32] if winograd else [1, 3, 6, 8, 9, 16, 20]))
         how = ffi.How(strides, zeros, relu=relu, pool=pool)
+        c, f = int(rng.choice(channels)), int(rng.choice(filters))
         x, kernel, bias = (
             rng.integers(-3, 4, shape).astype(np.float32)
-            for shape in [(int(rng.integers(1, 6)), *size, channels), (*kernel_size, channels, filters), (filters,)]
+            for shape in [(int(rng.integers(1, 6)), *size, c), (*window, c, f), (f,)]
         )
         kernel[kernel == 0] = 4  # zero taps are a reason for the plain loops
-        y, pull_back = jax.vjp(lambda *arrays, how=how: ffi.conv(how, *arrays), x, kernel, bias)
+        given = [jnp.asarray(array, dtype) for array in (x, kernel, bias)]
+        y, pull_back = jax.vjp(lambda *arrays, how=how: ffi.conv(how, *arrays), *given)
         upstream = rng.integers(-3, 4, y.shape).astype(np.float32)
         expected = by_numpy(how, x, kernel, bias, upstream)
-        for name, found, value in zip(("y", "x", "kernel", "bias"), (y, *pull_back(upstream)), expected, strict=True):
-            np.testing.assert_array_equal(found, value, err_msg=f"{name}: {how}, {x.shape}, {kernel.shape}")
+        for name, found, value in zip(
+            ("y", "x", "kernel", "bias"), (y, *pull_back(jnp.asarray(upstream, dtype))), expected, strict=True
+        ):
+            message = f"{name}: {how}, {x.shape}, {kernel.shape}"
+            np.testing.assert_array_equal(np.asarray(found, np.float32), value.astype(found.dtype), err_msg=message)
+
+
+@pytest.mark.usefixtures("only_with_a_compiler")
+@pytest.mark.skipif(not X86, reason="AMX is of x86")
+def test_bfloat16_by_tiles_written_in_c_agrees_too(tmp_path):
+    """On a processor without AMX, this is all that runs of `half.c`."""
+    test = "tests/test_native.py::test_c_agrees_with_numpy_for_random_shapes"
+    code = f"import sys, pytest; from cnn_jax.ops import native; sys.exit(pytest.main(['-q', '{test}', '-k', 'bfloat16'])) if "
+    code += "native.has_half() else print('without AVX-512')"
+    environment = {**os.environ, "CNN_JAX_CACHE": str(tmp_path), "CNN_JAX_CFLAGS": "-DEMULATED_TILES"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.usefixtures("only_with_a_compiler")
+def test_what_is_not_finite_stays_in_its_windows_in_bfloat16():
+    """A tap's gradient has no NaN from a pixel that it never sees; an output none from a pixel outside of its window."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(3, 12, 13, 5)), rng.normal(size=(3, 3, 5, 7))
+    x[1, 4, 12, 2] = np.inf  # in the last column, of which the taps of the other two columns see nothing
+    how = ffi.How((1, 1), ((0, 0), (0, 0)))
+    given = [jnp.asarray(array, jnp.bfloat16) for array in (x, kernel, np.zeros(7))]
+    y, pull_back = jax.vjp(lambda *arrays: ffi.conv(how, *arrays), *given)
+    finite = np.isfinite(np.asarray(y, np.float32))
+    assert (~finite).sum() == 3 * 7
+    assert not finite[1, 2:5, 10].any()
+    gradient = np.isfinite(np.asarray(pull_back(jnp.ones_like(y))[1], np.float32))
+    assert not gradient[:, 2, 2].any()
+    assert gradient[:, :2].all()
+    assert gradient[..., [0, 1, 3, 4], :].all()

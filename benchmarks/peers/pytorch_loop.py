@@ -1,8 +1,9 @@
-"""The sweep in PyTorch: one process, sequential trials. Prints one line of JSON. Standalone.
+"""The sweep in PyTorch: one process of all cores, or one per core; sequential trials. Prints one line of JSON. Standalone.
 
     python benchmarks/peers/pytorch_loop.py mnist.npz --filters=8,16,32 --kernel_size=3,5 --padding=same,valid --seeds=3
 
-Optimized for speed: all cores in one process; channels-last, the native layout of oneDNN and cuDNN; images in memory as
+Optimized for speed: all cores in one process, or (--per_core) a process with one thread pinned to each core, which train every
+n-th trial; channels-last, the native layout of oneDNN and cuDNN; images in memory as
 float32, with batches by indexing with a permutation instead of a DataLoader's Python per image; fused Adam; the loss is not
 read inside an epoch; evaluation in inference mode with batches of 1,000 images. The seeds of a cell share a network and an
 optimizer, which are reset in place, so compilation and capture are once per cell. Initial values have the same distributions as
@@ -13,12 +14,16 @@ A step is eager, or one of
                        shape would be compiled for one step of an epoch. MODE is as there, or the backend aot_eager, which
                        traces but generates no code
     --graph            a full step, optimizer included, as a CUDA graph: one launch in place of one per kernel
+
+--autocast computes in bfloat16 where torch.autocast does.
 """
 
 import argparse
 import itertools
 import json
 import os
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -94,13 +99,15 @@ def forget(adam):
 class Eager:
     """A training step: (rows of the images) -> nothing."""
 
-    def __init__(self, net, adam, x_NHWC, y_N, batch_size, compile_mode=None):
+    def __init__(self, net, adam, x_NHWC, y_N, batch_size, compile_mode=None, autocast=False):
         self.net, self.adam, self.x_NHWC, self.y_N, self.batch_size = net, adam, x_NHWC, y_N, batch_size
+        self.autocast = torch.autocast(x_NHWC.device.type, torch.bfloat16, enabled=autocast)
         how = {"backend" if compile_mode == "aot_eager" else "mode": compile_mode}
         self.full = torch.compile(self.loss, dynamic=False, **how) if compile_mode else self.loss
 
     def loss(self, x_BHWC, y_B):
-        return F.cross_entropy(self.net(channels_last(x_BHWC)), y_B)
+        with self.autocast:
+            return F.cross_entropy(self.net(channels_last(x_BHWC)), y_B)
 
     def __call__(self, rows_B):
         loss = self.full if len(rows_B) == self.batch_size else self.loss
@@ -145,6 +152,24 @@ def channels_last(x_NHWC):
     return x_NHWC.permute(0, 3, 1, 2)  # (N, C, H, W) with unchanged memory layout
 
 
+def per_core(arguments):
+    """Run a process per core with its share of the trials; return the sum of what they found."""
+    cores = sorted(os.sched_getaffinity(0))
+    command = [sys.executable, __file__, *(argument for argument in arguments if argument != "--per_core")]
+    processes = [
+        subprocess.Popen(
+            ["taskset", "--cpu-list", str(core), *command, f"--share={i}/{len(cores)}"], stdout=subprocess.PIPE, text=True
+        )
+        for i, core in enumerate(cores)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        sys.exit(1)
+    each = [json.loads(output) for output in outputs]
+    seconds = {name: sum(found[name] for found in each) for name in ("compile_seconds", "train_seconds")}
+    return {"trials": [trial for found in each for trial in found["trials"]], **seconds}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="npz file with x_train, y_train, x_test, y_test, as in keras.datasets")
@@ -157,10 +182,17 @@ def main():
     parser.add_argument("--validation", type=int, default=0, help="number of held-out training images, at the end")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tf32", action="store_true", help="products in TF32 on a GPU; default: in float32, exactly")
+    parser.add_argument("--autocast", action="store_true", help="bfloat16, where autocast uses it")
+    parser.add_argument("--per_core", action="store_true", help="a process of one thread per core")
+    parser.add_argument("--share", default="0/1", metavar="I/N", help="train trial I of every N")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--compile", nargs="?", const="default", metavar="MODE", help="torch.compile, and its mode or backend")
     how.add_argument("--graph", action="store_true", help="CUDA graph; needs --device=cuda")
     args = parser.parse_args()
+    if args.per_core:
+        print(json.dumps(per_core(sys.argv[1:])))
+        return
+    share, shares = map(int, args.share.split("/"))
     on_gpu = args.device != "cpu"
     if args.graph and not on_gpu:
         parser.error("--graph: needs --device=cuda")
@@ -189,14 +221,15 @@ def main():
         net(torch.zeros(2, channels, size, size))  # initializes the lazy layer
         net = net.to(args.device, memory_format=torch.channels_last)
         adam = torch.optim.Adam(net.parameters(), lr=1e-3, fused=True, capturable=args.graph)
-        eager = Eager(net, adam, x_NHWC, y_N, args.batch_size, args.compile)
+        eager = Eager(net, adam, x_NHWC, y_N, args.batch_size, args.compile, args.autocast)
         return net, adam, Graph(eager) if args.graph else eager
 
     @torch.inference_mode()
     def accuracy(net, x_NHWC, y_N):
         net.eval()
         pieces = zip(x_NHWC.split(1000), y_N.split(1000), strict=True)
-        right = [(net(channels_last(x)).argmax(1) == y).sum() for x, y in pieces]
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.autocast):
+            right = [(net(channels_last(x)).argmax(1) == y).sum() for x, y in pieces]
         return sum(right).item() / len(y_N) if len(y_N) else None
 
     trials, compile_seconds, train_seconds = [], 0.0, 0.0
@@ -204,9 +237,11 @@ def main():
         (int(f), int(k), p)
         for f, k, p in itertools.product(*(getattr(args, n).split(",") for n in ("filters", "kernel_size", "padding")))
     ]
-    for cell in cells if args.net == "chapter" else [()]:
-        net, adam, step = step_of(cell)
-        for seed in range(args.seeds):
+    for number, cell in enumerate(cells if args.net == "chapter" else [()]):
+        seeds = [seed for seed in range(args.seeds) if (number * args.seeds + seed) % shares == share]
+        if seeds:
+            net, adam, step = step_of(cell)
+        for seed in seeds:
             torch.manual_seed(seed)
             initialize(net, rectified=args.net != "lenet5")
             forget(adam)

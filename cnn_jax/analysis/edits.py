@@ -15,7 +15,7 @@ from cnn_jax.analysis.network import Apply
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.modules.base import errors_named
 from cnn_jax.nn.network import CNN, Forward
-from cnn_jax.nn.spec import Layer, Spec, flat, named
+from cnn_jax.nn.spec import Follower, Layer, Spec, flat, named
 
 Edit = Callable[[str, jax.Array], jax.Array]  # (layer name, its output) -> input of later layers
 
@@ -44,12 +44,12 @@ class _Edited(CNN):
 class _Forward(Forward):
     edit: Edit = dataclasses.field(kw_only=True)
 
-    def run(self, spec: Spec, x: jax.Array) -> jax.Array:
+    def run(self, spec: Spec, x: jax.Array, then: Follower | None = None) -> jax.Array:
         for layer in spec:
             with errors_named(layer.name):
                 x = self.edit(layer.name, layer.apply(x, self))
             self.features[layer.name] = x
-        return x
+        return x if then is None else then.apply(x, self)
 
 
 def apply_shifted(

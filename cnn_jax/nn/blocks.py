@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     import jax
 
 
+@dataclasses.dataclass(frozen=True, eq=False)  # == of arrays is an array
+class Joined:
+    """End of a residual block's body: activation(x + shortcut). A layer may compute it with its own output."""
+
+    shortcut: "jax.Array"
+    activation: str
+
+    def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
+        from cnn_jax.nn.modules import blocks
+        from cnn_jax.nn.modules.activation import activation
+
+        return activation(self.activation)(blocks.merge("add", [x, self.shortcut]))
+
+
 @dataclasses.dataclass(frozen=True)
 class Residual(Layer):
     """activation(body(x) + shortcut(x)); an empty shortcut is the identity."""
@@ -27,11 +41,7 @@ class Residual(Layer):
         return join(paths, concat=False)
 
     def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
-        from cnn_jax.nn.modules import blocks
-        from cnn_jax.nn.modules.activation import activation
-
-        paths = [forward.run(self.body, x), forward.run(self.shortcut, x)]
-        return activation(self.activation)(blocks.merge("add", paths))
+        return forward.run(self.body, x, Joined(forward.run(self.shortcut, x), self.activation))
 
     @property
     def nested(self) -> tuple[Spec, ...]:

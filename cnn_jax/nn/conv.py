@@ -5,10 +5,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from cnn_jax.nn.activation import TANHS
+from cnn_jax.nn.activation import MONOTONE, TANHS
 from cnn_jax.nn.initializers import Draw, packed
+from cnn_jax.nn.lenet import Subsample
 from cnn_jax.nn.padding import GeometryError, Padding, Size, as_tuple, plain, transpose_geometry
-from cnn_jax.nn.spec import Field, Pass, Signal, Step, check_groups, count, slide, spatial_rank
+from cnn_jax.nn.pool import AvgPool, MaxPool
+from cnn_jax.nn.spec import Field, Follower, Pass, Signal, Step, check_groups, count, slide, spatial_rank
 from cnn_jax.nn.weighted import Weighted
 
 if TYPE_CHECKING:
@@ -48,6 +50,22 @@ class Conv(Weighted):
         from cnn_jax.nn.modules import conv
 
         return forward.module(conv.Conv, self)(x)
+
+    def fused(self, x: "jax.Array", forward: Pass, following: Follower) -> "tuple[jax.Array, jax.Array] | None":
+        """With the max-pool after it, if its windows are adjacent; with tanh, with the average pool after it."""
+        from cnn_jax.nn.modules import activation, conv
+
+        if type(self) is not Conv or self.activation not in MONOTONE:
+            return None
+        if self.activation in TANHS and (type(following) is AvgPool or type(following) is Subsample):
+            y = dataclasses.replace(self, activation="linear").apply(x, forward)
+            return activation.activation(self.activation)(y), following.after(self.activation, y, forward)
+        if type(following) is not MaxPool:
+            return None
+        if following.strides not in (None, following.window) or following.padding != "valid" or following.dilation != 1:
+            return None
+        both: tuple[jax.Array, jax.Array] = forward.module(conv.PooledConv, self, window=following.window)(x)
+        return both
 
     def initializer(self, parameter: str, rank: int) -> Draw | None:
         draw = super().initializer(parameter, rank)

@@ -32,6 +32,13 @@ class Subsample(Layer):
 
         return forward.module(lenet.Subsample, self)(x)
 
+    def after(self, activation: str, x: "jax.Array", forward: Pass) -> "jax.Array":
+        """The output for `activation` of x."""
+        from cnn_jax.nn.modules import lenet
+
+        y: jax.Array = forward.module(lenet.Subsample, self, inner=activation)(x)
+        return y
+
     @property
     def compiled_in_c(self) -> bool:
         return self.window in (2, (2, 2)) and self.activation in ("linear", *TANHS)

@@ -3,8 +3,10 @@
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
+from cnn_jax.nn.activation import Activation
+from cnn_jax.nn.blocks import Joined
 from cnn_jax.nn.initializers import Constant, Draw
-from cnn_jax.nn.spec import Layer, Pass, Signal, Step, check_groups
+from cnn_jax.nn.spec import Follower, Layer, Pass, Signal, Step, check_groups
 
 if TYPE_CHECKING:
     import jax
@@ -42,6 +44,23 @@ class BatchNorm(Norm):
         from cnn_jax.nn.modules import norm
 
         return forward.module(norm.BatchNorm, self)(x, forward.train)
+
+    def fused(self, x: "jax.Array", forward: Pass, following: Follower) -> "tuple[jax.Array, jax.Array] | None":
+        """In training: with relu after it, or with the end of a residual block."""
+        from cnn_jax.nn.modules import norm
+        from cnn_jax.nn.modules.activation import activation
+
+        if not forward.train or type(self) is not BatchNorm or forward.dtype not in (None, x.dtype):
+            return None
+        if type(following) is Joined and (following.shortcut.shape, following.shortcut.dtype) == (x.shape, x.dtype):
+            shortcut = following.shortcut
+        elif type(following) is Activation and following.activation == "relu":
+            shortcut = None
+        else:
+            return None
+        relu = following.activation == "relu"
+        alone, y = forward.module(norm.JoinedBatchNorm, self, relu=relu)(x, shortcut)
+        return alone, y if relu else activation(following.activation)(y)
 
     def detail(self, rank: int) -> str:
         return "batch norm"

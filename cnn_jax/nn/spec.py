@@ -77,12 +77,20 @@ class Pass(Protocol):
     train: bool
     dtype: "DTypeLike | None"
 
-    def run(self, spec: "Spec", x: "jax.Array") -> "jax.Array":
-        """Apply nested layers, in order."""
+    def run(self, spec: "Spec", x: "jax.Array", then: "Follower | None" = None) -> "jax.Array":
+        """Apply nested layers, in order, and `then`."""
         ...
 
     def module(self, kind: Callable[..., "nn.Module"], layer: "Layer", **more: Value) -> "nn.Module":
         """Construct the linen module `kind` with the fields of the layer."""
+        ...
+
+
+class Follower(Protocol):
+    """What follows a layer: the next one, or an operation on its output."""
+
+    def apply(self, x: "jax.Array", forward: Pass) -> "jax.Array":
+        """Compute the output for that of the layer."""
         ...
 
 
@@ -129,6 +137,13 @@ class Layer:
         A linen module must be constructed by `forward.module` or with `name=self.name`.
         """
         raise NotImplementedError
+
+    def fused(self, x: "jax.Array", forward: Pass, following: Follower) -> "tuple[jax.Array, jax.Array] | None":
+        """Compute the outputs of the layer and of what follows it at once; None where that is not faster.
+
+        The output of the layer must cost nothing under jit if it is unused.
+        """
+        return None
 
     def initializer(self, parameter: str, rank: int) -> "Draw | None":
         """Return the NumPy initializer of a parameter; None: use the linen module's `init`.

@@ -25,7 +25,7 @@ from cnn_jax.ops.xla import Axes, add_bias, sum_dtype
 
 __all__ = [
     "IMPLEMENTATIONS", "TRANSPOSED_SCOPE", "add_bias", "at_most", "conv_max_pool", "conv_valid", "dense", "implementation",
-    "in_c", "sum_dtype",
+    "in_c", "sum_dtype", "traced",
 ]  # fmt: skip
 TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for counting them
 IMPLEMENTATIONS = ("native", "xla", "lax")
@@ -48,10 +48,10 @@ def at_most(implementation: str) -> Iterator[None]:
 
 def implementation(platform: str | None = None) -> str:
     """Return the implementation of a float32 convolution over images, in this context, on `platform`; None: JAX's default."""
-    return _traced() if (platform or jax.default_backend()) == "cpu" else "lax"
+    return traced() if (platform or jax.default_backend()) == "cpu" else "lax"
 
 
-def _traced() -> str:
+def traced() -> str:
     """The implementation for CPU. Other platforms need no C compiler, so none is searched for."""
     most = _most.get()
     return "xla" if most == "native" and jax.default_backend() == "cpu" and not call.available() else most
@@ -61,7 +61,7 @@ def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups:
     half = x.dtype in (jnp.bfloat16, jnp.float16)
     if groups > 1 or x.dtype != kernel.dtype or not (half or x.dtype == jnp.float32):
         return "lax"
-    found = _traced()
+    found = traced()
     if found == "native" and (x.ndim != 4 or set(dilation) != {1} or 0 in x.shape):
         found = "xla"
     return "lax" if half and found == "xla" else found
@@ -69,7 +69,7 @@ def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups:
 
 def in_c(x: jax.Array) -> bool:
     """Whether C computes with these images (N, H, W, C) on CPU, in this context."""
-    return x.ndim == 4 and 0 not in x.shape and _traced() == "native"
+    return x.ndim == 4 and 0 not in x.shape and traced() == "native"
 
 
 def conv_valid(
@@ -110,7 +110,7 @@ def conv_valid(
         return ffi.conv(native, x, kernel, _or_zeros(bias, kernel))
     if by == "xla":
         y = xla.conv(how, x, kernel)
-    elif _traced() != "lax" and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
+    elif traced() != "lax" and kernel.shape[-2] == 1 and groups == x.shape[-1] and groups > 1:
         channelwise = functools.partial(xla.depthwise, strides=strides, dilation=dilation, zeros=how.zeros)
         y = jax.lax.platform_dependent(
             x, kernel, cpu=channelwise, default=functools.partial(xla.as_written, how=how, groups=groups)
@@ -166,7 +166,7 @@ def conv_max_pool(
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """x (N, D), kernel (D, U), bias (U,) -> x @ kernel + bias (N, U)."""
-    by = _traced() if x.dtype == jnp.float32 else "lax"
+    by = traced() if x.dtype == jnp.float32 else "lax"
     x, kernel, bias = canonical(x), canonical(kernel), canonical(bias)
     if by == "native":
         return ffi.dense(x, kernel, bias)

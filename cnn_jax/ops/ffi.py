@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.ops import accelerator
+from cnn_jax.ops import accelerator, native
 from cnn_jax.ops.accelerator import WINDOW, How, passed
 from cnn_jax.ops.call import Operation, Results, call
 from cnn_jax.ops.linear import Arrays, Rule, linear, zero_tangent
@@ -130,9 +130,11 @@ def _results(how: How, x: jax.Array, kernel: jax.Array) -> list[jax.ShapeDtypeSt
 
 
 def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax.Array]:
-    """C computes in float32: of half precision it takes and gives what is converted, so that sums are rounded once."""
+    """C computes in bfloat16 where the processor does; otherwise in float32, with operands and results converted."""
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
+    if results[0].dtype == jnp.bfloat16 and native.has_half():
+        return list(jax.ffi.ffi_call(f"{name}_half", list(results))(*arrays, how=numbers))
     wide = [jax.ShapeDtypeStruct(result.shape, _in_c_as(result.dtype)) for result in results]
     outputs = jax.ffi.ffi_call(name, wide)(*(array.astype(_in_c_as(array.dtype)) for array in arrays), how=numbers)
     return [output.astype(result.dtype) for output, result in zip(outputs, results, strict=True)]

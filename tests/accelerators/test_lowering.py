@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from programs import shapes
 
-from cnn_jax.ops import accelerator, ffi
+from cnn_jax.ops import accelerator, call
 from cnn_jax.ops.accelerator import How
 from cnn_jax.recipes.published import RECIPES
 from cnn_jax.training.program import Traced, trace_program
@@ -25,7 +25,7 @@ PLATFORMS = ("cuda", "tpu")
 def with_a_compiler():
     """Trace as on a machine with a C compiler, as nothing is run that C would be called in."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ffi, "available", lambda: True)
+        patch.setattr(call, "available", lambda: True)
         yield
 
 

@@ -15,6 +15,7 @@ Environment:
 """
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -30,11 +31,11 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-_UNITS = ("conv.c", "pool.c")  # compiled into one library
-_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "vectors.h", "winograd.h")
+_UNITS = ("conv.c", "half.c", "norm.c", "pool.c")  # compiled into one library
+_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
-_FLAGS = ("-O2", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
+_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
 WARNINGS = (  # of which the sources are free, as tested
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
     *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
@@ -69,6 +70,13 @@ def library() -> Library:
         return Library(None, f"CNN_JAX_CFLAGS: {error}")
     except (OSError, subprocess.SubprocessError) as error:
         return Library(None, f"{' '.join(compiler)}: {error}")
+
+
+@functools.lru_cache(maxsize=1)
+def has_half() -> bool:
+    """Whether the library computes convolutions in bfloat16: by tiles that the processor has and this process may use."""
+    path = library().path
+    return path is not None and bool(ctypes.CDLL(str(path)).cnn_jax_has_half())
 
 
 def _headers() -> Path | None:

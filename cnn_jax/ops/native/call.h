@@ -26,7 +26,7 @@ INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Allocate `bytes` zeros, at least 64, aligned to a cache line. NULL: there is no memory.
-static void *zeros_of(int64_t bytes) {
+static inline void *zeros_of(int64_t bytes) {
   void *memory = NULL;
   const size_t size = (size_t)max_of(bytes, 64);
   return posix_memalign(&memory, 64, size) ? NULL : memset(memory, 0, size);
@@ -46,26 +46,26 @@ struct batch {
 };
 
 // Drop a reference.
-static void leave(struct batch *batch) {
+static inline void leave(struct batch *batch) {
   if (atomic_fetch_sub(&batch->holders, 1) == 1) free(batch);
 }
 
 // Process tasks until none is left.
-static void take_tasks(struct batch *batch) {
+static inline void take_tasks(struct batch *batch) {
   for (int64_t task; (task = atomic_fetch_add(&batch->next, 1)) < batch->tasks;) {
     batch->work(batch->call, task, task * batch->images / batch->tasks, (task + 1) * batch->images / batch->tasks);
     atomic_fetch_add(&batch->done, 1);
   }
 }
 
-static void help(void *data) {
+static inline void help(void *data) {
   take_tasks(data);
   leave(data);
 }
 
 // Run all tasks on XLA's thread pool and on this thread, which waits only for tasks that have begun. Return 0 if there is no
 // memory for them.
-static int in_tasks(XLA_FFI_CallFrame *frame, work *function, void *call, int64_t images, int64_t tasks) {
+static inline int in_tasks(XLA_FFI_CallFrame *frame, work *function, void *call, int64_t images, int64_t tasks) {
   int64_t threads = 1;
   XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
   XLA_FFI_Error *refused = frame->api->XLA_FFI_ThreadPool_NumThreads(&ask);
@@ -97,13 +97,13 @@ static int in_tasks(XLA_FFI_CallFrame *frame, work *function, void *call, int64_
 }
 
 // ---------------------------------------------------------------------------------------------------------- handlers
-static XLA_FFI_Error *error(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
+static inline XLA_FFI_Error *error(XLA_FFI_CallFrame *frame, XLA_FFI_Error_Code code, const char *message) {
   XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
   return frame->api->XLA_FFI_Error_Create(&args);
 }
 
 // Answer a query for metadata. Return 0 if the call is an execution.
-static int asked(XLA_FFI_CallFrame *frame) {
+static inline int asked(XLA_FFI_CallFrame *frame) {
   // frame->extension_start has a type of another name since version 0.5 of the interface (jaxlib 0.12).
   XLA_FFI_Metadata_Extension *extension = (XLA_FFI_Metadata_Extension *)frame->extension_start;
   if (!extension || extension->extension_base.type != XLA_FFI_Extension_Metadata) return 0;
@@ -114,5 +114,5 @@ static int asked(XLA_FFI_CallFrame *frame) {
   return 1;
 }
 
-static XLA_FFI_Buffer *argument(XLA_FFI_CallFrame *frame, int i) { return frame->args.args[i]; }
-static XLA_FFI_Buffer *result(XLA_FFI_CallFrame *frame, int i) { return frame->rets.rets[i]; }
+static inline XLA_FFI_Buffer *argument(XLA_FFI_CallFrame *frame, int i) { return frame->args.args[i]; }
+static inline XLA_FFI_Buffer *result(XLA_FFI_CallFrame *frame, int i) { return frame->rets.rets[i]; }

@@ -21,7 +21,8 @@ struct shape {
 INLINE int64_t whole(int64_t count, int64_t lanes) { return (count + lanes - 1) / lanes * lanes; }
 
 // Set sizes and attributes from the shapes of image, kernel and forward result.
-static void read_shapes(struct shape *c, XLA_FFI_CallFrame *frame, const int64_t *x, const int64_t *kernel, const int64_t *y) {
+static inline void read_shapes(struct shape *c, XLA_FFI_CallFrame *frame, const int64_t *x, const int64_t *kernel,
+                               const int64_t *y) {
   const int64_t *how = ((XLA_FFI_Array *)frame->attrs.attrs[0])->data;
   c->images = x[0], c->rows = x[1], c->columns = x[2], c->channels = x[3];
   c->kernel_rows = kernel[0], c->kernel_columns = kernel[1], c->filters = kernel[3];
@@ -41,7 +42,7 @@ struct phase {
   int64_t taps, begin;   // number of kernel taps; first output that the first input contributes to, perhaps negative
 };
 
-static struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_t stride, int64_t before) {
+static inline struct phase phase_of(int64_t place, int64_t size, int64_t kernel, int64_t stride, int64_t before) {
   struct phase p;
   p.first = ((place - before) % stride + stride) % stride;
   p.count = p.first < size ? (size - p.first + stride - 1) / stride : 0;
