@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
-from cnn_jax.training.compilation import compile_once
+from cnn_jax.ops import call
+from cnn_jax.training import program
+from cnn_jax.training.compilation import Options, compile_once
+from cnn_jax.training.device_data import DeviceData
+from cnn_jax.trial import ModelConfig, TrainConfig, Trial
 
 
 class Slow:
@@ -66,3 +71,40 @@ def test_nothing_is_locked_without_a_cache_folder(tmp_path: Path, monkeypatch: p
         assert compile_once({"train": Slow("train", [])}, {}, "bucket") == {"train": "train"}
     jax.config.update("jax_compilation_cache_dir", before)
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def settings(model: ModelConfig, images: int, epochs: int = 1) -> Options:
+    """Settings of XLA for training on so many images of MNIST."""
+
+    def array(*size: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(size, np.uint8)
+
+    shape, labels = (28, 28, 1), np.zeros(100, np.int32)
+    data = DeviceData(array(images, *shape), array(images), array(100, *shape), array(100), 50, shape, 10, labels)  # type: ignore[arg-type]
+    return program._compiler_options(Trial(model=model, train=TrainConfig(epochs=epochs)), data)
+
+
+EMITTERS = "xla_cpu_use_fusion_emitters"
+
+
+@pytest.mark.parametrize("name", ["chapter", "lenet5", "lenet5_dense", "simple_convnet"])
+def test_a_short_training_in_c_is_compiled_quickly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "available", lambda: True)
+    assert settings(ModelConfig(name), 10_000)[EMITTERS] is False
+    assert EMITTERS not in settings(ModelConfig(name), 10_000, epochs=1000)
+    assert EMITTERS not in settings(ModelConfig(name), 10_000_000)
+
+
+@pytest.mark.parametrize("model", [ModelConfig("resnet20"), ModelConfig("cnn", activation="gelu")])
+def test_a_network_with_layers_of_xla_is_not(model: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "available", lambda: True)
+    assert EMITTERS not in settings(model, 1000)
+    assert settings(model, 1000)
+
+
+def test_convolutions_of_xla_are_compiled_as_xla_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "available", lambda: False)
+    assert settings(ModelConfig("chapter"), 1000) == {}

@@ -91,6 +91,21 @@ def plainly_normalized(x, scale, bias):
     return jnp.concatenate([y.ravel(), 0.1 * mean, 0.9 + 0.1 * var])
 
 
+def plain_average_pool(x):
+    return lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4
+
+
+def subsample(x, scale, bias):
+    """LeNet-5's pool, with tanh before and after it."""
+    layer = modules.Subsample(2, inner="scaled_tanh", activation="tanh")
+    return layer.apply({"params": {"scale": scale, "bias": bias}}, x)
+
+
+def plain_subsample(x, scale, bias):
+    total = 4 * plain_average_pool(1.7159 * jnp.tanh(2 / 3 * x))
+    return jnp.tanh(total * scale[None, None, None] + bias[None, None, None])
+
+
 VALID = {"dilation": (1, 1), "groups": 1}
 IMAGES, KERNEL = draw(2, 5, 6, 3), draw(3, 3, 3, 4)
 RELU = (lambda *a: conv_valid(*a, strides=(1, 1), **VALID, relu=True), lambda *a: jax.nn.relu(plain_conv(*a)))
@@ -111,11 +126,12 @@ FUNCTIONS = {
     "conv_transpose": (lambda *a: conv_transpose(*a, strides=2), plain_conv_transpose, draw(2, 3, 2, 4), KERNEL),
     "dense": (dense, lambda x, k, b: x @ k + b[None], draw(4, 6), draw(6, 3), draw(3)),
     "max_pool": (lambda x: max_pool(x, 2), plain_max_pool, IMAGES),
-    "avg_pool": (
-        lambda x: avg_pool(x, 2),
-        lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4,
-        IMAGES,
+    "avg_pool": (lambda x: avg_pool(x, 2), plain_average_pool, IMAGES),
+    "average pool as a layer": (lambda x: modules.AvgPool(2).apply({}, x), plain_average_pool, IMAGES),
+    "tanh and average pool": (
+        lambda x: modules.AvgPool(2, inner="tanh").apply({}, x), lambda x: plain_average_pool(jnp.tanh(x)), IMAGES,
     ),
+    "subsampling": (subsample, plain_subsample, IMAGES, draw(3) / 4, draw(3)),
     "batch norm": (normalized, plainly_normalized, IMAGES, 1 + draw(3) / 4, draw(3)),
     "batch norm, shortcut and relu": (joined, plainly_joined, IMAGES, 1 + draw(3) / 4, draw(3), draw(2, 5, 6, 3, seed=1)),
 }  # fmt: skip
@@ -226,7 +242,7 @@ TRANSFORMATIONS = (
 
 
 @pytest.mark.parametrize(
-    "name", ["conv and relu", "conv, relu and pool", "dense", "batch norm", "batch norm, shortcut and relu"]
+    "name", ["conv and relu", "conv, relu and pool", "dense", "batch norm", "batch norm, shortcut and relu", "subsampling"]
 )
 def test_e3_forward_mode_is_that_of_lax(name):
     derivatives_agree(name, QUICK)
@@ -267,15 +283,16 @@ def test_e5_an_array_of_numpy_may_be_mapped_inside_jit():
 
 
 def loss(x, kernel, bias):
-    """A convolution, one with relu and pool, and a dense layer."""
+    """A convolution, one with relu and pool, an average pool, and a dense layer."""
     pool = pooled(relu=True)[0]
     y = pool(conv_valid(x, kernel, strides=(1, 1), **VALID, relu=True), kernel, bias)
-    return (dense(y.reshape(len(y), -1), jnp.ones((8, 2)), jnp.ones(2)) ** 2).sum()
+    y = subsample(y, bias, bias)
+    return (dense(y.reshape(len(y), -1), jnp.ones((4, 2)), jnp.ones(2)) ** 2).sum()
 
 
 def test_e5_a_program_is_exported_for_every_platform():
     """C is in no exported program: our library need not be where it runs."""
-    arguments = draw(2, 6, 6, 4), draw(3, 3, 4, 4), draw(4)
+    arguments = draw(2, 6, 8, 4), draw(3, 3, 4, 4), draw(4)
     step = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))
     exported = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(*arguments)
     assert "custom_call @cnn_jax" not in exported.mlir_module()
@@ -289,7 +306,7 @@ EVERY_KIND = {
     "groups": (specs.Conv(6, 3, groups=2), specs.Activation("gelu")),
     "depthwise": (specs.DepthwiseConv(3), specs.SeparableConv(4, 3), specs.ConvTranspose(3, 3, strides=2)),
     "flatten": (specs.Flatten(), specs.Dropout(0.5), specs.Dense(3), specs.RBF(((1, 1, -1),))),
-    "pools": (specs.AvgPool(2), specs.Subsample(2), specs.GlobalMaxPool()),
+    "pools": (specs.Conv(3, 1, activation="tanh"), specs.AvgPool(2), specs.Subsample(2), specs.GlobalMaxPool()),
     "norms": (specs.BatchNorm(), specs.GroupNorm(2), specs.LayerNorm(), specs.PadChannels(6, 2), specs.GlobalAvgPool()),
     "branches": (specs.Residual((specs.Conv(4, 1),)), specs.Branch(((specs.Conv(2, 3),), (specs.MaxPool(3, 1),)))),
 }

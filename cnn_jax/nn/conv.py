@@ -5,10 +5,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from cnn_jax.nn.activation import MONOTONE
+from cnn_jax.nn.activation import MONOTONE, TANHS
 from cnn_jax.nn.initializers import Draw, packed
+from cnn_jax.nn.lenet import Subsample
 from cnn_jax.nn.padding import GeometryError, Padding, Size, as_tuple, plain, transpose_geometry
-from cnn_jax.nn.pool import MaxPool
+from cnn_jax.nn.pool import AvgPool, MaxPool
 from cnn_jax.nn.spec import Field, Follower, Pass, Signal, Step, check_groups, count, slide, spatial_rank
 from cnn_jax.nn.weighted import Weighted
 
@@ -51,10 +52,15 @@ class Conv(Weighted):
         return forward.module(conv.Conv, self)(x)
 
     def fused(self, x: "jax.Array", forward: Pass, following: Follower) -> "tuple[jax.Array, jax.Array] | None":
-        """With the max-pool after it, if its windows are adjacent."""
-        from cnn_jax.nn.modules import conv
+        """With the max-pool after it, if its windows are adjacent; with tanh, with the average pool after it."""
+        from cnn_jax.nn.modules import activation, conv
 
-        if type(self) is not Conv or self.activation not in MONOTONE or type(following) is not MaxPool:
+        if type(self) is not Conv or self.activation not in MONOTONE:
+            return None
+        if self.activation in TANHS and (type(following) is AvgPool or type(following) is Subsample):
+            y = dataclasses.replace(self, activation="linear").apply(x, forward)
+            return activation.activation(self.activation)(y), following.after(self.activation, y, forward)
+        if type(following) is not MaxPool:
             return None
         if following.strides not in (None, following.window) or following.padding != "valid" or following.dilation != 1:
             return None
@@ -67,7 +73,8 @@ class Conv(Weighted):
 
     @property
     def compiled_in_c(self) -> bool:
-        return self.activation in ("linear", "relu") and self.groups == 1 and set(plain((self.dilation,))) <= {1, (1, 1)}
+        in_c = self.activation in ("linear", "relu", *TANHS)
+        return in_c and self.groups == 1 and set(plain((self.dilation,))) <= {1, (1, 1)}
 
 
 @dataclasses.dataclass(frozen=True)

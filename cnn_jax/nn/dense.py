@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, ClassVar
 
+from cnn_jax.nn.activation import TANHS
 from cnn_jax.nn.spec import Layer, Pass, Signal, Step, count
 from cnn_jax.nn.weighted import Weighted
 
@@ -47,4 +48,4 @@ class Dense(Weighted):
 
     @property
     def compiled_in_c(self) -> bool:
-        return self.activation in ("linear", "relu")
+        return self.activation in ("linear", "relu", *TANHS)

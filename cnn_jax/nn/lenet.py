@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from cnn_jax.nn.activation import ACTIVATIONS
+from cnn_jax.nn.activation import ACTIVATIONS, TANHS
 from cnn_jax.nn.initializers import Constant, Draw
 from cnn_jax.nn.padding import GeometryError, Size, as_tuple
 from cnn_jax.nn.spec import Layer, Pass, Signal, Step, settings_text, slide
@@ -31,6 +31,17 @@ class Subsample(Layer):
         from cnn_jax.nn.modules import lenet
 
         return forward.module(lenet.Subsample, self)(x)
+
+    def after(self, activation: str, x: "jax.Array", forward: Pass) -> "jax.Array":
+        """The output for `activation` of x."""
+        from cnn_jax.nn.modules import lenet
+
+        y: jax.Array = forward.module(lenet.Subsample, self, inner=activation)(x)
+        return y
+
+    @property
+    def compiled_in_c(self) -> bool:
+        return self.window in (2, (2, 2)) and self.activation in ("linear", *TANHS)
 
     def initializer(self, parameter: str, rank: int) -> Draw | None:
         size = math.prod(as_tuple(self.window, rank, "window"))
@@ -59,3 +70,7 @@ class RBF(Layer):
         from cnn_jax.nn.modules import lenet
 
         return forward.module(lenet.RBF, self)(x)
+
+    @property
+    def compiled_in_c(self) -> bool:
+        return True  # XLA's, but of few values: it makes no difference

@@ -56,6 +56,17 @@ class AvgPool(Layer):
 
         return forward.module(pool.AvgPool, self)(x)
 
+    def after(self, activation: str, x: "jax.Array", forward: Pass) -> "jax.Array":
+        """The output for `activation` of x."""
+        from cnn_jax.nn.modules import pool
+
+        y: jax.Array = forward.module(pool.AvgPool, self, inner=activation)(x)
+        return y
+
+    @property
+    def compiled_in_c(self) -> bool:
+        return self.window in (2, (2, 2)) and self.strides in (None, self.window) and self.padding == "valid"
+
     def detail(self, rank: int) -> str:
         return settings_text(self, rank)
 

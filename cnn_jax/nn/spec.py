@@ -165,7 +165,9 @@ class Layer:
 
     @property
     def compiled_in_c(self) -> bool:
-        """Whether `ops` runs the layer and its gradients in C on CPU, if a compiler is available."""
+        """Whether `ops` runs the layer and its gradients in C on CPU, if a compiler is available; or XLA does so little for it
+        that a fast program matters less than a quick compilation.
+        """
         return False
 
     def detail(self, rank: int) -> str:

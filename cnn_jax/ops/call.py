@@ -24,6 +24,7 @@ _TARGETS = (
     *("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient"),
     *("cnn_jax_conv_half", "cnn_jax_conv_kernel_gradient_half", "cnn_jax_conv_input_gradient_half"),
     *("cnn_jax_norm", "cnn_jax_norm_given", "cnn_jax_norm_gradient"),
+    *("cnn_jax_average_pool", "cnn_jax_average_pool_gradient"),
 )
 
 

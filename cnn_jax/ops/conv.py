@@ -25,7 +25,7 @@ from cnn_jax.ops.xla import Axes, add_bias, sum_dtype
 
 __all__ = [
     "IMPLEMENTATIONS", "TRANSPOSED_SCOPE", "add_bias", "at_most", "conv_max_pool", "conv_valid", "dense", "implementation",
-    "sum_dtype", "traced",
+    "in_c", "sum_dtype", "traced",
 ]  # fmt: skip
 TRANSPOSED_SCOPE = "conv_transpose"  # names the operations of a transposed convolution, for counting them
 IMPLEMENTATIONS = ("native", "xla", "lax")
@@ -65,6 +65,11 @@ def _implementation_for(x: jax.Array, kernel: jax.Array, dilation: Axes, groups:
     if found == "native" and (x.ndim != 4 or set(dilation) != {1} or 0 in x.shape):
         found = "xla"
     return "lax" if half and found == "xla" else found
+
+
+def in_c(x: jax.Array) -> bool:
+    """Whether C computes with these images (N, H, W, C) on CPU, in this context."""
+    return x.ndim == 4 and 0 not in x.shape and traced() == "native"
 
 
 def conv_valid(

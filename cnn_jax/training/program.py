@@ -103,12 +103,13 @@ def compile_program(trial: Trial, lanes: int, data: DeviceData) -> Program:
 
 def _compiler_options(trial: Trial, data: DeviceData) -> Options:
     """Settings of XLA for the programs of a trial."""
-    spec = zoo.spec(trial.model, data.input_shape, data.num_classes)
-    in_c = isinstance(spec, tuple) and all(layer.compiled_in_c for layer in spec)
-    if implementation(data) != "native" or not in_c:
+    if implementation(data) != "native":
         return {}
+    spec = zoo.spec(trial.model, data.input_shape, data.num_classes)
+    if not isinstance(spec, tuple) or not all(layer.compiled_in_c for layer in spec):
+        return options_for(0, all_in_c=False)
     macs = describe(trial.model, data.input_shape, data.num_classes).macs
-    return options_for(macs * len(data.train_labels) * trial.train.epochs)
+    return options_for(macs * len(data.train_labels) * trial.train.epochs, all_in_c=True)
 
 
 def implementation(data: DeviceData) -> str:

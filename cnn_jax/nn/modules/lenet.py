@@ -11,7 +11,9 @@ from jax import lax
 from cnn_jax import nn as specs
 from cnn_jax.errors import UsageError
 from cnn_jax.nn.functional import avg_pool
+from cnn_jax.nn.modules.activation import Function, activation
 from cnn_jax.nn.modules.base import Named, Parametric
+from cnn_jax.nn.modules.pool import fused
 from cnn_jax.nn.padding import Size, array_rank, as_tuple
 from cnn_jax.ops.conv import sum_dtype
 
@@ -23,15 +25,20 @@ class Subsample(Parametric):
     """
 
     window: Size = specs.Subsample.window
+    inner: str | Function = "linear"  # activation of the layer before, fused
 
-    def affine(self, x: jax.Array) -> jax.Array:
+    def outputs(self, x: jax.Array) -> jax.Array:
         size = math.prod(as_tuple(self.window, array_rank(x), "window"))
         scale = self.parameter("scale", jax.nn.initializers.constant(1 / size), (x.shape[-1],))
         bias = self.parameter("bias", "zeros", (x.shape[-1],))
+        y = fused(x, self.window, self.inner, self.activation, scale, bias)
+        if y is not None:
+            return y
+        x = activation(self.inner)(x)
         dtype = jnp.result_type(x, scale, bias)
         wide = sum_dtype(dtype)  # the gradients of scale and bias are sums over all positions
         scale, bias = (lax.broadcast_to_rank(one.astype(wide), x.ndim) for one in (scale, bias))
-        return (avg_pool(x.astype(wide), self.window) * (size * scale) + bias).astype(dtype)
+        return self.activate((avg_pool(x.astype(wide), self.window) * (size * scale) + bias).astype(dtype))
 
 
 class RBF(Named):

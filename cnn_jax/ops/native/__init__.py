@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-_UNITS = ("conv.c", "half.c", "norm.c")  # compiled into one library
+_UNITS = ("conv.c", "half.c", "norm.c", "pool.c")  # compiled into one library
 _SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
