@@ -14,6 +14,7 @@ Environment:
     CNN_JAX_NATIVE=0    no C
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -35,7 +36,7 @@ _UNITS = ("conv.c", "half.c", "norm.c", "pool.c")  # compiled into one library
 _SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
-_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
+_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
 WARNINGS = (  # of which the sources are free, as tested
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
     *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
@@ -137,8 +138,7 @@ def _compiled(folder: Path, key: str, compiler: list[str], flags: list[str], hea
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{key}-") as scratch:
         made = Path(scratch) / "conv.so"
         for processor in _PROCESSOR:
-            command = _command(compiler, [*processor, *flags], headers, made)
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # warnings do not reach the terminal
+            done = _build(compiler, [*processor, *flags], headers, made)
             if done.returncode == 0:
                 path = folder / _name(key, made.read_bytes())
                 made.replace(path)
@@ -148,6 +148,20 @@ def _compiled(folder: Path, key: str, compiler: list[str], flags: list[str], hea
     return Library(None, f"{' '.join(compiler)} failed: {told[:200]}")
 
 
-def _command(compiler: list[str], flags: list[str], headers: Path, made: Path) -> list[str]:
-    units = [str(Path(__file__).with_name(name)) for name in _UNITS]
-    return [*compiler, *_FLAGS, *flags, "-isystem", str(headers), *units, "-o", str(made)]
+def _build(compiler: list[str], flags: list[str], headers: Path, made: Path) -> "subprocess.CompletedProcess[str]":
+    """Compile all units at once and link them to `made`. Returns the process that failed, or the linker's."""
+    objects = [made.with_name(f"{unit}.o") for unit in _UNITS]
+    common = [*compiler, *_FLAGS, *flags]
+    commands = [
+        [*common, "-isystem", str(headers), "-c", str(Path(__file__).with_name(unit)), "-o", str(made_of_it)]
+        for unit, made_of_it in zip(_UNITS, objects, strict=True)
+    ]
+    with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
+        compiled = list(pool.map(_run, commands))
+    failed = (one for one in compiled if one.returncode)
+    return next(failed, None) or _run([*common, "-shared", *map(str, objects), "-o", str(made)])
+
+
+def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run a command; its warnings do not reach the terminal."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
