@@ -4,7 +4,8 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import integrate, optimize, special, stats
+import scipy  # optimize and integrate are imported at their first use, which may be after the training
+from scipy import special
 
 LEVEL = 0.95
 POWER = 0.8
@@ -34,12 +35,17 @@ class Estimate:
 def power(difference: float, sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
     """Probability that a two-sided t test at `alpha` distinguishes two cells of n runs and spread `sd` (noncentral t)."""
     df, shift = 2 * n - 2, difference / (sd * math.sqrt(2 / n))
-    return float(stats.nct.sf(special.stdtrit(df, 1 - alpha / 2), df, shift))
+    return _beyond(float(special.stdtrit(df, 1 - alpha / 2)), df, shift)
+
+
+def _beyond(t: float, df: float, shift: float) -> float:
+    """Probability that a noncentral t is larger than `t`."""
+    return 1 - float(special.nctdtr(df, shift, t))
 
 
 def smallest_difference(se: float, df: float, critical: float) -> float:
     """The difference that a test finds with probability `POWER`: standard error, its df, the |t| at which it is claimed."""
-    return se * float(optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - POWER, 0, 10 * critical + 50))
+    return se * float(scipy.optimize.brentq(lambda shift: _beyond(critical, df, shift) - POWER, 0, 10 * critical + 50))
 
 
 def seeds_to_resolve(sd: float, difference: float, comparisons: int = 1) -> int:
@@ -60,7 +66,7 @@ def expected_best(k: int) -> float:
     The expected maximum of k standard normals: the integral of x k phi(x) Phi(x)^(k-1).
     """
     density = lambda x: x * k * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) * special.ndtr(x) ** (k - 1)  # noqa: E731
-    return integrate.quad(density, -10, 10, points=(0.0,))[0]
+    return scipy.integrate.quad(density, -10, 10, points=(0.0,))[0]
 
 
 def probability_better(a: np.ndarray, b: np.ndarray) -> float:

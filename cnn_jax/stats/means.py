@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, special
+import scipy
+from scipy import special
 
 from cnn_jax.stats.image_variance import Images, differences
 from cnn_jax.stats.intervals import LEVEL, Estimate
@@ -99,7 +100,7 @@ class Contrasts:
             high *= 2
         if high == low:
             return low
-        return float(optimize.brentq(lambda x: float(self.guarded(np.asarray(x))) - p, high / 2, high, rtol=1e-6))
+        return float(scipy.optimize.brentq(lambda x: float(self.guarded(np.asarray(x))) - p, high / 2, high, rtol=1e-6))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,4 +303,4 @@ def _noncentrality(f: float, df1: float, df2: float, quantile: float) -> float:
     high = df1 * f
     while special.ncfdtr(df1, df2, high, f) > quantile:
         high *= 2
-    return float(optimize.brentq(lambda x: special.ncfdtr(df1, df2, x, f) - quantile, 0, high))
+    return float(scipy.optimize.brentq(lambda x: special.ncfdtr(df1, df2, x, f) - quantile, 0, high))

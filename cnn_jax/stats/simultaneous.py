@@ -4,7 +4,8 @@ import functools
 import math
 
 import numpy as np
-from scipy import optimize, special
+import scipy
+from scipy import special
 
 # Nodes of the two integrals of `_range_sf`; its error is below 1e-5 (scipy's studentized_range takes 14 ms a value and up to
 # 200 ms a quantile, and a report needs hundreds).
@@ -55,7 +56,7 @@ def _range_critical(alpha: float, df: float, groups: int) -> float:
     low, high = (float(special.stdtrit(df, 1 - alpha / 2 / m)) for m in (1, math.comb(groups, 2)))
     if not range_p(high, df, groups) < alpha < range_p(low, df, groups):
         return high
-    return float(optimize.brentq(lambda t: range_p(t, df, groups) - alpha, low, high, xtol=1e-6))
+    return float(scipy.optimize.brentq(lambda t: range_p(t, df, groups) - alpha, low, high, xtol=1e-6))
 
 
 def _rounded(df: float) -> float:

@@ -1,7 +1,7 @@
 """Channels that padding silences at the border, or that detect the border by it. N images, *S = (H, W), C channels."""
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from cnn_jax.analysis.measures.sample import hidden_units
 from cnn_jax.analysis.network import TrainedNetwork
@@ -38,7 +38,9 @@ def border_units(network: TrainedNetwork, dataset: Dataset) -> dict[str, dict[st
     aware, blind = {}, {}
     for name, y_NHWC in network.features(noise, names).items():
         border_MC, inside_MC = _parts(y_NHWC)
-        distances = [stats.ks_2samp(a, b, method="asymp").statistic for a, b in zip(border_MC.T, inside_MC.T, strict=True)]
+        distances = [
+            scipy.stats.ks_2samp(a, b, method="asymp").statistic for a, b in zip(border_MC.T, inside_MC.T, strict=True)
+        ]
         at_border_C, inside_C = np.abs(border_MC).mean(axis=0), np.abs(inside_MC).mean(axis=0)
         aware[name] = float(np.mean(np.array(distances) >= AWARE))
         blind[name] = float(np.mean((at_border_C < BLIND * inside_C) & (inside_C > 0)))
