@@ -137,7 +137,7 @@ def measure(cell: Cell, params: Any, data: Any, images: np.ndarray, labels: np.n
         run = jax.vmap(run, in_axes=(0, 0, 0, None, None))
     arguments = jax.device_put((params, state, data, images, labels))
     began = time.perf_counter()
-    options = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}  # as training.program does
+    options = {"xla_cpu_use_fusion_emitters": False} if jax.default_backend() == "cpu" else {}  # as for a short training
     program = jax.jit(run).lower(*arguments).compile(compiler_options=options)
     compiled, seconds = time.perf_counter(), float("inf")
     for _ in range(TURNS):
