@@ -25,12 +25,14 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("target", TARGETS if X86 else {"the machine's own": []})
-def test_sources_compile_without_a_warning(target, tmp_path):
+@pytest.mark.parametrize("unit", native.UNITS)
+def test_sources_compile_without_a_warning(unit, target, tmp_path):
     compiler, headers = native._compiler(), native._headers()
     if compiler is None or headers is None:
         pytest.skip("no C compiler, or no headers of XLA")
     flags = [*native.WARNINGS, "-Werror", *TARGETS.get(target, [])]
-    done = native._build(compiler, flags, headers, tmp_path / "conv.so")
+    command = native._command(unit, compiler, flags, headers, tmp_path / "made.so")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
 
 

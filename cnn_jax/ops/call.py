@@ -20,12 +20,13 @@ from cnn_jax.ops.linear import Arrays, Levels, leading, sizes_of
 Results = tuple[jax.ShapeDtypeStruct, ...]
 Function = Callable[..., list[jax.Array]]
 
-_TARGETS = (
-    *("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient"),
-    *("cnn_jax_conv_half", "cnn_jax_conv_kernel_gradient_half", "cnn_jax_conv_input_gradient_half"),
-    *("cnn_jax_norm", "cnn_jax_norm_given", "cnn_jax_norm_gradient"),
-    *("cnn_jax_average_pool", "cnn_jax_average_pool_gradient"),
-)
+_TARGETS = {  # functions of each unit of `native`
+    "conv": ("cnn_jax_conv", "cnn_jax_conv_kernel_gradient", "cnn_jax_conv_input_gradient"),
+    "half": ("cnn_jax_conv_half", "cnn_jax_conv_kernel_gradient_half", "cnn_jax_conv_input_gradient_half"),
+    "norm": ("cnn_jax_norm", "cnn_jax_norm_given", "cnn_jax_norm_gradient"),
+    "pool": ("cnn_jax_average_pool", "cnn_jax_average_pool_gradient"),
+}
+_UNIT = {name: unit for unit, names in _TARGETS.items() for name in names}
 
 
 class Operation(NamedTuple):
@@ -42,17 +43,17 @@ class Operation(NamedTuple):
     elsewhere: Callable[..., Function]
 
 
-@functools.lru_cache(maxsize=1)
-def available() -> bool:
-    """Whether there is a compiled library; compiles it if necessary."""
-    path = native.library().path
+@functools.cache
+def available(unit: str = "conv") -> bool:
+    """Whether there is a compiled library of this unit; compiles it if necessary."""
+    path = native.library(unit).path
     if path is None:
         return False
     try:
         library = ctypes.CDLL(str(path))
     except OSError:
         return False
-    for name in _TARGETS:
+    for name in _TARGETS[unit]:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return True
 
@@ -106,7 +107,7 @@ def _lower_for_cpu(
     **params: Unpack[_Params],
 ) -> _Values:
     exported = context.module_context.lowering_parameters.for_export
-    if exported or not available():
+    if exported or not available(_UNIT[operation.name]):
         return _lower(context, *arrays, operation=operation, levels=levels, **params)
     function = _one_by_one(functools.partial(operation.in_c, name=operation.name, **params), levels)
     return mlir.lower_fun(function, multiple_results=True)(context, *arrays)

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnn_jax.ops import accelerator, native
 from cnn_jax.ops.accelerator import WINDOW, How, passed
-from cnn_jax.ops.call import Operation, Results, call
+from cnn_jax.ops.call import Operation, Results, available, call
 from cnn_jax.ops.linear import Arrays, Rule, linear, zero_tangent
 
 
@@ -133,7 +133,7 @@ def _in_c(*arrays: jax.Array, name: str, how: How, results: Results) -> list[jax
     """C computes in bfloat16 where the processor does; otherwise in float32, with operands and results converted."""
     (top, _), (left, _) = how.zeros
     numbers = np.array([*how.strides, top, left, how.relu, how.pool, how.bias], np.int64)
-    if results[0].dtype == jnp.bfloat16 and native.has_half():
+    if results[0].dtype == jnp.bfloat16 and native.has_half() and available("half"):
         return list(jax.ffi.ffi_call(f"{name}_half", list(results))(*arrays, how=numbers))
     wide = [jax.ShapeDtypeStruct(result.shape, _in_c_as(result.dtype)) for result in results]
     outputs = jax.ffi.ffi_call(name, wide)(*(array.astype(_in_c_as(array.dtype)) for array in arrays), how=numbers)

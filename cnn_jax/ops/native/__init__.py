@@ -5,7 +5,7 @@ convolution at more than a fraction of the processor's speed inside a loop (docs
 nearly every machine that trains networks has one. Without one, `library` gives the reason, and `ops.conv`
 has implementations that need XLA only.
 
-CACHE/native/conv-KEY-SHA.so      KEY: of sources, compiler, flags, processor; SHA: of the file itself, so damage is seen
+CACHE/native/UNIT-KEY-SHA.so      KEY: of sources, compiler, flags, processor; SHA: of the file itself, so damage is seen
 
 Environment:
 
@@ -14,7 +14,6 @@ Environment:
     CNN_JAX_NATIVE=0    no C
 """
 
-import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -32,11 +31,11 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-_UNITS = ("conv.c", "half.c", "norm.c", "pool.c")  # compiled into one library
-_SOURCES = (*_UNITS, "call.h", "lanes.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
+UNITS = ("conv", "half", "norm", "pool")  # a library each: a program waits only for those that it calls
+_HEADERS = ("call.h", "lanes.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
-_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
+_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
 WARNINGS = (  # of which the sources are free, as tested
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
     *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
@@ -51,9 +50,9 @@ class Library(NamedTuple):
     reason: str = ""
 
 
-@functools.lru_cache(maxsize=1)
-def library() -> Library:
-    """Finds the compiled file in the cache or compiles it, which takes seconds."""
+@functools.lru_cache(maxsize=len(UNITS))
+def library(unit: str = "conv") -> Library:
+    """Finds the compiled file of one of UNITS in the cache or compiles it, which takes up to three seconds."""
     if os.environ.get("CNN_JAX_NATIVE") == "0":
         return Library(None, "CNN_JAX_NATIVE=0")
     headers = _headers()
@@ -64,9 +63,9 @@ def library() -> Library:
         return Library(None, "there is no C compiler: install gcc or clang, or set CC")
     try:
         flags = shlex.split(os.environ.get("CNN_JAX_CFLAGS", ""))
-        folder, key = cache_folder.cache_folder() / "native", _key(compiler, flags, headers)
-        with _locked(folder, key):
-            return _found(folder, key) or _compiled(folder, key, compiler, flags, headers)
+        folder, name = cache_folder.cache_folder() / "native", f"{unit}-{_key(unit, compiler, flags, headers)}"
+        with _locked(folder, name):
+            return _found(folder, name) or _compiled(folder, name, compiler, flags, headers)
     except ValueError as error:
         return Library(None, f"CNN_JAX_CFLAGS: {error}")
     except (OSError, subprocess.SubprocessError) as error:
@@ -75,8 +74,8 @@ def library() -> Library:
 
 @functools.lru_cache(maxsize=1)
 def has_half() -> bool:
-    """Whether the library computes convolutions in bfloat16: by tiles that the processor has and this process may use."""
-    path = library().path
+    """Whether there is C that computes convolutions in bfloat16: by tiles that the processor has and this process may use."""
+    path = library("half").path
     return path is not None and bool(ctypes.CDLL(str(path)).cnn_jax_has_half())
 
 
@@ -96,10 +95,11 @@ def _compiler() -> list[str] | None:
     return None
 
 
-def _key(compiler: list[str], flags: list[str], headers: Path) -> str:
+def _key(unit: str, compiler: list[str], flags: list[str], headers: Path) -> str:
     binary = Path(compiler[0]).resolve()
     text = [*compiler, *_FLAGS, *flags, str(binary), str(binary.stat().st_mtime_ns), platform.platform(), _processor()]
-    files = [Path(__file__).with_name(name).read_bytes() for name in _SOURCES] + [(headers / _HEADER).read_bytes()]
+    sources = (_source(unit), *map(Path(__file__).with_name, _HEADERS), headers / _HEADER)
+    files = [source.read_bytes() for source in sources]
     return hashlib.sha256(b"\0".join([*(part.encode() for part in text), *files])).hexdigest()[:16]
 
 
@@ -113,34 +113,35 @@ def _processor() -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, key: str) -> Iterator[None]:
+def _locked(folder: Path, name: str) -> Iterator[None]:
     cache_folder.create(folder)
-    with contextlib.closing(locks.acquire(folder / f"{key}.lock")):
+    with contextlib.closing(locks.acquire(folder / f"{name}.lock")):
         yield
 
 
-def _found(folder: Path, key: str) -> Library | None:
-    for path in folder.glob(f"conv-{key}-*.so"):
-        if path.name == _name(key, path.read_bytes()):
+def _found(folder: Path, name: str) -> Library | None:
+    for path in folder.glob(f"{name}-*.so"):
+        if path.name == _file_name(name, path.read_bytes()):
             return Library(path)
         path.unlink()
     return None
 
 
-def _name(key: str, contents: bytes) -> str:
-    return f"conv-{key}-{hashlib.sha256(contents).hexdigest()[:16]}.so"
+def _file_name(name: str, contents: bytes) -> str:
+    return f"{name}-{hashlib.sha256(contents).hexdigest()[:16]}.so"
 
 
-def _compiled(folder: Path, key: str, compiler: list[str], flags: list[str], headers: Path) -> Library:
-    told = ""
-    for left in folder.glob(f"making-{key}-*"):  # by a process that was killed; we hold the lock
+def _compiled(folder: Path, name: str, compiler: list[str], flags: list[str], headers: Path) -> Library:
+    told, unit = "", name.partition("-")[0]
+    for left in folder.glob(f"making-{name}-*"):  # by a process that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{key}-") as scratch:
-        made = Path(scratch) / "conv.so"
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{name}-") as scratch:
+        made = Path(scratch) / "made.so"
         for processor in _PROCESSOR:
-            done = _build(compiler, [*processor, *flags], headers, made)
+            command = _command(unit, compiler, [*processor, *flags], headers, made)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # warnings do not reach the terminal
             if done.returncode == 0:
-                path = folder / _name(key, made.read_bytes())
+                path = folder / _file_name(name, made.read_bytes())
                 made.replace(path)
                 return Library(path)
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -148,20 +149,9 @@ def _compiled(folder: Path, key: str, compiler: list[str], flags: list[str], hea
     return Library(None, f"{' '.join(compiler)} failed: {told[:200]}")
 
 
-def _build(compiler: list[str], flags: list[str], headers: Path, made: Path) -> "subprocess.CompletedProcess[str]":
-    """Compile all units at once and link them to `made`. Returns the process that failed, or the linker's."""
-    objects = [made.with_name(f"{unit}.o") for unit in _UNITS]
-    common = [*compiler, *_FLAGS, *flags]
-    commands = [
-        [*common, "-isystem", str(headers), "-c", str(Path(__file__).with_name(unit)), "-o", str(made_of_it)]
-        for unit, made_of_it in zip(_UNITS, objects, strict=True)
-    ]
-    with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:
-        compiled = list(pool.map(_run, commands))
-    failed = (one for one in compiled if one.returncode)
-    return next(failed, None) or _run([*common, "-shared", *map(str, objects), "-o", str(made)])
+def _command(unit: str, compiler: list[str], flags: list[str], headers: Path, made: Path) -> list[str]:
+    return [*compiler, *_FLAGS, *flags, "-isystem", str(headers), str(_source(unit)), "-o", str(made)]
 
 
-def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    """Run a command; its warnings do not reach the terminal."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def _source(unit: str) -> Path:
+    return Path(__file__).with_name(f"{unit}.c")
