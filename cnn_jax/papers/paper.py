@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special
+import scipy
 
 from cnn_jax import stats
 
@@ -180,7 +180,7 @@ def interval(values: np.ndarray, step: float, level: float, published: Published
     own = max(float(values.var(ddof=1)), step**2 / 6) / n
     theirs = published.variance if published else 0.0
     freedom = (own + theirs) ** 2 / (own**2 / (n - 1) + (theirs**2 / (published.runs - 1) if theirs and published.runs else 0))  # type: ignore[union-attr,operator]
-    half = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(own + theirs)
+    half = float(scipy.special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(own + theirs)
     return stats.Estimate(center, center - half, center + half, n)
 
 
@@ -192,7 +192,7 @@ def less(found: stats.Estimate, published: Published, level: float) -> stats.Est
     """
     theirs = 0.0
     if published.variance and published.runs and published.runs > 1:
-        theirs = float(special.stdtrit(published.runs - 1, 0.5 + level / 2)) ** 2 * published.variance
+        theirs = float(scipy.special.stdtrit(published.runs - 1, 0.5 + level / 2)) ** 2 * published.variance
     low, high = (math.sqrt((found.value - bound) ** 2 + theirs) for bound in (found.low, found.high))
     value = found.value - published.value
     return stats.Estimate(value, value - low, value + high, found.n)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 from cnn_jax import stats
 
@@ -25,7 +25,7 @@ def freedom(found: stats.Noise, records: Sequence[stats.Record]) -> int:
 
 def interval_of_sd(sd: float, df: int, n: int, level: float) -> stats.Estimate:
     """Estimate a standard deviation with its chi-squared interval, exact for normal accuracies."""
-    low, high = (sd * math.sqrt(df / float(special.chdtri(df, p))) for p in ((1 - level) / 2, (1 + level) / 2))
+    low, high = (sd * math.sqrt(df / float(scipy.special.chdtri(df, p))) for p in ((1 - level) / 2, (1 + level) / 2))
     return stats.Estimate(sd, low, high, n)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 from cnn_jax.stats.cells import Cell, Design, Record, compared_on, design, one_image
 from cnn_jax.stats.comparisons import Comparison, against_best, cells_p
@@ -181,7 +181,7 @@ def _wilson(p: float, images: Images) -> tuple[float, float]:
     """Wilson's 95 % interval of a share, for as many independent images as have the variance of these."""
     variance = float(images.variance(np.ones((1, 1)))[0])
     n = max(images.count, p * (1 - p) / variance) if variance > 0 else images.count
-    z2 = float(special.ndtri((1 + LEVEL) / 2)) ** 2
+    z2 = float(scipy.special.ndtri((1 + LEVEL) / 2)) ** 2
     half = math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n)))
     return (p + z2 / (2 * n) - half) / (1 + z2 / n), (p + z2 / (2 * n) + half) / (1 + z2 / n)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
+import scipy
 
 from cnn_jax.stats.cells import Cell, Design, Level, numeric, text
 from cnn_jax.stats.intervals import LEVEL, Estimate
@@ -203,12 +203,12 @@ def clearest(found: Contrasts) -> int:
 
 def between_any(one: Contrasts, groups: int) -> float:
     """p-value of the clearest of all pairwise differences between `groups` means."""
-    return range_p(float(special.stdtrit(one.df, 1 - one.p / 2)) if one.p > 1e-14 else 1e9, float(one.df), groups)
+    return range_p(float(scipy.special.stdtrit(one.df, 1 - one.p / 2)) if one.p > 1e-14 else 1e9, float(one.df), groups)
 
 
 def pairwise_level(alpha: float, df: float, groups: int) -> float:
     """The p-value of a single pair at which `between_any` is `alpha`."""
-    return float(2 * special.stdtr(df, -range_critical(alpha, df, groups)))
+    return float(2 * scipy.special.stdtr(df, -range_critical(alpha, df, groups)))
 
 
 def _main(name: str, coding: _Coding, grand_K: np.ndarray, rows: np.ndarray, means: Means, family: int) -> Term:

@@ -4,8 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
-import scipy  # optimize and integrate are imported at their first use, which may be after the training
-from scipy import special
+import scipy  # its parts are imported at their first use, which may be after the training
 
 LEVEL = 0.95
 POWER = 0.8
@@ -35,12 +34,13 @@ class Estimate:
 def power(difference: float, sd: float, n: int, alpha: float = 1 - LEVEL) -> float:
     """Probability that a two-sided t test at `alpha` distinguishes two cells of n runs and spread `sd` (noncentral t)."""
     df, shift = 2 * n - 2, difference / (sd * math.sqrt(2 / n))
-    return _beyond(float(special.stdtrit(df, 1 - alpha / 2)), df, shift)
+    return _beyond(float(scipy.special.stdtrit(df, 1 - alpha / 2)), df, shift)
 
 
 def _beyond(t: float, df: float, shift: float) -> float:
     """Probability that a noncentral t is larger than `t`."""
-    return 1 - float(special.nctdtr(df, shift, t))
+    within = float(scipy.special.nctdtr(df, shift, t))  # NaN for some large shifts; scipy.stats takes half a second to import
+    return float(scipy.stats.nct.sf(t, df, shift)) if math.isnan(within) else 1 - within
 
 
 def smallest_difference(se: float, df: float, critical: float) -> float:
@@ -54,7 +54,7 @@ def seeds_to_resolve(sd: float, difference: float, comparisons: int = 1) -> int:
     `sd` and `difference` in the same unit. For a single analysis at the end; `open_cells` is the rule for interim looks.
     """
     alpha = (1 - LEVEL) / comparisons
-    n = max(2, math.floor(2 * ((special.ndtri(1 - alpha / 2) + special.ndtri(POWER)) * sd / difference) ** 2))
+    n = max(2, math.floor(2 * ((scipy.special.ndtri(1 - alpha / 2) + scipy.special.ndtri(POWER)) * sd / difference) ** 2))
     while power(difference, sd, n, alpha) < POWER:  # the normal approximation gives a few seeds too few
         n += 1
     return n
@@ -65,7 +65,7 @@ def expected_best(k: int) -> float:
 
     The expected maximum of k standard normals: the integral of x k phi(x) Phi(x)^(k-1).
     """
-    density = lambda x: x * k * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) * special.ndtr(x) ** (k - 1)  # noqa: E731
+    density = lambda x: x * k * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) * scipy.special.ndtr(x) ** (k - 1)  # noqa: E731
     return scipy.integrate.quad(density, -10, 10, points=(0.0,))[0]
 
 

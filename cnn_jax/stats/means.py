@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy
-from scipy import special
 
 from cnn_jax.stats.image_variance import Images, differences
 from cnn_jax.stats.intervals import LEVEL, Estimate
@@ -73,7 +72,7 @@ class Contrasts:
         Robinson 1976, "Properties of Student's t and of the Behrens-Fisher solution").
         """
         with np.errstate(divide="ignore", invalid="ignore"):
-            p = np.where(self.variance > 0, 2 * special.stdtr(self.df, -np.abs(self.value) / self.se), math.nan)
+            p = np.where(self.variance > 0, 2 * scipy.special.stdtr(self.df, -np.abs(self.value) / self.se), math.nan)
             close = p < 0.1
             if close.any():
                 p[close] = np.maximum(p[close], self[close].guarded(np.abs(self.value[close])))
@@ -84,17 +83,17 @@ class Contrasts:
         one, two = (self._draws(df) for df in (self.largest_df, self.rest_df))
         variance = self.largest[..., None, None] * one[..., :, None]
         variance = variance + (self.variance - self.largest)[..., None, None] * two[..., None, :]
-        tails = special.ndtr(-distance[..., None, None] / np.sqrt(variance))
+        tails = scipy.special.ndtr(-distance[..., None, None] / np.sqrt(variance))
         return 2 * np.einsum("...ij,i,j->...", tails, _WEIGHTS / 2, _WEIGHTS / 2)
 
     @staticmethod
     def _draws(df: np.ndarray) -> np.ndarray:
         df = np.clip(df, 1e-3, 1e6)[..., None]
-        return df / special.chdtri(df, 1 - _QUANTILES)
+        return df / scipy.special.chdtri(df, 1 - _QUANTILES)
 
     def half_width(self, p: float) -> float:
         """Of one contrast: the distance from zero at which its p-value for claims is `p`."""
-        low = float(special.stdtrit(self.df, 1 - p / 2) * self.se)
+        low = float(scipy.special.stdtrit(self.df, 1 - p / 2) * self.se)
         high = low
         while float(self.guarded(np.asarray(high))) > p:
             high *= 2
@@ -190,8 +189,8 @@ class Means:
         value, se, df = float(one.value), float(one.se), float(one.df)
         if not self.df or not se > 0:
             return Estimate(value, math.nan, math.nan, n)
-        half = float(special.stdtrit(df, (1 + level) / 2)) * se
-        return Estimate(value, value - half, value + half, n, float(2 * special.stdtr(df, -abs(value) / se)), df)
+        half = float(scipy.special.stdtrit(df, (1 + level) / 2)) * se
+        return Estimate(value, value - half, value + half, n, float(2 * scipy.special.stdtr(df, -abs(value) / se)), df)
 
     def contrasts(self, weight_RK: np.ndarray) -> Contrasts:
         """Contrasts of the cell means, (R,)."""
@@ -278,7 +277,7 @@ class Means:
         low, high = (_noncentrality(f, df1, df2, q) for q in ((1 + level) / 2, (1 - level) / 2))
         above = max(0.0, df1 * (f - 1))  # the statistic's estimate of the noncentrality
         omega = Estimate(float(above / (above + n)), low / (low + n), high / (high + n), n)
-        return Test(f, (float(df1), float(df2)), float(special.fdtrc(df1, df2, f)), omega)
+        return Test(f, (float(df1), float(df2)), float(scipy.special.fdtrc(df1, df2, f)), omega)
 
 
 def _least_known(i: np.ndarray, j: np.ndarray, part_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -296,11 +295,11 @@ def _without_dust(weight_RK: np.ndarray) -> np.ndarray:
 
 def _noncentrality(f: float, df1: float, df2: float, quantile: float) -> float:
     """The noncentrality under which the observed F is this quantile of its distribution; 0 if none is."""
-    if special.fdtr(df1, df2, f) <= quantile:
+    if scipy.special.fdtr(df1, df2, f) <= quantile:
         return 0.0
     if df1 * f > 1e4:  # the numerator is nearly constant, and the distribution function fails
-        return df1 * f * float(special.chdtri(df2, quantile)) / df2
+        return df1 * f * float(scipy.special.chdtri(df2, quantile)) / df2
     high = df1 * f
-    while special.ncfdtr(df1, df2, high, f) > quantile:
+    while scipy.special.ncfdtr(df1, df2, high, f) > quantile:
         high *= 2
-    return float(scipy.optimize.brentq(lambda x: special.ncfdtr(df1, df2, x, f) - quantile, 0, high))
+    return float(scipy.optimize.brentq(lambda x: scipy.special.ncfdtr(df1, df2, x, f) - quantile, 0, high))

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import scipy
-from scipy import special
 
 # Nodes of the two integrals of `_range_sf`; its error is below 1e-5 (scipy's studentized_range takes 14 ms a value and up to
 # 200 ms a quantile, and a report needs hundreds).
@@ -32,28 +31,28 @@ def range_p(t: float, df: float, groups: int) -> float:
         groups: The number of means, 2 or more.
     """
     if groups == 2:
-        return float(2 * special.stdtr(df, -abs(t)))
+        return float(2 * scipy.special.stdtr(df, -abs(t)))
     df = _rounded(df)
-    bonferroni = math.comb(groups, 2) * float(2 * special.stdtr(df, -abs(t)))
+    bonferroni = math.comb(groups, 2) * float(2 * scipy.special.stdtr(df, -abs(t)))
     # Below 1e-3 the two differ by little, and soon the quadrature has no correct digits.
     return min(1.0, bonferroni) if bonferroni < 1e-3 else min(1.0, bonferroni, _range_sf(abs(t) * math.sqrt(2), df, groups))
 
 
 def _range_sf(q: float, df: float, groups: int) -> float:
     """Survival function of the studentized range (Copenhaver and Holland 1988)."""
-    s_U = np.sqrt(special.chdtri(df, (1 - _U) / 2) / df)  # quantiles of the standard deviation
-    inner_UZ = special.ndtr(_Z) - special.ndtr(_Z - q * s_U[:, None])
+    s_U = np.sqrt(scipy.special.chdtri(df, (1 - _U) / 2) / df)  # quantiles of the standard deviation
+    inner_UZ = scipy.special.ndtr(_Z) - scipy.special.ndtr(_Z - q * s_U[:, None])
     return float(1 - _WU / 2 @ (groups * inner_UZ ** (groups - 1) @ _WZ))
 
 
 def range_critical(alpha: float, df: float, groups: int) -> float:
     """The |t| at which `range_p` is `alpha`."""
-    return float(special.stdtrit(df, 1 - alpha / 2)) if groups == 2 else _range_critical(alpha, _rounded(df), groups)
+    return float(scipy.special.stdtrit(df, 1 - alpha / 2)) if groups == 2 else _range_critical(alpha, _rounded(df), groups)
 
 
 @functools.lru_cache(maxsize=4096)
 def _range_critical(alpha: float, df: float, groups: int) -> float:
-    low, high = (float(special.stdtrit(df, 1 - alpha / 2 / m)) for m in (1, math.comb(groups, 2)))
+    low, high = (float(scipy.special.stdtrit(df, 1 - alpha / 2 / m)) for m in (1, math.comb(groups, 2)))
     if not range_p(high, df, groups) < alpha < range_p(low, df, groups):
         return high
     return float(scipy.optimize.brentq(lambda t: range_p(t, df, groups) - alpha, low, high, xtol=1e-6))

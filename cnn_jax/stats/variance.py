@@ -6,7 +6,7 @@ Source: Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3
 import math
 
 import numpy as np
-from scipy import special
+import scipy
 
 # See Means.of; set by simulation.
 PRIOR_DF, PRIOR_BELOW, PRIOR_ABOVE = 8.0, 3.0, 0.5
@@ -23,8 +23,8 @@ def moderate(own_K: np.ndarray, df_K: np.ndarray) -> tuple[np.ndarray, np.ndarra
     s2, d = own_K[known & ~alone], df_K[known & ~alone]
     prior = PRIOR_DF
     if len(s2) > 2:
-        logs = np.log(s2) - special.digamma(d / 2) + np.log(d / 2)
-        excess = logs.var(ddof=1) - special.polygamma(1, d / 2).mean()
+        logs = np.log(s2) - scipy.special.digamma(d / 2) + np.log(d / 2)
+        excess = logs.var(ddof=1) - scipy.special.polygamma(1, d / 2).mean()
         prior = min(prior, 2 * _trigamma_inverse(excess)) if excess > 0 else prior
     elif known.all():
         prior = 0.0  # two cells are too few to estimate how spreads vary: Welch's test
@@ -45,9 +45,9 @@ def outliers(own_K: np.ndarray, df_K: np.ndarray, known: np.ndarray) -> np.ndarr
         others[largest] = False
         # The median is robust to several unstable cells; a chi-squared variable's median is below its mean.
         df = np.median(df_K[others])
-        typical = np.median(own_K[others]) * df / special.chdtri(df, 0.5)
+        typical = np.median(own_K[others]) * df / scipy.special.chdtri(df, 0.5)
         ratio = own_K[largest] / typical
-        p = special.fdtrc(df_K[largest], df_K[others].sum(), ratio)
+        p = scipy.special.fdtrc(df_K[largest], df_K[others].sum(), ratio)
         if ratio < OUTLIER_RATIO or p * rest.sum() > OUTLIER_P:
             break
         alone[largest] = True
@@ -58,8 +58,8 @@ def _trigamma_inverse(y: float) -> float:
     """x > 0 with trigamma(x) = y, by Newton's method on 1 / trigamma, which is convex (Smyth 2004, appendix)."""
     x = 0.5 + 1 / y
     for _ in range(50):
-        value = special.polygamma(1, x)
-        step = value * (1 - value / y) / special.polygamma(2, x)
+        value = scipy.special.polygamma(1, x)
+        step = value * (1 - value / y) / scipy.special.polygamma(2, x)
         x += step
         if -step / x < 1e-8:
             break

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import special
+import scipy
 
 from cnn_jax.lowering import Op
 
@@ -28,10 +28,10 @@ ACTIVATIONS: dict[str, Function] = {
     "relu6": lambda x: np.clip(x, 0, 6),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
-    "gelu": lambda x: x * special.ndtr(x),
-    "silu": lambda x: x * special.expit(x),
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "silu": lambda x: x * scipy.special.expit(x),
     "softplus": lambda x: np.logaddexp(x, 0),
-    "sigmoid": special.expit,
+    "sigmoid": scipy.special.expit,
     "tanh": np.tanh,
     "scaled_tanh": lambda x: 1.7159 * np.tanh(x * (2 / 3)),
 }
