@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Function] = {
     "gelu": lambda x: x * scipy.special.ndtr(x),
     "silu": lambda x: x * scipy.special.expit(x),
     "softplus": lambda x: np.logaddexp(x, 0),
-    "sigmoid": scipy.special.expit,
+    "sigmoid": lambda x: scipy.special.expit(x),  # SciPy is imported when it is used
     "tanh": np.tanh,
     "scaled_tanh": lambda x: 1.7159 * np.tanh(x * (2 / 3)),
 }
