@@ -162,7 +162,7 @@ def tiny(command: str, folder: Path) -> list[str]:
         images, labels = rng.integers(0, 256, (500, *SHAPES[name])).astype(np.uint8), np.arange(500) % 10
         np.savez(folder / f"{name}.npz", x_train=images[:400], y_train=labels[:400], x_test=images[400:], y_test=labels[400:])
         words = [*(word for word in words if not word.startswith("--dataset=")), f"--dataset=npz:{folder / name}.npz"]
-    short = [word for word in TINY if word != "--nokeep_params" or words[0] != "chapter"]  # which looks into its networks
+    short = [word for word in TINY if word != "--nokeep_params" or words[:1] != ["chapter"]]  # which looks into its networks
     return [*words, *short, *(["--max_seeds=2"] if "--resolve" in command else [])]
 
 
