@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -149,10 +150,15 @@ def test_c_agrees_with_numpy_for_random_shapes(kind, seed):
 def test_bfloat16_by_tiles_written_in_c_agrees_too(tmp_path):
     """On a processor without AMX, this is all that runs of `half.c`."""
     test = "tests/test_native.py::test_c_agrees_with_numpy_for_random_shapes"
-    code = f"import sys, pytest; from cnn_jax.ops import native; sys.exit(pytest.main(['-q', '{test}', '-k', 'bfloat16 and 0'])) if "
-    code += "native.has_half() else print('without AVX-512')"
+    code = f"""
+        import sys, pytest
+        from cnn_jax.ops import native
+        sys.exit(pytest.main(["-q", "{test}", "-k", "bfloat16 and 0"]) if native.has_half() else 0)  # 0: without AVX-512
+    """
     environment = {**os.environ, "CNN_JAX_CACHE": str(tmp_path), "CNN_JAX_CFLAGS": "-DEMULATED_TILES"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout
 
 
