@@ -21,9 +21,8 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame);
 // gradient of y (N, P, Q, F), kernel (K, L, C, F), seen (as above) -> gradient of x (N, H, W, C).
 XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame);
 
-#define L1_BYTES 24576            // part of the first-level cache that weights may fill
-#define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
-#define OUTPUTS_AT_ONCE 192       // outputs per pass of a kernel gradient: amortize the loads of its sums
+#define L1_BYTES 24576       // part of the first-level cache that weights may fill
+#define OUTPUTS_AT_ONCE 192  // outputs per pass of a kernel gradient: amortize the loads of its sums
 
 // Strides and sizes of the loops over one image. Distances are in floats; outputs are those before pooling.
 struct walk {
@@ -356,45 +355,37 @@ static void input_gradient_dense(void *call, int64_t task, int64_t first, int64_
   struct conv *const c = call;
   (void)task;
   const int64_t size = c->rows * c->columns * c->channels, lanes = lanes_for(c->channels);
-  // The range of outputs that the phases read: zeros outside of the image.
-  int64_t low_r = 0, low_q = 0, high_r = c->out_rows, high_q = c->out_columns;
-  for (int64_t i = 0; i < c->row_stride; i++) {
-    const struct phase p = phase_of(i, c->rows, c->kernel_rows, c->row_stride, c->top);
-    low_r = min_of(low_r, p.begin), high_r = max_of(high_r, p.begin + p.count + p.taps);
-  }
-  for (int64_t i = 0; i < c->column_stride; i++) {
-    const struct phase p = phase_of(i, c->columns, c->kernel_columns, c->column_stride, c->left);
-    low_q = min_of(low_q, p.begin), high_q = max_of(high_q, p.begin + p.count + p.taps);
-  }
-  const int64_t width = high_q - low_q, row = width * c->filters;
-  float *gradient = floats(c, (high_r - low_r) * row), *none = floats(c, whole(c->channels, lanes));
+  const struct range r = range_of(c->rows, c->out_rows, c->kernel_rows, c->row_stride, c->top);
+  const struct range q = range_of(c->columns, c->out_columns, c->kernel_columns, c->column_stride, c->left);
+  const int64_t width = q.high - q.low, row = width * c->filters;
+  float *gradient = floats(c, (r.high - r.low) * row), *none = floats(c, whole(c->channels, lanes));
   if (c->failed) goto end;
   for (int64_t i = first; i < last; i++) {
-    pass_gradient(c, i, gradient - low_r * row - low_q * c->filters, row, c->filters, NULL);
+    pass_gradient(c, i, gradient - r.low * row - q.low * c->filters, row, c->filters, NULL);
     float *out = c->out + i * size;
     if (c->kernel_rows < c->row_stride || c->kernel_columns < c->column_stride) memset(out, 0, (size_t)(4 * size));
     const float *weights = c->packed;
     for (int64_t a = 0; a < c->row_stride; a++)
       for (int64_t b = 0; b < c->column_stride; b++) {
-        const struct phase r = phase_of(a, c->rows, c->kernel_rows, c->row_stride, c->top);
-        const struct phase q = phase_of(b, c->columns, c->kernel_columns, c->column_stride, c->left);
-        if (r.taps && q.taps && r.count && q.count) {
+        const struct phase down = phase_of(a, c->rows, c->kernel_rows, c->row_stride, c->top);
+        const struct phase across = phase_of(b, c->columns, c->kernel_columns, c->column_stride, c->left);
+        if (down.taps && across.taps && down.count && across.count) {
           const struct walk walk = {
               .image_row = row,
               .row_step = row,
               .column_step = c->filters,
-              .kernel_rows = r.taps,
-              .run = q.taps * c->filters,
-              .rows = r.count,
-              .columns = q.count,
+              .kernel_rows = down.taps,
+              .run = across.taps * c->filters,
+              .rows = down.count,
+              .columns = across.count,
               .filters = c->channels,
           };
-          const struct sink sink = {out + (r.first * c->columns + q.first) * c->channels, NULL,
+          const struct sink sink = {out + (down.first * c->columns + across.first) * c->channels, NULL,
                                     c->row_stride * c->columns * c->channels, c->column_stride * c->channels};
           (lanes == NARROW ? JOIN(convolve, NARROW) : JOIN(convolve, WIDE))(
-              &walk, gradient + (r.begin - low_r) * row + (q.begin - low_q) * c->filters, weights, none, &sink);
+              &walk, gradient + (down.begin - r.low) * row + (across.begin - q.low) * c->filters, weights, none, &sink);
         }
-        weights += whole(c->channels, lanes) * r.taps * q.taps * c->filters;
+        weights += whole(c->channels, lanes) * down.taps * across.taps * c->filters;
       }
   }
 end:

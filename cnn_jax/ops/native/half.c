@@ -30,10 +30,9 @@ XLA_FFI_Error *cnn_jax_conv_input_gradient_half(XLA_FFI_CallFrame *frame) { retu
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-#define SUMS (6 << 10)            // floats of a group of positions: a part of the first-level cache
-#define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
-#define POSITIONS 256             // of a kernel gradient's sums between loading and storing them: amortize both
-#define BLOCKS 4                  // tiles of sums at once
+#define SUMS (6 << 10)  // floats of a group of positions: a part of the first-level cache
+#define POSITIONS 256   // of a kernel gradient's sums between loading and storing them: amortize both
+#define BLOCKS 4        // tiles of sums at once
 // Tile registers after those of the sums: macros, as their numbers become text.
 #define A 4
 #define A_REST 5
@@ -384,20 +383,6 @@ static void pack_forward(struct half *c) {
 
 // ----------------------------------------------------------------------------------------------------- input gradient
 // The convolution of the outputs' gradient with the mirrored kernel, by phases (see shape.h).
-
-// The range of outputs that the phases read: zeros outside of the image.
-struct range {
-  int64_t low, high;
-};
-
-static struct range range_of(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t before) {
-  struct range range = {0, out};
-  for (int64_t i = 0; i < stride; i++) {
-    const struct phase p = phase_of(i, size, kernel, stride, before);
-    range.low = min_of(range.low, p.begin), range.high = max_of(range.high, p.begin + p.count + p.taps);
-  }
-  return range;
-}
 
 static void input_gradient(void *call, int64_t task, int64_t first, int64_t last) {
   struct half *const c = call;

@@ -4,7 +4,8 @@
 
 #include "call.h"
 
-#define DEAD 255  // in `winners`: relu made the pooled output zero
+#define DEAD 255                  // in `winners`: relu made the pooled output zero
+#define PARTIAL_FLOATS (1 << 20)  // limit for the partial kernel gradients of all tasks: the size of a cache
 
 // Sizes of x exclude padding; `padded_*` include it.
 struct shape {
@@ -49,4 +50,18 @@ static inline struct phase phase_of(int64_t place, int64_t size, int64_t kernel,
   p.taps = place < kernel ? (kernel - place + stride - 1) / stride : 0;
   p.begin = (p.first + before - place) / stride - (p.taps - 1);
   return p;
+}
+
+// The range of outputs that the phases read: zeros outside of the image.
+struct range {
+  int64_t low, high;
+};
+
+static inline struct range range_of(int64_t size, int64_t out, int64_t kernel, int64_t stride, int64_t before) {
+  struct range range = {0, out};
+  for (int64_t i = 0; i < stride; i++) {
+    const struct phase p = phase_of(i, size, kernel, stride, before);
+    range.low = min_of(range.low, p.begin), range.high = max_of(range.high, p.begin + p.count + p.taps);
+  }
+  return range;
 }
