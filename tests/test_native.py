@@ -163,10 +163,11 @@ def test_bfloat16_by_tiles_written_in_c_agrees_too(tmp_path):
 
 
 @pytest.mark.usefixtures("only_with_a_compiler")
-def test_what_is_not_finite_stays_in_its_windows_in_bfloat16():
+@pytest.mark.parametrize("channels", [5, 8])  # a row of the window at once, and a tap at a time: see layout_of
+def test_what_is_not_finite_stays_in_its_windows_in_bfloat16(channels):
     """A tap's gradient has no NaN from a pixel that it never sees; an output none from a pixel outside of its window."""
     rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(3, 12, 13, 5)), rng.normal(size=(3, 3, 5, 7))
+    x, kernel = rng.normal(size=(3, 12, 13, channels)), rng.normal(size=(3, 3, channels, 7))
     x[1, 4, 12, 2] = np.inf  # in the last column, of which the taps of the other two columns see nothing
     how = ffi.How((1, 1), ((0, 0), (0, 0)))
     given = [jnp.asarray(array, jnp.bfloat16) for array in (x, kernel, np.zeros(7))]
@@ -177,4 +178,4 @@ def test_what_is_not_finite_stays_in_its_windows_in_bfloat16():
     gradient = np.isfinite(np.asarray(pull_back(jnp.ones_like(y))[1], np.float32))
     assert not gradient[:, 2, 2].any()
     assert gradient[:, :2].all()
-    assert gradient[..., [0, 1, 3, 4], :].all()
+    assert np.delete(gradient, 2, axis=2).all()
