@@ -17,7 +17,7 @@ from double import x64
 
 from cnn_jax import nn as specs
 from cnn_jax.nn.network import CNN
-from cnn_jax.ops import native
+from cnn_jax.ops import native, norm
 from cnn_jax.ops.conv import at_most
 from cnn_jax.ops.norm import batch_norm, normalize
 
@@ -135,6 +135,23 @@ def test_nothing_cancels_where_the_mean_is_far_from_zero(first):
     np.testing.assert_allclose(mean, expected[1], rtol=1e-7)
     np.testing.assert_allclose(var, expected[2], rtol=3e-6)
     np.testing.assert_allclose(y, expected[0], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize(("mean", "first"), [(0, None), (1e4, None), (1e4, 0.0), (1e4, -1e4)])
+def test_one_pass_on_a_gpu_is_as_exact(mean, first, lanes):
+    """Run by the CPU. Errors of the sums are magnified by N = 64 at most: if the first image is of another kind."""
+    x = draw(np.random.default_rng(0), (lanes, 64, 16, 16, 3), mean)
+    if first is not None:
+        x[:, 0] = first
+    shortcut = draw(np.random.default_rng(1), x.shape)
+    how = norm.How(EPSILON, shortcut=True, relu=True, native=False)
+    compute = jax.jit(jax.vmap(lambda x, shortcut: norm._on_gpu(how, x, jnp.ones(3), jnp.zeros(3), shortcut)))
+    for found, of_lane, added in zip(zip(*compute(x, shortcut), strict=True), x, shortcut, strict=True):
+        expected = by_numpy(of_lane, 1, 0, added, relu=True)
+        np.testing.assert_allclose(found[1], expected[1], rtol=3e-7, atol=1e-7)
+        np.testing.assert_allclose(found[2], expected[2], rtol=2e-7 if first is None else 64 * 2e-7)
+        np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=2e-3 if mean else 2e-5)
 
 
 @pytest.mark.usefixtures("only_native")

@@ -167,9 +167,30 @@ def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, lax.cond(close, lambda: var, lambda: jnp.square(x - _per_channel(mean, x)).mean(axes))
 
 
+def _moments_in_one_pass(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the mean and the (biased) variance of x (N, ..., C) per channel, by sums of differences from the first example.
+
+    The mean of that example differs from the mean of all by at most sqrt(N - 1) deviations, so the subtraction magnifies the
+    relative errors of the sums by at most N. Under vmap, `_moments` would make both passes and select.
+    """
+    axes = tuple(range(x.ndim - 1))
+    first = x[:1].mean(axes)
+    differences = x - _per_channel(first, x)
+    mean = differences.mean(axes)
+    return first + mean, jnp.maximum(0, jnp.square(differences).mean(axes) - jnp.square(mean))
+
+
 def _plain(how: How, x: jax.Array, scale: jax.Array, bias: jax.Array, *shortcut: jax.Array) -> list[jax.Array]:
     mean, var = _moments(x.astype(scale.dtype))
     return [*_plain_normalize(how, x, scale, bias, mean, var, *shortcut), mean, var]
+
+
+def _on_gpu(how: How, x: jax.Array, scale: jax.Array, bias: jax.Array, *shortcut: jax.Array) -> list[jax.Array]:
+    """Compute what `_plain` does, with fewer bytes of a GPU's memory read; a TPU takes longer for both differences."""
+    mean, var = _moments_in_one_pass(x.astype(scale.dtype))
+    (y,) = _plain_normalize(how, x, scale, bias, mean, var, *shortcut)
+    # XLA would compute the end of a residual block again in its readers, each time from two or three arrays.
+    return [lax.optimization_barrier(y) if how.shortcut else y, mean, var]
 
 
 def _plain_normalize(how: How, x: jax.Array, *arrays: jax.Array) -> list[jax.Array]:
@@ -222,7 +243,8 @@ def _in_c_as(dtype: np.dtype) -> np.dtype:
 
 
 def _elsewhere(name: str, how: How, results: Results, levels: Levels, platform: str) -> Function:
-    made: dict[str, Function] = {_FORWARD.name: _plain, _GIVEN.name: _plain_normalize, _BACKWARD.name: _plain_gradient}
+    forward = _on_gpu if platform == "gpu" else _plain
+    made: dict[str, Function] = {_FORWARD.name: forward, _GIVEN.name: _plain_normalize, _BACKWARD.name: _plain_gradient}
     return batched(functools.partial(made[name], how), levels)
 
 

@@ -16,14 +16,7 @@ from cnn_jax.training.program import LOOP_UNIT
 pytestmark = pytest.mark.accelerators
 
 
-def parameter(cell):
-    """A cell, marked where it takes more than half a minute to compile."""
-    net, _, _, target = cell
-    slow = net == "resnet20" or (net, target) == ("lenet5", "v5e")
-    return pytest.param(cell, id=golden.name(*cell), marks=[pytest.mark.slow] * slow)
-
-
-@pytest.mark.parametrize("cell", map(parameter, golden.CELLS))
+@pytest.mark.parametrize("cell", golden.CELLS, ids=lambda cell: golden.name(*cell))
 def test_training_program(cell):
     net, _, precision, target = cell
     compiled = programs.compiled(*cell)

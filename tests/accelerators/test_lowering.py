@@ -58,11 +58,7 @@ def check_both(programs: Traced, platform: str) -> tuple[str, str]:
     return check(programs.train, platform), check(programs.evaluate, platform)
 
 
-# One lane is no vmap, three are those of a few seeds; CI does with sixteen.
-LANES = [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 16]
-
-
-DEEP = ("resnet32", "resnet44", "resnet56", "resnet110")  # more of the layers of resnet20
+LANES = (1, 3, 16)  # no vmap, a few seeds, the most
 
 
 @functools.cache
@@ -93,7 +89,7 @@ def test_half_precision(platform):
 
 @pytest.mark.accelerators
 @pytest.mark.parametrize("lanes", LANES)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in MODELS])
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model(name, lanes):
     shape, classes = PUBLISHED_FOR[name]
     if shape[0] > 64:  # the same layers on images that cost less to hold: AlexNet and VGG end in 10^8 parameters
