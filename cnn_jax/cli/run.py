@@ -58,7 +58,7 @@ def run(job: Job, console: Console, command: str) -> Result:
     summary = about.describe(planned, job.question, job.resolve)
     execution.check(out, options)
     if options.executor == "local":
-        execution.warm_up()
+        execution.warm_up(planned.units)
 
     def cost(trial: Trial) -> float:
         return planned.cost(trial)  # `planned` grows with the trials that are added

@@ -19,6 +19,7 @@ class Subsample(Layer):
     """Pooling of LeNet-5: window sum times a trained coefficient per channel, plus a bias, then activation."""
 
     kind: ClassVar[str] = "subsample"
+    unit: ClassVar[str] = "pool"
     legal: ClassVar[dict[str, Sequence[str]]] = {"activation": ACTIVATIONS}
     window: Size = 2
     activation: str = "linear"

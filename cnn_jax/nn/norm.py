@@ -32,6 +32,7 @@ class Norm(Layer):
 class BatchNorm(Norm):
     """Batch normalization over all axes but channels; running statistics at evaluation."""
 
+    unit: ClassVar[str] = "norm"
     momentum: float = 0.9
     epsilon: float = 1e-5
     use_scale: bool = True

@@ -42,6 +42,7 @@ class AvgPool(Layer):
     """Mean over windows. `strides` None: the window."""
 
     kind: ClassVar[str] = "pool"
+    unit: ClassVar[str] = "pool"
     window: Size = 2
     strides: Size | None = None
     padding: Padding = "valid"

@@ -107,6 +107,8 @@ class Layer:
     follows: ClassVar[bool] = False
     # Legal values by field; checked before the geometry.
     legal: ClassVar[dict[str, Sequence[str]]] = {}
+    # Library of `ops.native` with its operations, besides that of convolutions.
+    unit: ClassVar[str] = ""
 
     name: str = dataclasses.field(default="", kw_only=True)
 

@@ -7,10 +7,11 @@ from typing import Literal
 
 from rich.console import Console
 
-from cnn_jax import data, description, sweep
+from cnn_jax import data, description, sweep, zoo
 from cnn_jax.console import Column, Row, print_table
 from cnn_jax.errors import UsageError
 from cnn_jax.nn import Description
+from cnn_jax.nn.spec import flat
 from cnn_jax.recipes import names
 from cnn_jax.records import store
 from cnn_jax.sweep.equal_cost import match
@@ -34,6 +35,14 @@ class Plan:
     def training_images(self, trial: Trial) -> int:
         """Images that its network will see in training, over all epochs."""
         return self.info[trial.data].train_examples * trial.train.epochs
+
+    @property
+    def units(self) -> list[str]:
+        """Libraries of `ops.native` that training calls on CPU; a linen module of a fork may call others."""
+        specs = (zoo.spec(model, self.info[config].input_shape, self.info[config].num_classes) for model, config in self.shapes)
+        found = {unit for spec in specs if isinstance(spec, tuple) for layer in flat(spec) if (unit := layer.unit)}
+        half = {"half"} if any(trial.train.precision == "bfloat16" for trial in self.trials) else set()
+        return sorted({"conv"} | found | half)
 
     def warnings(self) -> list[str]:
         """Sentences of `data.warnings` on the data sets, without repeats. Complete after `data.prepare`."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from cnn_jax import cache_folder, plugins
@@ -26,10 +27,10 @@ from cnn_jax.ops import native
 from cnn_jax.records import store
 
 
-def warm_up() -> None:
-    """Compile the C of `ops` in a thread, if workers will need it."""
-    if not accelerator():
-        threading.Thread(target=native.library, daemon=True).start()
+def warm_up(units: Iterable[str]) -> None:
+    """Compile libraries of `ops.native` at the same time, in threads, if workers will need them."""
+    for unit in () if accelerator() else units:
+        threading.Thread(target=native.library, args=[unit], daemon=True).start()
 
 
 class LocalBackend:

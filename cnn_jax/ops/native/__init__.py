@@ -31,11 +31,12 @@ from typing import NamedTuple
 
 from cnn_jax import cache_folder, locks
 
-UNITS = ("conv", "half", "norm", "pool")  # a library each: a program waits only for those that it calls
-_HEADERS = ("call.h", "lanes.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
+# A library each, of these files: a program waits only for those that it calls.
+UNITS = {"conv": ("conv.c", "narrow.c"), "half": ("half.c",), "norm": ("norm.c",), "pool": ("pool.c",)}
+_HEADERS = ("call.h", "lanes.h", "loops.h", "shape.h", "strips.h", "tiles.h", "vectors.h", "winograd.h")
 _HEADER = "xla/ffi/api/c_api.h"
 # The last two: a struct without a name within another.
-_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-shared", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
+_FLAGS = ("-O2", "-fno-math-errno", "-fPIC", "-std=gnu11", "-fms-extensions", "-Wno-microsoft-anon-tag")
 WARNINGS = (  # of which the sources are free, as tested
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wundef", "-Wcast-qual", "-Wpointer-arith", "-Wvla"),
     *("-Wdouble-promotion", "-Wstrict-prototypes", "-Wmissing-prototypes"),
@@ -52,7 +53,7 @@ class Library(NamedTuple):
 
 @functools.lru_cache(maxsize=len(UNITS))
 def library(unit: str = "conv") -> Library:
-    """Finds the compiled file of one of UNITS in the cache or compiles it, which takes up to three seconds."""
+    """Finds the compiled file of one of UNITS in the cache or compiles it, which takes up to two seconds."""
     if os.environ.get("CNN_JAX_NATIVE") == "0":
         return Library(None, "CNN_JAX_NATIVE=0")
     headers = _headers()
@@ -98,7 +99,7 @@ def _compiler() -> list[str] | None:
 def _key(unit: str, compiler: list[str], flags: list[str], headers: Path) -> str:
     binary = Path(compiler[0]).resolve()
     text = [*compiler, *_FLAGS, *flags, str(binary), str(binary.stat().st_mtime_ns), platform.platform(), _processor()]
-    sources = (_source(unit), *map(Path(__file__).with_name, _HEADERS), headers / _HEADER)
+    sources = (*_sources(unit), *map(Path(__file__).with_name, _HEADERS), headers / _HEADER)
     files = [source.read_bytes() for source in sources]
     return hashlib.sha256(b"\0".join([*(part.encode() for part in text), *files])).hexdigest()[:16]
 
@@ -138,20 +139,40 @@ def _compiled(folder: Path, name: str, compiler: list[str], flags: list[str], he
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"making-{name}-") as scratch:
         made = Path(scratch) / "made.so"
         for processor in _PROCESSOR:
-            command = _command(unit, compiler, [*processor, *flags], headers, made)
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # warnings do not reach the terminal
-            if done.returncode == 0:
+            for commands in _commands(unit, compiler, [*processor, *flags], headers, made):
+                if told := _first_error(commands):
+                    break
+            else:
                 path = folder / _file_name(name, made.read_bytes())
                 made.replace(path)
                 return Library(path)
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            told = next((line for line in lines if "error" in line), lines[0])  # a warning may come before it
     return Library(None, f"{' '.join(compiler)} failed: {told[:200]}")
 
 
-def _command(unit: str, compiler: list[str], flags: list[str], headers: Path, made: Path) -> list[str]:
-    return [*compiler, *_FLAGS, *flags, "-isystem", str(headers), str(_source(unit)), "-o", str(made)]
+def _commands(unit: str, compiler: list[str], flags: list[str], headers: Path, made: Path) -> list[list[list[str]]]:
+    """The commands that compile the files of a unit, to be run at the same time; then the one that links them."""
+    given, objects = [*compiler, *_FLAGS, *flags], [made.with_suffix(f".{source.stem}.o") for source in _sources(unit)]
+    compiled = [
+        [*given, "-c", "-isystem", str(headers), str(source), "-o", str(object)]
+        for source, object in zip(_sources(unit), objects, strict=True)
+    ]
+    return [compiled, [[*given, "-shared", *map(str, objects), "-o", str(made)]]]
 
 
-def _source(unit: str) -> Path:
-    return Path(__file__).with_name(f"{unit}.c")
+def _first_error(commands: list[list[str]]) -> str:
+    """Run commands at the same time; return what one that fails says, or nothing. Warnings do not reach the terminal."""
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for command in commands]
+    try:
+        told = [process.communicate(timeout=300)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    for process, text in zip(running, told, strict=True):
+        if process.returncode:
+            lines = text.strip().splitlines() or [f"exit status {process.returncode}"]
+            return next((line for line in lines if "error" in line), lines[0])  # a warning may come before it
+    return ""
+
+
+def _sources(unit: str) -> list[Path]:
+    return [Path(__file__).with_name(name) for name in UNITS[unit]]

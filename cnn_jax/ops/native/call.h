@@ -20,6 +20,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL(i, count) UNROLL_BY(1, i, count)  // for (int i = 0; i < count; i++), unrolled; `count`: a constant
 #define UNROLL_BY(step, i, count) _Pragma("GCC unroll 64") for (int i = 0; i < (count); i += (step))
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
 #define TASKS 16  // largest number of tasks for a batch
 
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -5,7 +5,13 @@
 // results.
 // `__init__.py` compiles this file for the host's processor. docs/how-a-kernel-works.md explains macros and loops.
 
-#include "shape.h"
+#include "loops.h"
+
+#define AT_ONCE 1
+#define LANES WIDE
+#include "lanes.h"
+#undef LANES
+#undef AT_ONCE
 
 // The exported functions. N images of (H, W, C); kernel (K, L, C, F); (P, Q): rows and columns of y, halved if there is a pool.
 // All arrays are float32, apart from `winners`, which is uint8. Each function has one attribute, an array of 7 int64: row
@@ -20,74 +26,6 @@ XLA_FFI_Error *cnn_jax_conv_kernel_gradient(XLA_FFI_CallFrame *frame);
 
 // gradient of y (N, P, Q, F), kernel (K, L, C, F), seen (as above) -> gradient of x (N, H, W, C).
 XLA_FFI_Error *cnn_jax_conv_input_gradient(XLA_FFI_CallFrame *frame);
-
-#define L1_BYTES 24576       // part of the first-level cache that weights may fill
-#define OUTPUTS_AT_ONCE 192  // outputs per pass of a kernel gradient: amortize the loads of its sums
-
-// Strides and sizes of the loops over one image. Distances are in floats; outputs are those before pooling.
-struct walk {
-  int64_t image_row, row_step, column_step;  // distance of image rows; of the windows of adjacent outputs, down and across
-  int64_t kernel_rows, run;
-  int64_t rows, columns, filters;  // of the output
-  int relu, pool;
-};
-
-// Destination of the outputs (pooled ones with pool), and their row and column distance. `winner`: NULL without pool.
-struct sink {
-  float *y;
-  uint8_t *winner;
-  int64_t row, column;
-};
-
-// The maximum of a pooling window: offset of its inputs in the image, or of its filter's weights; and its gradient.
-struct winner {
-  int64_t at;
-  float gradient;
-};
-
-// Sizes of the register tiles. Every size adds to the compile time, so some are left out.
-#if defined(__AVX512F__) || defined(__aarch64__)  // 32 registers
-#define MOST_COLUMNS 14
-#define MOST_SUMS 24
-#define MOST_VECTORS 6
-#define EACH_EVEN_COLUMNS(macro, rows, pool)                                                                \
-  macro(rows, 2, pool) macro(rows, 4, pool) macro(rows, 6, pool) macro(rows, 8, pool) macro(rows, 10, pool) \
-      macro(rows, 12, pool) macro(rows, 14, pool)
-#define EACH_COLUMNS(macro, rows, pool)                                                                    \
-  macro(rows, 1, pool) macro(rows, 2, pool) macro(rows, 3, pool) macro(rows, 4, pool) macro(rows, 5, pool) \
-      macro(rows, 6, pool) macro(rows, 7, pool) macro(rows, 8, pool) macro(rows, 11, pool) macro(rows, 14, pool)
-#define EACH_SUMS(macro) \
-  macro(1) macro(2) macro(3) macro(4) macro(5) macro(6) macro(7) macro(8) macro(9) macro(12) macro(16) macro(24)
-#define EACH_WINDOW(macro)                                                                                                \
-  macro(1, 1) macro(1, 2) macro(1, 3) macro(1, 4) macro(1, 5) macro(1, 6) macro(2, 1) macro(2, 2) macro(2, 3) macro(2, 4) \
-      macro(2, 5) macro(2, 6)
-#else  // 16 registers
-#define MOST_COLUMNS 6
-#define MOST_SUMS 12
-#define MOST_VECTORS 4
-#define EACH_EVEN_COLUMNS(macro, rows, pool) macro(rows, 2, pool) macro(rows, 4, pool) macro(rows, 6, pool)
-#define EACH_COLUMNS(macro, rows, pool) \
-  macro(rows, 1, pool) macro(rows, 2, pool) macro(rows, 3, pool) macro(rows, 4, pool) macro(rows, 5, pool) macro(rows, 6, pool)
-#define EACH_SUMS(macro) macro(1) macro(2) macro(3) macro(4) macro(5) macro(6) macro(7) macro(8) macro(9) macro(12)
-#define EACH_WINDOW(macro) macro(1, 1) macro(1, 2) macro(1, 3) macro(1, 4) macro(2, 1) macro(2, 2) macro(2, 3) macro(2, 4)
-#endif
-
-#if defined(__AVX512F__)
-#define WIDE 16
-#define NARROW 8
-#elif defined(__AVX__)
-#define WIDE 8
-#define NARROW 4
-#else
-#define WIDE 4
-#define NARROW 2
-#endif
-#define LANES WIDE
-#include "lanes.h"
-#undef LANES
-#define LANES NARROW
-#include "lanes.h"
-#undef LANES
 
 // Arguments and buffers of one call.
 struct conv {
@@ -109,6 +47,21 @@ struct conv {
 
 // Width of the vectors for a number of filters; `count` rounded up to whole vectors.
 static int64_t lanes_for(int64_t filters) { return filters <= NARROW ? NARROW : WIDE; }
+
+// Floats of a run that `convolve` multiplies at once: see lanes.h.
+static int64_t at_once(int64_t lanes) { return lanes == NARROW ? WIDE / NARROW : 1; }
+
+// The weights of `filters` filters with `rows` kernel rows: (blocks of filters, rows, run / at once, lanes, at once).
+static int64_t weights_of(int64_t filters, int64_t rows, int64_t run) {
+  const int64_t lanes = lanes_for(filters);
+  return whole(filters, lanes) * rows * whole(run, at_once(lanes));
+}
+
+// The place among them of filter `f`, kernel row `k`, float `j` of the run.
+static int64_t weight_at(int64_t filters, int64_t rows, int64_t run, int64_t f, int64_t k, int64_t j) {
+  const int64_t lanes = lanes_for(filters), together = at_once(lanes), runs = whole(run, together) / together;
+  return ((((f / lanes * rows + k) * runs + j / together) * lanes) + f % lanes) * together + j % together;
+}
 
 // Allocate `count` zeros, at least 16, aligned to a cache line. On failure set c->failed and return NULL.
 static float *floats(struct conv *c, int64_t count) {
@@ -170,7 +123,7 @@ static void forward(void *call, int64_t task, int64_t first, int64_t last) {
   const int64_t size = c->rows * c->columns * c->channels, y_size = c->y_rows * c->y_columns * c->filters;
   float *padded = needs_copy(c) ? floats(c, c->padded_rows * c->padded_columns * c->channels) : NULL;
   if (c->failed) goto end;
-  const float *bias = c->packed + whole(c->filters, lanes_for(c->filters)) * walk.kernel_rows * walk.run;
+  const float *bias = c->packed + weights_of(c->filters, walk.kernel_rows, walk.run);
   for (int64_t i = first; i < last; i++) {
     const float *x = c->x + i * size;
     if (padded) put(c, x, padded), x = padded;
@@ -182,14 +135,15 @@ end:
   free(padded);
 }
 
-// Pack kernel (rows, run, filters) as (blocks of filters, rows, run, lanes), followed by the bias.
+// Pack kernel (rows, run, filters), followed by the bias.
 static void pack_forward(struct conv *c) {
-  const int64_t lanes = lanes_for(c->filters), filters = whole(c->filters, lanes);
-  const int64_t taps = c->kernel_rows * c->kernel_columns * c->channels;
-  if (!(c->packed = floats(c, filters * (taps + 1)))) return;
-  for (int64_t f = 0; f < c->filters; f++)
-    for (int64_t t = 0; t < taps; t++) c->packed[(f / lanes * taps + t) * lanes + f % lanes] = c->kernel[t * c->filters + f];
-  if (c->bias) memcpy(c->packed + filters * taps, c->bias, (size_t)(4 * c->filters));
+  const int64_t run = c->kernel_columns * c->channels, size = weights_of(c->filters, c->kernel_rows, run);
+  if (!(c->packed = floats(c, size + whole(c->filters, lanes_for(c->filters))))) return;
+  for (int64_t k = 0; k < c->kernel_rows; k++)
+    for (int64_t j = 0; j < run; j++)
+      for (int64_t f = 0; f < c->filters; f++)
+        c->packed[weight_at(c->filters, c->kernel_rows, run, f, k, j)] = c->kernel[(k * run + j) * c->filters + f];
+  if (c->bias) memcpy(c->packed + size, c->bias, (size_t)(4 * c->filters));
 }
 
 // ---------------------------------------------------------------------------------------------------- kernel gradient
@@ -385,32 +339,33 @@ static void input_gradient_dense(void *call, int64_t task, int64_t first, int64_
           (lanes == NARROW ? JOIN(convolve, NARROW) : JOIN(convolve, WIDE))(
               &walk, gradient + (down.begin - r.low) * row + (across.begin - q.low) * c->filters, weights, none, &sink);
         }
-        weights += whole(c->channels, lanes) * down.taps * across.taps * c->filters;
+        weights += weights_of(c->channels, down.taps, across.taps * c->filters);
       }
   }
 end:
   free(gradient), free(none);
 }
 
-// Pack the mirrored kernel by phase: (blocks of channels, taps down, taps across, filters, lanes) each.
+// Pack the mirrored kernel, one phase after the other; its filters are channels of the result.
 static void pack_mirrored(struct conv *c) {
-  const int64_t lanes = lanes_for(c->channels);
-  if (!(c->packed = floats(c, c->kernel_rows * c->kernel_columns * c->filters * whole(c->channels, lanes)))) return;
+  // A run is one of kernel columns * filters, divided among the phases, and perhaps a zero.
+  const int64_t runs = c->kernel_columns * c->filters + c->column_stride;
+  if (!(c->packed = floats(c, whole(c->channels, lanes_for(c->channels)) * c->kernel_rows * runs))) return;
   float *to = c->packed;
   for (int64_t a = 0; a < c->row_stride; a++)
     for (int64_t b = 0; b < c->column_stride; b++) {
       const int64_t down = phase_of(a, c->rows, c->kernel_rows, c->row_stride, c->top).taps;
       const int64_t across = phase_of(b, c->columns, c->kernel_columns, c->column_stride, c->left).taps;
-      const int64_t taps = down * across * c->filters;
+      const int64_t run = across * c->filters;
       for (int64_t k = 0; k < down; k++)
         for (int64_t l = 0; l < across; l++) {
           const int64_t row = a + c->row_stride * (down - 1 - k), column = b + c->column_stride * (across - 1 - l);
           const float *from = c->kernel + (row * c->kernel_columns + column) * c->channels * c->filters;
           for (int64_t i = 0; i < c->channels; i++)
             for (int64_t f = 0; f < c->filters; f++)
-              to[(i / lanes * taps + (k * across + l) * c->filters + f) * lanes + i % lanes] = from[i * c->filters + f];
+              to[weight_at(c->channels, down, run, i, k, l * c->filters + f)] = from[i * c->filters + f];
         }
-      to += whole(c->channels, lanes) * taps;
+      to += weights_of(c->channels, down, run);
     }
 }
 

@@ -1,11 +1,40 @@
-// Loops over one image for vectors of LANES floats. conv.c includes this file once per width, after defining LANES.
+// Loops over one image for vectors of LANES floats, included after defining LANES, and AT_ONCE: floats of a run that `convolve`
+// multiplies at once.
 //
 // An image is (rows, columns, channels), so the inputs of one kernel row are contiguous: a *run* of kernel columns * channels
-// floats. A convolution broadcasts each float of each run and multiplies it with a vector of weights, a lane per filter.
+// floats. A convolution broadcasts each float of each run and multiplies it with a vector of weights, a lane per filter. Of few
+// filters, NARROW or less, it broadcasts two floats at once, so that a register holds two products of each filter.
 
 #include "vectors.h"
 
+#if LANES == WIDE
+#define SHARED static
+#else
+#define SHARED  // with conv.c
+#endif
+
 // ------------------------------------------------------------------------------------------------------------- forward
+
+#if LANES == WIDE
+#define products vec
+#define broadcast(from) (*(from))
+#else
+// Twice LANES products: lanes 2 f and 2 f + 1 are of filter f.
+typedef float products __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
+typedef int32_t indices __attribute__((vector_size(4 * WIDE)));
+typedef int64_t pairs __attribute__((vector_size(4 * WIDE)));
+typedef int64_t pair __attribute__((aligned(4), may_alias));
+#define broadcast(from) ((products)((pairs){0} + *(const pair *)(from)))
+
+// Add up the two lanes of each filter, of two vectors: the first half of the result is of `a`, the second of `b`.
+INLINE products add_pairs(products a, products b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, EVEN) + __builtin_shufflevector(a, b, ODD);
+#else
+  return __builtin_shuffle(a, b, (indices){EVEN}) + __builtin_shuffle(a, b, (indices){ODD});
+#endif
+}
+#endif
 
 // The sums of rows x columns outputs of LANES filters, in registers throughout.
 INLINE void NAME(sum)(const int rows, const int columns, const struct walk *walk, const float *restrict x,
@@ -13,19 +42,38 @@ INLINE void NAME(sum)(const int rows, const int columns, const struct walk *walk
   // One pointer per four columns: an address is a pointer plus 0 to 3 steps, which saves registers.
   const int64_t step = walk->column_step;
   const int groups = (columns + 3) / 4;
-  UNROLL(i, rows * columns) sums[i] = (vec){0};
+  products totals[2 * MOST_COLUMNS];
+  UNROLL(i, rows * columns) totals[i] = (products){0};
   for (int64_t k = 0; k < walk->kernel_rows; k++) {
     const float *from[2 * ((MOST_COLUMNS + 3) / 4)];
     UNROLL(r, rows)
       UNROLL(g, groups) from[r * groups + g] = x + k * walk->image_row + r * walk->row_step + 4 * g * step;
-    for (int64_t j = 0; j < walk->run; j++) {
-      const vec weight = *(const vec *)weights;
-      weights += LANES;
+    for (int64_t j = 0; j < walk->run / AT_ONCE; j++) {
+      const products weight = *(const products *)weights;
+      weights += WIDE;
       UNROLL(r, rows)
-        UNROLL(c, columns) sums[r * columns + c] += from[r * groups + c / 4][(c % 4) * step] * weight;
-      UNROLL(i, rows * groups) from[i]++;
+        UNROLL(c, columns) totals[r * columns + c] += broadcast(from[r * groups + c / 4] + (c % 4) * step) * weight;
+      UNROLL(i, rows * groups) from[i] += AT_ONCE;
     }
+#if LANES == NARROW
+    if (walk->run % 2) {  // the second weight of each filter is zero
+      const products weight = *(const products *)weights;
+      weights += WIDE;
+      UNROLL(r, rows)
+        UNROLL(c, columns) totals[r * columns + c] += from[r * groups + c / 4][(c % 4) * step] * weight;
+    }
+#endif
   }
+#if LANES == WIDE
+  UNROLL(i, rows * columns) sums[i] = totals[i];
+#else
+  UNROLL_BY(2, i, rows * columns) {
+    const products both = add_pairs(totals[i], totals[i + 1 < rows * columns ? i + 1 : i]);
+    const vec *halves = (const vec *)&both;
+    sums[i] = halves[0];
+    if (i + 1 < rows * columns) sums[i + 1] = halves[1];
+  }
+#endif
 }
 
 // The same with bias and relu; stores the outputs, or the maxima of 2x2 windows and their indices.
@@ -98,11 +146,10 @@ static int64_t NAME(pieces_of)(int64_t units, int64_t unit, NAME(stamp) *const *
   return best;
 }
 
-// All outputs of an image. weights (blocks of filters, kernel rows, run, LANES); bias (blocks * LANES); sink (rows, columns,
-// filters).
-static void NAME(convolve)(const struct walk *walk, const float *x, const float *weights, const float *bias,
+// All outputs of an image. weights: see `weight_at`; bias (blocks * LANES); sink (rows, columns, filters).
+SHARED void NAME(convolve)(const struct walk *walk, const float *x, const float *weights, const float *bias,
                            const struct sink *sink) {
-  const int64_t block = walk->kernel_rows * walk->run * LANES;
+  const int64_t block = walk->kernel_rows * whole(walk->run, AT_ONCE) * LANES;
   const int64_t unit = walk->pool ? 2 : 1;  // columns of a pooling window
   const int64_t together = walk->rows > 1 ? 2 : 1, units = walk->columns / unit;
   NAME(stamp) *const *stamps = NAME(stamps)[walk->pool ? 2 : together - 1];
@@ -158,7 +205,7 @@ EACH_SUMS(OUTER)
 static NAME(outer_stamp) *const NAME(outers)[MOST_SUMS + 1] = {EACH_SUMS(OUTER_ENTRY)};
 
 // total (blocks of filters, kernel rows, run, LANES) += the kernel gradient of an image. gradient (rows, columns, `column`).
-static void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, const float *gradient, int64_t column,
+SHARED void NAME(add_kernel_gradient)(const struct walk *walk, const float *x, const float *gradient, int64_t column,
                                       float *total) {
   const int64_t blocks = (walk->filters + LANES - 1) / LANES;
   // Process as many rows of outputs per pass as the first-level cache holds.
@@ -185,23 +232,43 @@ static void NAME(add)(float *total, const float *part, int64_t count) {
 // (filters).
 static void NAME(pass_gradient)(const float *gradient, const float *y, int64_t rows, int64_t columns, int64_t filters,
                                 float *to, int64_t row, int64_t column, float *sum) {
+  int64_t f = 0;
+  for (; f + LANES <= filters; f += LANES) {
+    const float *from = gradient + f, *seen = y ? y + f : NULL;
+    vec total = sum ? *(const vec *)(sum + f) : (vec){0};
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t c = 0; c < columns; c++, from += filters) {
+        vec g = *(const vec *)from;
+        if (seen) g = (vec)((*(const vec *)seen > 0) & (ints)g), seen += filters;
+        *(vec *)(to + r * row + c * column + f) = g;
+        total += g;
+      }
+    if (sum) *(vec *)(sum + f) = total;
+  }
+  if (f == filters) return;
+#if MASKS
+  const __mmask16 real = (__mmask16)((1u << (filters - f)) - 1);
+  __m512 total = sum ? _mm512_maskz_loadu_ps(real, sum + f) : _mm512_setzero_ps();
   for (int64_t r = 0; r < rows; r++)
     for (int64_t c = 0; c < columns; c++) {
-      float *out = to + r * row + c * column;
-      int64_t f = 0;
-      for (; f + LANES <= filters; f += LANES) {
-        vec g = *(const vec *)(gradient + f);
-        if (y) g = (vec)((*(const vec *)(y + f) > 0) & (ints)g);
-        *(vec *)(out + f) = g;
-        if (sum) *(vec *)(sum + f) += g;
-      }
-      for (; f < filters; f++) {
-        out[f] = !y || y[f] > 0 ? gradient[f] : 0;
-        if (sum) sum[f] += out[f];
-      }
-      gradient += filters;
-      if (y) y += filters;
+      const int64_t at = (r * columns + c) * filters + f;
+      const __mmask16 passed =
+          y ? _mm512_mask_cmp_ps_mask(real, _mm512_maskz_loadu_ps(real, y + at), _mm512_setzero_ps(), _CMP_GT_OQ) : real;
+      const __m512 g = _mm512_maskz_loadu_ps(passed, gradient + at);
+      _mm512_mask_storeu_ps(to + r * row + c * column + f, real, g);
+      total = _mm512_add_ps(total, g);
     }
+  if (sum) _mm512_mask_storeu_ps(sum + f, real, total);
+#else
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t c = 0; c < columns; c++)
+      for (int64_t i = f; i < filters; i++) {
+        const int64_t at = (r * columns + c) * filters + i;
+        const float g = !y || y[at] > 0 ? gradient[at] : 0;
+        to[r * row + c * column + i] = g;
+        if (sum) sum[i] += g;
+      }
+#endif
 }
 
 // ------------------------------------------------------------------------------------- gradients behind a max-pool
@@ -297,6 +364,9 @@ static void NAME(add_winners_input_gradient)(const struct walk *walk, float *x, 
 }
 #endif
 
+#undef SHARED
+#undef products
+#undef broadcast
 #undef vec
 #undef ints
 #undef bytes

@@ -1,7 +1,5 @@
 // Vectors of LANES floats. Included once per width, after defining LANES; includers undefine vec, ints and bytes.
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
 #define NAME(name) JOIN(name, LANES)
 #define vec NAME(vec)
 #define ints NAME(ints)
