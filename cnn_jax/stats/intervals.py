@@ -45,7 +45,10 @@ def _beyond(t: float, df: float, shift: float) -> float:
 
 def smallest_difference(se: float, df: float, critical: float) -> float:
     """The difference that a test finds with probability `POWER`: standard error, its df, the |t| at which it is claimed."""
-    return se * float(scipy.optimize.brentq(lambda shift: _beyond(critical, df, shift) - POWER, 0, 10 * critical + 50))
+    high = critical + 1.0
+    while _beyond(critical, df, high) < POWER:
+        high *= 1.5
+    return se * float(scipy.optimize.brentq(lambda shift: _beyond(critical, df, shift) - POWER, 0, high))
 
 
 def seeds_to_resolve(sd: float, difference: float, comparisons: int = 1) -> int:
