@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import jax
@@ -14,6 +15,10 @@ import numpy as np
 import pytest
 
 from cnn_jax.ops import call, ffi, native
+from cnn_jax.sweep.plan import Plan
+from cnn_jax.training.device_data import DeviceData
+from cnn_jax.training.program import trace_program
+from cnn_jax.trial import DataConfig, ModelConfig, TrainConfig, Trial
 
 ROOT = Path(__file__).resolve().parents[1]
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -180,3 +185,46 @@ def test_what_is_not_finite_stays_in_its_windows_in_bfloat16(channels):
     assert not gradient[:, 2, 2].any()
     assert gradient[:, :2].all()
     assert np.delete(gradient, 2, axis=2).all()
+
+
+@pytest.mark.usefixtures("only_with_a_compiler")
+@pytest.mark.parametrize(("size", "channels"), [(3, 1), (3, 3), (5, 1), (2, 4)])
+def test_what_is_not_finite_stays_in_its_windows_with_few_filters(size, channels):
+    """Two floats of a run are multiplied at once: of an odd run, the last must not be with its neighbour outside the window."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 9, 12, channels)), rng.normal(size=(size, size, channels, 5))
+    row, column = 4, 7
+    touched = np.zeros((9, 12), bool)
+    touched[row, column] = True
+    how = ffi.How((1, 1), ((0, 0), (0, 0)))
+
+    def convolve(x):
+        return ffi.conv(how, x, jnp.asarray(kernel, jnp.float32), jnp.zeros(5))
+
+    spoiled = x.copy()
+    spoiled[1, row, column, 0] = np.inf
+    y = np.asarray(convolve(jnp.asarray(spoiled, jnp.float32)))
+    seen = np.lib.stride_tricks.sliding_window_view(touched, (size, size)).any((2, 3))
+    np.testing.assert_array_equal(np.isfinite(y[1]).all(-1), ~seen)
+    assert np.isfinite(y[0]).all()
+
+    upstream = np.ones(y.shape, np.float32)
+    upstream[1, 2, 3, 0] = np.inf
+    (gradient,) = jax.vjp(convolve, jnp.asarray(x, jnp.float32))[1](jnp.asarray(upstream))
+    reached = np.zeros((9, 12), bool)
+    reached[2 : 2 + size, 3 : 3 + size] = True
+    np.testing.assert_array_equal(np.isfinite(np.asarray(gradient)[1]).all(-1), ~reached)
+    assert np.isfinite(np.asarray(gradient)[0]).all()
+
+
+@pytest.mark.parametrize("name", ["cnn", "lenet5", "resnet20"])
+@pytest.mark.usefixtures("only_with_a_compiler")
+def test_the_plan_names_the_libraries_that_training_calls(name):
+    model, data = ModelConfig(name), DataConfig("mnist")
+    trial = Trial(model, data, TrainConfig(epochs=1))
+    images, labels = (jax.ShapeDtypeStruct(size, dtype) for size, dtype in (((64, 28, 28, 1), np.uint8), ((64,), np.int32)))
+    on_device = DeviceData(images, labels, images, labels, 32, (28, 28, 1), 10, np.zeros(64, np.int32))
+    program = str(trace_program(trial, 1, on_device).train.jaxpr)
+    called = {unit for unit, names in call._TARGETS.items() for function in names if f"name='{function}'" in program}
+    info = types.SimpleNamespace(input_shape=(28, 28, 1), num_classes=10)
+    assert set(Plan((trial,), {data: info}, {(model, data): None}).units) == called
